@@ -1,0 +1,318 @@
+//! What the attributes' generated code uses. Not for users: it may change with every version.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+pub use bytes::Bytes;
+pub use {inventory, serde};
+
+pub use crate::cache_manager::{Function, Scalar};
+pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
+pub use crate::dispatch::{
+    BoxFuture, Buffer, Context, Delivery, FromDelivery, Handler, HandlerOptions, HandlerResult, Needs, OrderedBy,
+    Overflow, Queue, Rejection, ResyncFn, Segment,
+};
+pub use crate::error::{Error, Result};
+pub use crate::event::{ChangeEvent, Model, Op};
+pub use crate::registry::{
+    ChannelDescriptor, Descriptor, FunctionDescriptor, HandlerDescriptor, Location, ModelCache, ModelDescriptor,
+    PayloadField, ResyncDescriptor, Subscribers, Trigger, TriggerOn,
+};
+pub use crate::retry::Retry;
+
+use crate::cache::shape::OptionShape;
+use crate::channel::Captures;
+use crate::core::{Core, Current};
+use crate::dispatch::{HandlerReturn, outcome as to_outcome, worker};
+use crate::error::{ErrorKind, chain};
+use crate::event::{ChangeKind, Timestamp};
+use crate::json;
+
+/// The return type's shape, by autoref specialisation.
+pub mod shape {
+    pub use crate::cache::shape::{Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain};
+}
+
+/// The model's JSON Schema, by autoref specialisation: `None` where there is none.
+pub mod schema {
+    use std::marker::PhantomData;
+
+    /// Asks whether `M` has a schema.
+    #[derive(Debug)]
+    pub struct SchemaProbe<M>(PhantomData<fn() -> M>);
+
+    impl<M> SchemaProbe<M> {
+        #[allow(clippy::new_without_default)]
+        #[must_use]
+        pub const fn new() -> Self {
+            Self(PhantomData)
+        }
+    }
+
+    /// It has.
+    #[cfg(feature = "schema")]
+    pub trait HasSchema {
+        /// The schema.
+        fn schema(&self) -> Option<serde_json::Value>;
+    }
+
+    #[cfg(feature = "schema")]
+    impl<M: schemars::JsonSchema> HasSchema for SchemaProbe<M> {
+        fn schema(&self) -> Option<serde_json::Value> {
+            Some(schemars::schema_for!(M).to_value())
+        }
+    }
+
+    /// It has not.
+    pub trait NoSchema {
+        /// No schema.
+        fn schema(&self) -> Option<serde_json::Value> {
+            None
+        }
+    }
+
+    impl<M> NoSchema for &SchemaProbe<M> {}
+}
+
+// Handlers.
+
+/// Starts a worker of a handler.
+pub fn start<H: Handler + Default>(queue: Queue) -> BoxFuture<'static, ()> {
+    Box::pin(worker(H::default(), queue))
+}
+
+/// The user's return value.
+///
+/// # Errors
+/// The handler's own.
+pub fn outcome<R: HandlerReturn>(returned: R) -> Result<(), Rejection> {
+    to_outcome(returned)
+}
+
+/// The value at a placeholder.
+///
+/// # Errors
+/// A mismatch if it does not parse.
+pub fn segment<T: Segment>(delivery: &Delivery, name: &str) -> Result<T, Rejection> {
+    T::from_segment(segment_str(delivery, name)?).ok_or_else(Rejection::mismatch)
+}
+
+/// The text at a placeholder.
+///
+/// # Errors
+/// A mismatch if there is none, which cannot be.
+pub fn segment_str<'d>(delivery: &'d Delivery, name: &str) -> Result<&'d str, Rejection> {
+    delivery.segment(name).ok_or_else(Rejection::mismatch)
+}
+
+/// The instance whose method handles.
+///
+/// # Errors
+/// If it was not given, which start refuses.
+pub fn service<S: Send + Sync + 'static>(delivery: &Delivery) -> Result<Arc<S>, Rejection> {
+    let missing = || Rejection::failed(format!("no service of type {} was given", std::any::type_name::<S>()));
+    delivery.context().state().ok_or_else(missing)
+}
+
+/// What a resync function needs.
+pub fn resync_needs<Args, F: ResyncFn<Args>>(needs: &mut Needs, _function: &F) {
+    F::needs(needs);
+}
+
+/// Calls a resync function.
+pub fn resync_call<Args, F: ResyncFn<Args>>(context: Context, function: F) -> BoxFuture<'static, HandlerResult> {
+    function.call(context)
+}
+
+// Models and channels.
+
+/// A value as JSON.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes> {
+    json::encode(value)
+}
+
+/// A field's scalar text.
+///
+/// # Errors
+/// If it is no scalar.
+pub fn scalar<T: Serialize + ?Sized>(value: &T) -> Result<Option<String>> {
+    json::scalar_text(value)
+}
+
+/// The answer for a field that no template names, which cannot be.
+///
+/// # Errors
+/// Always.
+pub fn unknown_field(field: &str) -> Result<Option<String>> {
+    Err(Error::new(ErrorKind::InvalidKey, format!("there is no field `{field}`")))
+}
+
+/// The [`ChangeEvent`] envelope of a model's event.
+///
+/// # Errors
+/// If a part cannot be written.
+pub fn envelope<T: Serialize, P: Serialize>(
+    op: Op,
+    resource: &'static str,
+    id: &dyn Scalar,
+    tenant: Option<&dyn Scalar>,
+    metadata: &T,
+    previous: Option<&P>,
+) -> Result<Bytes> {
+    #[derive(Serialize)]
+    #[serde(crate = "serde")]
+    struct Envelope<'a, T, P> {
+        event_type: ChangeKind,
+        resource_type: &'static str,
+        resource_id: String,
+        tenant_id: Option<String>,
+        timestamp: Timestamp,
+        metadata: &'a T,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        previous: Option<&'a P>,
+    }
+
+    let resource_id = id.scalar()?.ok_or_else(|| Error::new(ErrorKind::Encode, "the envelope's id is null"))?;
+    let tenant_id = tenant.map(|tenant| tenant.scalar()).transpose()?.flatten();
+    json::encode(&Envelope {
+        event_type: op.into(),
+        resource_type: resource,
+        resource_id,
+        tenant_id,
+        timestamp: Timestamp::now(),
+        metadata,
+        previous,
+    })
+}
+
+/// Fills a typed channel's template.
+///
+/// # Errors
+/// If a value is not valid.
+pub fn fill_channel(template: &'static str, values: &[(&str, String)]) -> Result<Channel> {
+    let value = |name: &str| Ok(values.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone()));
+    let filled = crate::channel::fill(template, value)?;
+    filled.ok_or_else(|| Error::new(ErrorKind::InvalidChannel, format!("a value for {template:?} is missing")))
+}
+
+/// The texts at a typed channel's placeholders.
+///
+/// # Errors
+/// If the channel does not match.
+pub fn read_channel<'c>(template: &'static str, channel: &'c str) -> Result<Vec<&'c str>> {
+    let mut captures = Captures::new();
+    if Pattern::parse(template)?.captures(channel, &mut captures) {
+        return Ok(captures.into_iter().map(|range| &channel[range]).collect());
+    }
+    Err(Error::new(ErrorKind::InvalidChannel, format!("{channel:?} does not match {template:?}")))
+}
+
+/// The value at a typed channel's placeholder.
+///
+/// # Errors
+/// If it does not parse.
+pub fn parse_segment<T: Segment>(template: &'static str, name: &str, text: &str) -> Result<T> {
+    T::from_segment(text).ok_or_else(|| {
+        let wanted = json::short_type_name::<T>();
+        Error::new(ErrorKind::InvalidChannel, format!("{text:?} at {{{name}}} of {template:?} is not a {wanted}"))
+    })
+}
+
+// Cached functions.
+
+/// The key of one call.
+#[derive(Debug)]
+pub struct Key(Result<String>);
+
+/// The key for these arguments, in the placeholders' order.
+#[must_use]
+pub fn key(function: &'static Function, arguments: &[&(dyn Scalar + Sync)]) -> Key {
+    Key(function.key(arguments))
+}
+
+/// The key as text.
+///
+/// # Errors
+/// If an argument is no scalar.
+pub fn key_text(_function: &'static Function, key: Key) -> Result<String> {
+    key.0
+}
+
+/// Removes a value.
+///
+/// # Errors
+/// What the backend says.
+pub async fn invalidate(_function: &'static Function, key: Key) -> Result<()> {
+    crate::cache_manager::invalidate(key.0?).await
+}
+
+/// Compiles only where there is an `Option` that `cache_none` can mean.
+pub fn assert_option_shape<S: OptionShape>(_shape: &S) {}
+
+/// Answers a call from the cache, or by `load`.
+pub async fn cached<R, S: shape::Shape<R>, F: Future<Output = R>>(
+    function: &'static Function,
+    key: Key,
+    shape: S,
+    load: F,
+) -> R {
+    call(function, key, shape, false, load).await
+}
+
+/// Calls the function and replaces the cached value.
+pub async fn refresh<R, S: shape::Shape<R>, F: Future<Output = R>>(
+    function: &'static Function,
+    key: Key,
+    shape: S,
+    load: F,
+) -> R {
+    call(function, key, shape, true, load).await
+}
+
+async fn call<R, S: shape::Shape<R>, F: Future<Output = R>>(
+    function: &'static Function,
+    key: Key,
+    _shape: S,
+    replace: bool,
+    load: F,
+) -> R {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    let id = function.descriptor.id;
+    let Some(Current { core, .. }) = Current::get() else {
+        if !WARNED.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                function = id,
+                "cached functions run uncached: there is no current messaging; call init_redis or Messaging::start first, or run inside messaging.scope(…)"
+            );
+        }
+        return load.await;
+    };
+    let key = match &key.0 {
+        Ok(key) => core.cache.key(key),
+        Err(error) => {
+            tracing::debug!(function = id, error = %chain(error), "called without the cache");
+            return load.await;
+        }
+    };
+    call_in(&core, function, key, replace, load, std::marker::PhantomData::<S>).await
+}
+
+async fn call_in<R, S: shape::Shape<R>, F: Future<Output = R>>(
+    core: &Arc<Core>,
+    function: &'static Function,
+    key: crate::backend::CacheKey,
+    replace: bool,
+    load: F,
+    _shape: std::marker::PhantomData<S>,
+) -> R {
+    match core.cache.families.get(function.descriptor) {
+        Some(family) => core.cache.call::<R, S, F>(family, key, replace, load).await,
+        // Only a function that was linked after the registry was read, by a dynamic library.
+        None => load.await,
+    }
+}

@@ -1,0 +1,382 @@
+//! The in-process backend: a bus with Redis's rules and a key space with expiry, under one lock. No server, no tasks.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{CacheKey, Lease, Outgoing, Push, Reply, Request, Token, closed};
+use crate::activity::Activity;
+use crate::channel::{Wire, glob_matches};
+use crate::config::Config;
+use crate::error::Result;
+
+/// As Redis's `client-output-buffer-limit pubsub`: who lets more than this wait is cut off.
+const INBOX_LIMIT: usize = 32 << 20;
+/// After how many writes expired entries are swept out.
+const SWEEP_EVERY: usize = 1_024;
+
+#[derive(Debug)]
+pub(crate) struct Memory {
+    bus: Arc<Bus>,
+    channel_prefix: String,
+    namespace: String,
+    max_payload: usize,
+    activity: Activity,
+}
+
+#[derive(Debug, Default)]
+struct Bus(Mutex<BusState>);
+
+#[derive(Debug, Default)]
+struct BusState {
+    inboxes: Vec<Weak<Inbox>>,
+    entries: HashMap<String, Entry>,
+    writes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Bytes,
+    expires: Instant,
+}
+
+/// What waits for one subscription connection.
+#[derive(Debug)]
+struct Inbox {
+    state: Mutex<InboxState>,
+    arrived: Notify,
+    activity: Activity,
+    max_payload: usize,
+}
+
+#[derive(Debug, Default)]
+struct InboxState {
+    channels: HashSet<Bytes>,
+    globs: Vec<Bytes>,
+    pushes: VecDeque<Push>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// The buses that have a name, for as long as somebody uses them.
+static NAMED: Mutex<Option<HashMap<String, Weak<Bus>>>> = Mutex::new(None);
+
+impl Memory {
+    pub(crate) fn open(name: Option<&str>, config: &Config, activity: Activity) -> Self {
+        let bus = match name {
+            None => Arc::default(),
+            Some(name) => {
+                let mut named = lock(&NAMED);
+                let named = named.get_or_insert_default();
+                named.retain(|_, bus| bus.strong_count() > 0);
+                named.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
+                    let bus = Arc::default();
+                    named.insert(name.to_owned(), Arc::downgrade(&bus));
+                    bus
+                })
+            }
+        };
+        Self {
+            bus,
+            channel_prefix: config.channel_prefix.clone(),
+            namespace: config.namespace.clone(),
+            max_payload: config.max_payload,
+            activity,
+        }
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        let inbox = Arc::new(Inbox {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            activity: self.activity.clone(),
+            max_payload: self.max_payload,
+        });
+        let mut bus = lock(&self.bus.0);
+        bus.inboxes.retain(|inbox| inbox.strong_count() > 0);
+        bus.inboxes.push(Arc::downgrade(&inbox));
+        Connection(inbox)
+    }
+
+    pub(crate) fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> u64 {
+        let mut bus = lock(&self.bus.0);
+        bus.forget(forget);
+        let inboxes: Vec<_> = bus.inboxes.iter().filter_map(Weak::upgrade).collect();
+        let mut receivers = 0;
+        for message in messages {
+            let channel = Bytes::from(format!("{}{}", self.channel_prefix, message.channel));
+            receivers += inboxes.iter().map(|inbox| inbox.offer(&channel, &message.payload)).sum::<u64>();
+        }
+        receivers
+    }
+
+    pub(crate) fn look(&self, key: &CacheKey) -> (Option<Bytes>, Option<Token>) {
+        let mut bus = lock(&self.bus.0);
+        (bus.get(&key.value), bus.holder(key))
+    }
+
+    pub(crate) fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration) {
+        let mut bus = lock(&self.bus.0);
+        bus.put(&key.value, value.clone(), ttl);
+        bus.entries.remove(&key.lease);
+    }
+
+    pub(crate) fn lease(&self, key: &CacheKey, token: &Token, seen: Option<&Bytes>, ttl: Duration) -> Lease {
+        let mut bus = lock(&self.bus.0);
+        match bus.get(&key.value) {
+            Some(value) if Some(&value) != seen => return Lease::Value(value),
+            _ => {}
+        }
+        if let Some(holder) = bus.holder(key) {
+            return Lease::Held(holder);
+        }
+        bus.put(&key.lease, Bytes::copy_from_slice(token.0.as_bytes()), ttl);
+        Lease::Granted
+    }
+
+    pub(crate) fn store(
+        &self,
+        key: &CacheKey,
+        token: &Token,
+        seen: Option<&Bytes>,
+        value: &Bytes,
+        ttl: Duration,
+    ) -> bool {
+        let mut bus = lock(&self.bus.0);
+        if !bus.holds(key, token) || bus.get(&key.value).as_ref() != seen {
+            return false;
+        }
+        bus.put(&key.value, value.clone(), ttl);
+        bus.entries.remove(&key.lease);
+        true
+    }
+
+    pub(crate) fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) {
+        let mut bus = lock(&self.bus.0);
+        if bus.holds(key, token) {
+            bus.put(&key.lease, Bytes::copy_from_slice(token.0.as_bytes()), ttl);
+        }
+    }
+
+    pub(crate) fn release(&self, key: &CacheKey, token: &Token) {
+        let mut bus = lock(&self.bus.0);
+        if bus.holds(key, token) {
+            bus.entries.remove(&key.lease);
+        }
+    }
+
+    pub(crate) fn forget(&self, keys: &[CacheKey]) {
+        lock(&self.bus.0).forget(keys);
+    }
+
+    pub(crate) fn forget_matching(&self, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> u64 {
+        let mut bus = lock(&self.bus.0);
+        let now = Instant::now();
+        let matching: Vec<_> = bus
+            .entries
+            .iter()
+            .filter(|(key, entry)| {
+                entry.expires > now && glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &matching {
+            bus.entries.remove(key);
+        }
+        // One lock holds everyone off, so the leases of loads that have stored nothing yet are found by their values'
+        // glob in the same pass.
+        let leases: Vec<_> = bus
+            .entries
+            .keys()
+            .filter(|lease| {
+                super::lease_is_of(&self.namespace, lease, &|key| {
+                    glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key)
+                })
+            })
+            .cloned()
+            .collect();
+        for lease in leases {
+            bus.entries.remove(&lease);
+        }
+        matching.len() as u64
+    }
+
+    pub(crate) fn info(&self) -> String {
+        let bus = lock(&self.bus.0);
+        let clients = bus.inboxes.iter().filter(|inbox| inbox.strong_count() > 0).count();
+        format!("# Server\r\nredis_version:memory\r\n# Clients\r\nconnected_clients:{clients}\r\n")
+    }
+
+    pub(crate) fn pubsub_channels(&self, glob: &str) -> Vec<String> {
+        let mut channels: Vec<_> = self
+            .inboxes()
+            .iter()
+            .flat_map(|inbox| lock(&inbox.state).channels.iter().cloned().collect::<Vec<_>>())
+            .filter(|channel| glob_matches(glob.as_bytes(), channel))
+            .map(|channel| String::from_utf8_lossy(&channel).into_owned())
+            .collect();
+        channels.sort_unstable();
+        channels.dedup();
+        channels
+    }
+
+    pub(crate) fn pubsub_numsub(&self, channels: &[String]) -> Vec<u64> {
+        let inboxes = self.inboxes();
+        let subscribers = |channel: &String| {
+            inboxes.iter().filter(|inbox| lock(&inbox.state).channels.contains(channel.as_bytes())).count() as u64
+        };
+        channels.iter().map(subscribers).collect()
+    }
+
+    fn inboxes(&self) -> Vec<Arc<Inbox>> {
+        lock(&self.bus.0).inboxes.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl BusState {
+    fn get(&mut self, key: &str) -> Option<Bytes> {
+        match self.entries.get(key) {
+            Some(entry) if entry.expires > Instant::now() => Some(entry.value.clone()),
+            Some(_) => {
+                self.entries.remove(key);
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Bytes, ttl: Duration) {
+        let now = Instant::now();
+        self.writes += 1;
+        if self.writes % SWEEP_EVERY == 0 {
+            self.entries.retain(|_, entry| entry.expires > now);
+        }
+        self.entries.insert(key.to_owned(), Entry { value, expires: now + ttl });
+    }
+
+    fn holder(&mut self, key: &CacheKey) -> Option<Token> {
+        self.get(&key.lease).map(|token| Token(String::from_utf8_lossy(&token).into_owned()))
+    }
+
+    fn holds(&mut self, key: &CacheKey, token: &Token) -> bool {
+        self.holder(key).as_ref() == Some(token)
+    }
+
+    fn forget(&mut self, keys: &[CacheKey]) {
+        for key in keys {
+            self.entries.remove(&key.value);
+            self.entries.remove(&key.lease);
+        }
+    }
+}
+
+impl Inbox {
+    /// Offers a message; returns how often it was taken, once for the channel and once for each glob, as Redis counts.
+    fn offer(&self, channel: &Bytes, payload: &Bytes) -> u64 {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return 0;
+        }
+        let exact = state.channels.contains(channel).then_some(None);
+        let by_glob = state.globs.iter().filter(|glob| glob_matches(glob, channel)).cloned().map(Some);
+        let ways: Vec<_> = exact.into_iter().chain(by_glob).collect();
+        for pattern in &ways {
+            state.bytes += payload.len();
+            state.pushes.push_back(if payload.len() > self.max_payload {
+                Push::Oversized { channel: channel.clone(), size: payload.len() }
+            } else {
+                Push::Message { pattern: pattern.clone(), channel: channel.clone(), payload: payload.clone() }
+            });
+        }
+        self.activity.begin(ways.len());
+        if state.bytes > INBOX_LIMIT {
+            state.closed = true;
+            self.drop_pushes(&mut state);
+        }
+        drop(state);
+        if !ways.is_empty() {
+            self.arrived.notify_one();
+        }
+        ways.len() as u64
+    }
+
+    fn drop_pushes(&self, state: &mut InboxState) {
+        let messages = state.pushes.drain(..).filter(|push| !matches!(push, Push::Reply(_))).count();
+        self.activity.finish(messages);
+    }
+}
+
+/// One subscription connection to the bus.
+#[derive(Debug)]
+pub(crate) struct Connection(Arc<Inbox>);
+
+impl Connection {
+    pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
+        loop {
+            {
+                let mut state = lock(&self.0.state);
+                if state.closed {
+                    return Err(closed());
+                }
+                if !state.pushes.is_empty() {
+                    state.bytes = 0;
+                    pushes.extend(state.pushes.drain(..));
+                    return Ok(());
+                }
+            }
+            self.0.arrived.notified().await;
+        }
+    }
+
+    pub(crate) fn send(&mut self, requests: &[Request]) -> Result<()> {
+        let mut state = lock(&self.0.state);
+        if state.closed {
+            return Err(closed());
+        }
+        for request in requests {
+            let reply = match request {
+                Request::Subscribe(Wire { glob, name }) => {
+                    let name = Bytes::copy_from_slice(name.as_bytes());
+                    match glob {
+                        false => _ = state.channels.insert(name),
+                        true if !state.globs.contains(&name) => state.globs.push(name),
+                        true => {}
+                    }
+                    Reply::Done
+                }
+                Request::Unsubscribe(Wire { glob, name }) => {
+                    match glob {
+                        false => _ = state.channels.remove(name.as_bytes()),
+                        true => state.globs.retain(|glob| *glob != name.as_bytes()),
+                    }
+                    Reply::Done
+                }
+                Request::Ping => Reply::Pong,
+            };
+            state.pushes.push_back(Push::Reply(reply));
+        }
+        drop(state);
+        self.0.arrived.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn delivered(&self, messages: usize) {
+        self.0.activity.finish(messages);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.closed = true;
+        self.0.drop_pushes(&mut state);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

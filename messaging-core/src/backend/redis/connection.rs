@@ -1,0 +1,315 @@
+//! One subscription connection to Redis: dialling (TCP, TLS or a unix socket), the handshake, reading and writing.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::link::refused;
+use super::push::Decoder;
+use crate::backend::{Push, Reply, Request, closed};
+use crate::channel::Wire;
+use crate::config::{Address, Config, Server};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How much is read at once.
+const CHUNK: usize = 64 << 10;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
+
+/// Opens connections.
+pub(super) struct Dialer {
+    server: Server,
+    endpoint: String,
+    connect_timeout: Duration,
+    command_timeout: Duration,
+    max_payload: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<tls::Connector>,
+}
+
+impl Dialer {
+    pub(super) fn new(server: &Server, config: &Config) -> Result<Self> {
+        Ok(Self {
+            #[cfg(feature = "tls")]
+            tls: match &server.address {
+                Address::Tcp { host, tls: true, .. } => Some(tls::Connector::new(host, &config.tls)?),
+                _ => None,
+            },
+            server: server.clone(),
+            endpoint: config.endpoint.to_string(),
+            connect_timeout: config.connect_timeout,
+            command_timeout: config.command_timeout,
+            max_payload: config.max_payload,
+        })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        let connection = async {
+            let mut connection = Connection {
+                stream: self.dial().await?,
+                buffer: BytesMut::with_capacity(CHUNK),
+                decoder: Decoder::new(self.max_payload),
+                out: Vec::new(),
+                write_timeout: self.command_timeout,
+                endpoint: self.endpoint.clone(),
+            };
+            self.greet(&mut connection).await?;
+            Ok(connection)
+        };
+        timeout(self.connect_timeout, connection).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Timeout,
+                format!("redis at {} did not accept a connection within {:?}", self.endpoint, self.connect_timeout),
+            ))
+        })
+    }
+
+    async fn dial(&self) -> Result<Box<dyn Stream>> {
+        let failed = |source: std::io::Error| {
+            Error::new(
+                ErrorKind::Connection,
+                format!("cannot connect to redis at {}: {source}; is it running there", self.endpoint),
+            )
+            .with_source(source)
+        };
+        match &self.server.address {
+            Address::Tcp { host, port, .. } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+                stream.set_nodelay(true).map_err(failed)?;
+                #[cfg(feature = "tls")]
+                if let Some(tls) = &self.tls {
+                    return tls.connect(stream).await.map(|stream| Box::new(stream) as _).map_err(failed);
+                }
+                Ok(Box::new(stream))
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => {
+                Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(failed)?))
+            }
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(Error::new(ErrorKind::Configuration, "this system has no unix sockets")),
+        }
+    }
+
+    /// Says who we are. A name is a courtesy that an ACL may forbid; wrong credentials end the attempt.
+    async fn greet(&self, connection: &mut Connection) -> Result<()> {
+        let mut replies = 1;
+        if let Some(password) = &self.server.password {
+            let user = self.server.username.as_deref().unwrap_or("default");
+            command(&mut connection.out, &[b"AUTH", user.as_bytes(), password.0.as_bytes()]);
+            replies += 1;
+        }
+        command(&mut connection.out, &[b"CLIENT", b"SETNAME", b"messaging-subscriber"]);
+        connection.flush().await?;
+        let mut pushes = Vec::new();
+        while pushes.len() < replies {
+            connection.receive(&mut pushes).await?;
+        }
+        match pushes.first() {
+            Some(Push::Reply(Reply::Error(error))) if replies == 2 => {
+                let (code, detail) = error.split_once(' ').unwrap_or((error, ""));
+                Err(Error::new(ErrorKind::Refused, refused(&self.endpoint, code, detail)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A subscription connection; closed when dropped.
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    buffer: BytesMut,
+    decoder: Decoder,
+    out: Vec<u8>,
+    write_timeout: Duration,
+    endpoint: String,
+}
+
+impl Connection {
+    pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
+        let had = pushes.len();
+        loop {
+            self.buffer.reserve(self.decoder.missing(&self.buffer).max(CHUNK / 4));
+            let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| {
+                Error::new(
+                    ErrorKind::Connection,
+                    format!("the subscription connection to redis at {} broke: {source}", self.endpoint),
+                )
+                .with_source(source)
+            })?;
+            if read == 0 {
+                return Err(closed());
+            }
+            self.decoder.decode(&mut self.buffer, pushes).map_err(|error| {
+                Error::new(
+                    ErrorKind::Connection,
+                    format!("{} does not speak redis's protocol: {}", self.endpoint, error.0),
+                )
+            })?;
+            if pushes.len() > had {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {
+        for request in requests {
+            match request {
+                Request::Subscribe(Wire { glob: false, name }) => command(&mut self.out, &[b"SUBSCRIBE", name.as_bytes()]),
+                Request::Subscribe(Wire { glob: true, name }) => command(&mut self.out, &[b"PSUBSCRIBE", name.as_bytes()]),
+                Request::Unsubscribe(Wire { glob: false, name }) => {
+                    command(&mut self.out, &[b"UNSUBSCRIBE", name.as_bytes()]);
+                }
+                Request::Unsubscribe(Wire { glob: true, name }) => {
+                    command(&mut self.out, &[b"PUNSUBSCRIBE", name.as_bytes()]);
+                }
+                Request::Ping => command(&mut self.out, &[b"PING"]),
+            }
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let written = timeout(self.write_timeout, async {
+            self.stream.write_all(&self.out).await?;
+            self.stream.flush().await
+        })
+        .await;
+        self.out.clear();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(Error::new(
+                ErrorKind::Connection,
+                format!("the subscription connection to redis at {} broke: {source}", self.endpoint),
+            )
+            .with_source(source)),
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("redis at {} took nothing off the subscription connection", self.endpoint),
+            )),
+        }
+    }
+}
+
+/// Appends a command as an array of bulk strings.
+fn command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
+    for argument in arguments {
+        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        out.extend_from_slice(argument);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "tls")]
+pub(super) mod tls {
+    //! TLS by rustls, for both kinds of connection from the same files.
+
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use redis::{Client, ClientTlsConfig, ConnectionInfo, RedisError, TlsCertificates};
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+    use crate::config::TlsFiles;
+    use crate::error::{BoxError, Error, ErrorKind, Result};
+
+    pub(in crate::backend::redis) struct Connector {
+        connector: TlsConnector,
+        server: ServerName<'static>,
+    }
+
+    impl Connector {
+        pub(in crate::backend::redis) fn new(host: &str, files: &TlsFiles) -> Result<Self> {
+            let server = ServerName::try_from(host.to_owned()).map_err(|source| {
+                Error::new(ErrorKind::Configuration, format!("{host:?} is no name that a certificate can have"))
+                    .with_source(source)
+            })?;
+            let mut roots = RootCertStore::empty();
+            match &files.ca_certs {
+                None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+                Some(path) => {
+                    for certificate in certificates("REDIS_SSL_CA_CERTS", path)? {
+                        roots.add(certificate).map_err(|source| unusable("REDIS_SSL_CA_CERTS", path, source))?;
+                    }
+                }
+            }
+            let provider = Arc::new(crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .map_err(|source| {
+                    Error::new(ErrorKind::Configuration, format!("cannot set TLS up: {source}")).with_source(source)
+                })?
+                .with_root_certificates(roots);
+            let config = match (&files.certfile, &files.keyfile) {
+                (Some(certfile), Some(keyfile)) => {
+                    let key = PrivateKeyDer::from_pem_file(keyfile)
+                        .map_err(|source| unusable("REDIS_SSL_KEYFILE", keyfile, source))?;
+                    builder
+                        .with_client_auth_cert(certificates("REDIS_SSL_CERTFILE", certfile)?, key)
+                        .map_err(|source| unusable("REDIS_SSL_CERTFILE", certfile, source))?
+                }
+                _ => builder.with_no_client_auth(),
+            };
+            Ok(Self { connector: TlsConnector::from(Arc::new(config)), server })
+        }
+
+        pub(super) async fn connect(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+            self.connector.connect(self.server.clone(), stream).await
+        }
+    }
+
+    /// The `redis` crate's client with the same certificates. It takes the process's default provider; one that the
+    /// program has installed already stays.
+    pub(in crate::backend::redis) fn client(info: ConnectionInfo, files: &TlsFiles) -> redis::RedisResult<Client> {
+        let _ = crypto::ring::default_provider().install_default();
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| {
+                RedisError::from(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            })
+        };
+        let root_cert = files.ca_certs.as_deref().map(read).transpose()?;
+        let client_tls = match (&files.certfile, &files.keyfile) {
+            (Some(certfile), Some(keyfile)) => {
+                Some(ClientTlsConfig { client_cert: read(certfile)?, client_key: read(keyfile)? })
+            }
+            _ => None,
+        };
+        Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
+    }
+
+    fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect)
+            .map_err(|source| unusable(variable, path, source));
+        match certificates {
+            Ok(certificates) if certificates.is_empty() => Err(Error::new(
+                ErrorKind::Configuration,
+                format!("{variable}: there is no certificate in {}", path.display()),
+            )),
+            other => other,
+        }
+    }
+
+    fn unusable(variable: &str, path: &Path, source: impl Into<BoxError>) -> Error {
+        let source = source.into();
+        Error::new(ErrorKind::Configuration, format!("{variable}: cannot use {}: {source}", path.display()))
+            .with_source(source)
+    }
+}

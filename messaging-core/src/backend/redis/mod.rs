@@ -1,0 +1,203 @@
+//! The Redis backend: commands through the `redis` crate, subscription connections of our own.
+
+mod connection;
+mod link;
+mod push;
+mod scripts;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, FromRedisValue, Pipeline, cmd, pipe};
+
+pub(crate) use connection::Connection;
+use connection::Dialer;
+use link::Link;
+use scripts::{Scripts, fingerprint};
+
+use super::{CacheKey, Lease, Outgoing, Token};
+use crate::channel::glob_matches;
+use crate::config::{Config, Server};
+use crate::error::Result;
+
+pub(crate) struct Redis {
+    link: Link,
+    dialer: Dialer,
+    scripts: Scripts,
+    channel_prefix: String,
+    namespace: String,
+    command_timeout: Duration,
+    cache_timeout: Duration,
+}
+
+impl Redis {
+    pub(crate) fn new(server: &Server, config: &Config) -> Result<Self> {
+        Ok(Self {
+            link: Link::new(server, config)?,
+            dialer: Dialer::new(server, config)?,
+            scripts: Scripts::new(),
+            channel_prefix: config.channel_prefix.clone(),
+            namespace: config.namespace.clone(),
+            command_timeout: config.command_timeout,
+            cache_timeout: config.cache_timeout,
+        })
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        self.dialer.connect().await
+    }
+
+    pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<u64> {
+        let publish = |message: &Outgoing| {
+            let mut publish = Cmd::with_capacity(3, 64 + message.payload.len());
+            if self.channel_prefix.is_empty() {
+                publish.arg("PUBLISH").arg(message.channel.as_str());
+            } else {
+                publish.arg("PUBLISH").arg(format!("{}{}", self.channel_prefix, message.channel));
+            }
+            publish.arg(&message.payload[..]);
+            publish
+        };
+        if let ([message], []) = (messages, forget) {
+            return self.command(&publish(message)).await;
+        }
+        let mut batch = Pipeline::with_capacity(messages.len() + 1);
+        if !forget.is_empty() {
+            batch.add_command(unlink(forget)).ignore();
+        }
+        for message in messages {
+            batch.add_command(publish(message));
+        }
+        let receivers: Vec<u64> =
+            self.link.run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await).await?;
+        Ok(receivers.iter().sum())
+    }
+
+    pub(crate) async fn ping(&self) -> Result<()> {
+        self.command(&cmd("PING")).await
+    }
+
+    pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
+        let mut look = cmd("MGET");
+        look.arg(&key.value).arg(&key.lease);
+        let (value, holder): (Option<Bytes>, Option<String>) =
+            self.link.run(self.cache_timeout, async |mut connection| look.query_async(&mut connection).await).await?;
+        Ok((value, holder.map(Token)))
+    }
+
+    pub(crate) async fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration) -> Result<()> {
+        let mut batch = pipe();
+        batch.atomic();
+        batch.cmd("SET").arg(&key.value).arg(&value[..]).arg("PX").arg(millis(ttl)).ignore();
+        batch.cmd("UNLINK").arg(&key.lease).ignore();
+        self.link.run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await).await
+    }
+
+    pub(crate) async fn lease(&self, key: &CacheKey, token: &Token, seen: Option<&Bytes>, ttl: Duration) -> Result<Lease> {
+        let mut call = self.scripts.lease.key(&key.value);
+        call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(millis(ttl));
+        let (outcome, found): (u8, Option<Bytes>) = self
+            .link
+            .run(self.cache_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await?;
+        let found = found.unwrap_or_default();
+        Ok(match outcome {
+            0 => Lease::Granted,
+            1 => Lease::Value(found),
+            _ => Lease::Held(Token(String::from_utf8_lossy(&found).into_owned())),
+        })
+    }
+
+    pub(crate) async fn store(
+        &self,
+        key: &CacheKey,
+        token: &Token,
+        seen: Option<&Bytes>,
+        value: &Bytes,
+        ttl: Duration,
+    ) -> Result<bool> {
+        let mut call = self.scripts.store.key(&key.value);
+        call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(&value[..]).arg(millis(ttl));
+        self.link.run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await).await
+    }
+
+    pub(crate) async fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<()> {
+        let mut call = self.scripts.renew.key(&key.lease);
+        call.arg(&token.0).arg(millis(ttl));
+        self.link.run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await).await
+    }
+
+    pub(crate) async fn release(&self, key: &CacheKey, token: &Token) -> Result<()> {
+        let mut call = self.scripts.release.key(&key.lease);
+        call.arg(&token.0);
+        self.link.run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await).await
+    }
+
+    pub(crate) async fn forget(&self, keys: &[CacheKey]) -> Result<()> {
+        if keys.is_empty() { Ok(()) } else { self.command(&unlink(keys)).await }
+    }
+
+    /// Two complete scans: first the leases, so that no running load stores a value behind the second, then the values.
+    pub(crate) async fn forget_matching(&self, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
+        let wanted = |key: &str| glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key);
+        let mut leases = String::new();
+        crate::channel::escape_glob(&self.namespace, &mut leases);
+        leases.push_str(":lease:*");
+        self.scan_and_unlink(&leases, &|lease| super::lease_is_of(&self.namespace, lease, &wanted)).await?;
+        self.scan_and_unlink(glob, &wanted).await
+    }
+
+    async fn scan_and_unlink(&self, glob: &str, wanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
+        let (mut cursor, mut removed) = (0_u64, 0);
+        loop {
+            let mut scan = cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(1_000).arg("TYPE").arg("string");
+            let (next, keys): (u64, Vec<Bytes>) = self.command(&scan).await?;
+            // Keys that are not text are nobody's of ours.
+            let keys: Vec<&str> =
+                keys.iter().filter_map(|key| std::str::from_utf8(key).ok()).filter(|key| wanted(key)).collect();
+            if !keys.is_empty() {
+                removed += self.command::<u64>(cmd("UNLINK").arg(&keys)).await?;
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(removed);
+            }
+        }
+    }
+
+    pub(crate) async fn info(&self) -> Result<String> {
+        self.command(&cmd("INFO")).await
+    }
+
+    pub(crate) async fn pubsub_channels(&self, glob: &str) -> Result<Vec<String>> {
+        self.command(cmd("PUBSUB").arg("CHANNELS").arg(glob)).await
+    }
+
+    pub(crate) async fn pubsub_numsub(&self, channels: &[String]) -> Result<Vec<u64>> {
+        let counts: Vec<(String, u64)> = self.command(cmd("PUBSUB").arg("NUMSUB").arg(channels)).await?;
+        Ok(counts.into_iter().map(|(_, subscribers)| subscribers).collect())
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
+        self.link.run(self.command_timeout, async |mut connection| command.query_async(&mut connection).await).await
+    }
+}
+
+fn unlink(keys: &[CacheKey]) -> Cmd {
+    let mut unlink = cmd("UNLINK");
+    for key in keys {
+        unlink.arg(&key.value).arg(&key.lease);
+    }
+    unlink
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Loads in progress in this process, so that callers for one key share one of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{CacheKey, Token};
+
+/// A load in progress. Callers who may share it wait for [`landed`](Self::landed).
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) token: Token,
+    landing: Mutex<Option<Landing>>,
+    landed: CancellationToken,
+}
+
+/// What a load came to.
+#[derive(Clone, Debug)]
+pub(super) enum Landing {
+    /// A value, as JSON.
+    Value(Bytes),
+    /// The function found nothing (`None`).
+    Nothing,
+    /// The function failed, or was cancelled: the next caller tries it.
+    Failed,
+}
+
+impl Flight {
+    fn new(token: Token) -> Arc<Self> {
+        Arc::new(Self { token, landing: Mutex::new(None), landed: CancellationToken::new() })
+    }
+
+    /// Tells the followers. Only the first landing counts.
+    pub(super) fn land(&self, landing: Landing) {
+        lock(&self.landing).get_or_insert(landing);
+        self.landed.cancel();
+    }
+
+    /// Waits for the load's end.
+    ///
+    /// Cancellation: no effect on the load.
+    pub(super) async fn landed(&self) -> Landing {
+        self.landed.cancelled().await;
+        lock(&self.landing).clone().unwrap_or(Landing::Failed)
+    }
+}
+
+/// All loads in progress: those with a lease by its token, those without (the backend does not answer) by their key.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    leased: Mutex<HashMap<Token, Arc<Flight>>>,
+    unleased: Mutex<HashMap<CacheKey, Arc<Flight>>>,
+}
+
+impl Flights {
+    /// A flight for one attempt to get a lease; known before the attempt, so that nobody who sees its token misses it.
+    pub(super) fn prepare(&self) -> Arc<Flight> {
+        let flight = Flight::new(Token::random());
+        lock(&self.leased).insert(flight.token.clone(), Arc::clone(&flight));
+        flight
+    }
+
+    /// The load with the token that was seen in the lease.
+    pub(super) fn with_token(&self, token: &Token) -> Option<Arc<Flight>> {
+        lock(&self.leased).get(token).cloned()
+    }
+
+    /// Nobody can join this load any more.
+    pub(super) fn remove(&self, flight: &Flight) {
+        lock(&self.leased).remove(&flight.token);
+    }
+
+    /// Without leases: the load of this key (`Ok`), or a new one that the caller leads (`Err`).
+    pub(super) fn join_or_lead(&self, key: &CacheKey) -> Result<Arc<Flight>, Arc<Flight>> {
+        let mut flights = lock(&self.unleased);
+        if let Some(flight) = flights.get(key) {
+            return Ok(Arc::clone(flight));
+        }
+        let flight = Flight::new(Token::random());
+        flights.insert(key.clone(), Arc::clone(&flight));
+        Err(flight)
+    }
+
+    /// Without leases: nobody can join this load any more.
+    pub(super) fn remove_unleased(&self, key: &CacheKey, flight: &Arc<Flight>) {
+        let mut flights = lock(&self.unleased);
+        if flights.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            flights.remove(key);
+        }
+    }
+
+    /// Without leases: what was invalidated in this process must not be joined by later callers. (With leases the
+    /// invalidation removes the lease, and nobody sees its token any more.)
+    pub(super) fn invalidate(&self, keys: &[CacheKey]) {
+        if !keys.is_empty() {
+            let mut flights = lock(&self.unleased);
+            keys.iter().for_each(|key| _ = flights.remove(key));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,164 @@
+//! Cache keys: templates, filled so that two lists of values never give one key. Pure values; no I/O.
+
+use crate::channel::escape_glob;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A parsed key template: literal text and placeholders, which never touch each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeyTemplate {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    /// A name, or a path into an argument, and the literal character that follows.
+    Placeholder(String, Option<char>),
+}
+
+impl KeyTemplate {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let wrong = |reason: &str| Error::new(ErrorKind::InvalidKey, format!("{text:?} is not a valid cache key: {reason}"));
+        if text.is_empty() {
+            return Err(wrong("it is empty"));
+        }
+        let mut parts: Vec<Part> = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let open = rest.find(['{', '}']).unwrap_or(rest.len());
+            if open > 0 {
+                parts.push(Part::Literal(rest[..open].to_owned()));
+            }
+            let Some(inside) = rest[open..].strip_prefix('{') else {
+                if open < rest.len() {
+                    return Err(wrong("there is a `}` without its `{`"));
+                }
+                break;
+            };
+            let Some(end) = inside.find('}') else { return Err(wrong("there is a `{` without its `}`")) };
+            if inside[..end].is_empty() || inside[..end].contains(['{', ' ']) {
+                return Err(wrong("a placeholder is a name like {id}, or a path like {user.id}"));
+            }
+            if matches!(parts.last(), Some(Part::Placeholder(..))) {
+                return Err(wrong("two placeholders touch each other; put literal text between them"));
+            }
+            rest = &inside[end + 1..];
+            parts.push(Part::Placeholder(inside[..end].to_owned(), rest.chars().next()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The placeholders, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Literal(_) => None,
+            Part::Placeholder(name, _) => Some(name.as_str()),
+        })
+    }
+
+    /// The key for these values, given in the placeholders' order.
+    pub(crate) fn fill<'v>(&self, mut values: impl Iterator<Item = &'v str>) -> String {
+        let mut key = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => key.push_str(text),
+                Part::Placeholder(_, stop) => encode(values.next().unwrap_or_default(), *stop, &mut key),
+            }
+        }
+        key
+    }
+
+    /// The glob that matches all keys of the template.
+    pub(crate) fn glob(&self) -> String {
+        let mut glob = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => escape_glob(text, &mut glob),
+                Part::Placeholder(..) => glob.push('*'),
+            }
+        }
+        glob
+    }
+}
+
+/// Percent-encodes what would make the end of a value ambiguous: `%`, braces, and the literal character that follows.
+fn encode(value: &str, stop: Option<char>, key: &mut String) {
+    for character in value.chars() {
+        if matches!(character, '%' | '{' | '}') || Some(character) == stop {
+            let mut bytes = [0; 4];
+            for byte in character.encode_utf8(&mut bytes).bytes() {
+                key.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            key.push(character);
+        }
+    }
+}
+
+/// Checks a key that a user wrote out: braces are kept for Redis Cluster's hash tags.
+pub(crate) fn check_literal(key: &str) -> Result<()> {
+    if key.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidKey, "the cache key is empty"));
+    }
+    let tag = key.find('{').and_then(|open| Some((open, open + key[open..].find('}')?)));
+    let braces = key.matches(['{', '}']).count();
+    match tag {
+        Some((open, end)) if braces == 2 && end > open + 1 => Ok(()),
+        None if braces == 0 => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::InvalidKey,
+            format!("{key:?} is not a valid cache key: braces can only enclose one hash tag, as in {{user:1}}:name"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(template: &str, values: &[&str]) -> String {
+        KeyTemplate::parse(template).unwrap().fill(values.iter().copied())
+    }
+
+    #[test]
+    fn readable_at_the_end_and_never_ambiguous() {
+        assert_eq!(filled("camera:mac:{mac}", &["AA:BB:CC"]), "camera:mac:AA:BB:CC");
+        assert_eq!(filled("{a}:{b}", &["x:y", "z"]), "x%3Ay:z");
+        assert_eq!(filled("{a}:{b}", &["x", "y:z"]), "x:y:z");
+        assert_eq!(filled("u:{id}", &["50%{x}"]), "u:50%25%7Bx%7D");
+        assert_eq!(filled("{a}é{b}", &["é", "é"]), "%C3%A9éé");
+        assert_eq!(filled("users:active", &[]), "users:active");
+        assert_eq!(filled("{a}:x", &[""]), ":x");
+    }
+
+    #[test]
+    fn globs_escape_the_literal_text() {
+        assert_eq!(KeyTemplate::parse("a*b:{x}:c").unwrap().glob(), "a\\*b:*:c");
+    }
+
+    #[test]
+    fn wrong_templates_say_why() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("a{b}{c}", "touch"),
+            ("a{", "without"),
+            ("a}", "without"),
+            ("{}", "placeholder"),
+        ] {
+            let error = KeyTemplate::parse(text).unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+            assert_eq!(error.kind(), ErrorKind::InvalidKey);
+        }
+        for (key, good) in [("a", true), ("{a}:b", true), ("{a}{b}", false), ("{}", false), ("a}", false), ("", false)] {
+            assert_eq!(check_literal(key).is_ok(), good, "{key}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn different_values_give_different_keys(a in "[a:%{}|]{0,4}", b in "[a:%{}|]{0,4}", c in "[a:%{}|]{0,4}", d in "[a:%{}|]{0,4}") {
+            let same = filled("k:{a}:{b}", &[&a, &b]) == filled("k:{a}:{b}", &[&c, &d]);
+            proptest::prop_assert_eq!(same, a == c && b == d);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Cached values by hand, and the handle of a cached function.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backend::CacheKey;
+use crate::cache::shape::Fallible;
+use crate::cache::{Family, KeyTemplate, check_literal};
+use crate::core::{Core, Current};
+use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::json;
+use crate::registry::FunctionDescriptor;
+
+/// Cached values under a prefix: `CacheManager::new("camera").get("mac:AA:BB")` reads the key `camera:mac:AA:BB`.
+///
+/// Values are plain JSON under plain keys, so that programs in other languages read and write them too. With an empty
+/// prefix it takes full keys.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> messaging_core::Result<()> {
+/// use messaging_core::Messaging;
+/// use std::time::Duration;
+///
+/// let messaging = Messaging::builder().url("memory://").build().await?;
+/// let cache = messaging.cache("user");
+/// cache.set("7", "Ada", Duration::from_secs(60)).await?;
+/// assert_eq!(cache.get::<String>("7").await?.as_deref(), Some("Ada"));
+/// assert_eq!(cache.invalidate_pattern("*").await?, 1);
+/// assert_eq!(cache.get::<String>("7").await?, None);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CacheManager {
+    prefix: String,
+    core: Option<Arc<Core>>,
+}
+
+impl CacheManager {
+    /// Values under `prefix`, of the [current](crate::Messaging::current) messaging at each call.
+    #[must_use]
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), core: None }
+    }
+
+    pub(crate) fn with_core(prefix: &str, core: Arc<Core>) -> Self {
+        Self { prefix: prefix.to_owned(), core: Some(core) }
+    }
+
+    /// Writes a value that lives for exactly `ttl`. A load of this key that is running will not overwrite it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`], [`ErrorKind::InvalidKey`], or what the backend says.
+    ///
+    /// # Cancellation
+    /// What was sent is carried out.
+    pub async fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T, ttl: Duration) -> Result<()> {
+        if ttl.is_zero() {
+            return Err(Error::new(ErrorKind::InvalidKey, format!("set {key:?}: the ttl is zero; it must be longer")));
+        }
+        let core = self.core()?;
+        let value = json::encode(value).map_err(|error| error.context(format_args!("set {key:?}")))?;
+        let key = self.key(&core, key)?;
+        core.cache.backend.set(&key, &value, ttl).await.map_err(|error| error.context(format_args!("set {:?}", key.value)))
+    }
+
+    /// Reads a value; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if there is one of another shape; otherwise what the backend says.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let core = self.core()?;
+        let key = self.key(&core, key)?;
+        let get = |error: Error| error.context(format_args!("get {:?}", key.value));
+        let (value, _) = core.cache.backend.look(&key).await.map_err(get)?;
+        value.map(|value| json::decode(&value)).transpose().map_err(get)
+    }
+
+    /// Reads a value, or loads and keeps it. Concurrent callers share one load, also across processes.
+    ///
+    /// # Errors
+    /// Those of `load`, with the error as the source, of the kind [`ErrorKind::Storage`]. A cache that does not answer
+    /// is no error: `load` is called.
+    ///
+    /// # Cancellation
+    /// A load that this caller leads is dropped; the next caller takes over.
+    pub async fn get_or_load<T, E, F>(&self, key: &str, ttl: Duration, load: F) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Into<BoxError>,
+        F: Future<Output = Result<T, E>>,
+    {
+        let core = self.core()?;
+        let key = self.key(&core, key)?;
+        let family = Family::by_hand(ttl);
+        let text = key.value.clone();
+        let loaded = core.cache.call::<Result<T, E>, Fallible<T, E>, F>(&family, key, false, load).await;
+        loaded.map_err(|error| {
+            let error = error.into();
+            Error::new(ErrorKind::Storage, format!("load {text:?}: {error}")).with_source(error)
+        })
+    }
+
+    /// Removes a value, and defeats a load of it that is running.
+    ///
+    /// # Errors
+    /// What the backend says.
+    ///
+    /// # Cancellation
+    /// What was sent is carried out.
+    pub async fn invalidate(&self, key: &str) -> Result<()> {
+        let core = self.core()?;
+        let key = self.key(&core, key)?;
+        let invalidate = |error: Error| error.context(format_args!("invalidate {:?}", key.value));
+        core.cache.forget(std::slice::from_ref(&key)).await.map_err(invalidate)
+    }
+
+    /// Removes all values under the prefix whose key matches a glob, and returns how many there were. It scans the
+    /// whole key space without blocking the server: not for a hot path.
+    ///
+    /// # Errors
+    /// What the backend says; some values may be gone by then.
+    ///
+    /// # Cancellation
+    /// The values that were reached are gone.
+    pub async fn invalidate_pattern(&self, glob: &str) -> Result<u64> {
+        let core = self.core()?;
+        let mut full = String::new();
+        if !self.prefix.is_empty() {
+            crate::channel::escape_glob(&self.prefix, &mut full);
+            full.push(':');
+        }
+        full.push_str(glob);
+        core.cache.forget_matching(&full).await.map_err(|error| error.context(format_args!("invalidate {full:?}")))
+    }
+
+    fn core(&self) -> Result<Arc<Core>> {
+        match &self.core {
+            Some(core) => Ok(Arc::clone(core)),
+            None => Current::require().map(|current| current.core),
+        }
+    }
+
+    fn key(&self, core: &Core, key: &str) -> Result<CacheKey> {
+        let full = if self.prefix.is_empty() { key.to_owned() } else { format!("{}:{key}", self.prefix) };
+        check_literal(&full)?;
+        Ok(core.cache.key(&full))
+    }
+}
+
+/// The static half of a cached function, as `#[redis_cache]` emits it.
+#[derive(Debug)]
+pub struct Function {
+    pub(crate) descriptor: &'static FunctionDescriptor,
+    template: OnceLock<Result<KeyTemplate, String>>,
+}
+
+impl Function {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(descriptor: &'static FunctionDescriptor) -> Self {
+        Self { descriptor, template: OnceLock::new() }
+    }
+
+    /// The key for these arguments, in the placeholders' order.
+    pub(crate) fn key(&self, arguments: &[&(dyn Scalar + Sync)]) -> Result<String> {
+        let template = self.template.get_or_init(|| KeyTemplate::parse(self.descriptor.key).map_err(|error| error.to_string()));
+        let template = template.as_ref().map_err(|text| Error::new(ErrorKind::InvalidKey, text.clone()))?;
+        let mut texts = Vec::with_capacity(arguments.len());
+        for (name, argument) in template.names().zip(arguments) {
+            let at = || format!("key {:?} of `{}`, placeholder {{{name}}}", self.descriptor.key, self.descriptor.id);
+            let text = argument.scalar().map_err(|error| error.context(at()))?;
+            texts.push(text.ok_or_else(|| Error::new(ErrorKind::InvalidKey, format!("{}: there is no value", at())))?);
+        }
+        Ok(template.fill(texts.iter().map(String::as_str)))
+    }
+}
+
+/// A value that may fill a placeholder; everything that is [`Serialize`] can be asked.
+pub trait Scalar {
+    #[doc(hidden)]
+    fn scalar(&self) -> Result<Option<String>>;
+}
+
+impl<T: Serialize + ?Sized> Scalar for T {
+    fn scalar(&self) -> Result<Option<String>> {
+        json::scalar_text(self)
+    }
+}
+
+/// The handle of a cached method, which its `…_cache()` function returns; `K` are the types of the key's placeholders.
+/// Free functions have the same as associated functions of a type of their name.
+pub struct CachedFunction<K> {
+    function: &'static Function,
+    placeholders: PhantomData<fn(K)>,
+}
+
+impl<K> CachedFunction<K> {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(function: &'static Function) -> Self {
+        Self { function, placeholders: PhantomData }
+    }
+
+    /// The function's id.
+    #[must_use]
+    pub fn id(&self) -> &'static str {
+        self.function.descriptor.id
+    }
+}
+
+impl<K> fmt::Debug for CachedFunction<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedFunction").field("id", &self.id()).finish()
+    }
+}
+
+macro_rules! cached_function {
+    ($($argument:ident: $type:ident),*) => {
+        impl<$($type: Serialize + Sync),*> CachedFunction<($($type,)*)> {
+            /// Removes the value for these placeholders, and defeats a load of it that is running.
+            ///
+            /// # Errors
+            /// [`ErrorKind::NotStarted`] without a current messaging; [`ErrorKind::InvalidKey`]; otherwise what the
+            /// backend says.
+            #[allow(clippy::too_many_arguments)]
+            pub async fn invalidate(&self, $($argument: $type),*) -> Result<()> {
+                let key = self.function.key(&[$(&$argument as &(dyn Scalar + Sync)),*])?;
+                invalidate(key).await
+            }
+
+            /// The key for these placeholders, without the deployment's prefix.
+            ///
+            /// # Errors
+            /// [`ErrorKind::InvalidKey`] if one of them is not a string, an integer or a boolean.
+            #[allow(clippy::too_many_arguments)]
+            pub fn key(&self, $($argument: $type),*) -> Result<String> {
+                self.function.key(&[$(&$argument as &(dyn Scalar + Sync)),*])
+            }
+        }
+    };
+}
+
+cached_function!();
+cached_function!(a: A);
+cached_function!(a: A, b: B);
+cached_function!(a: A, b: B, c: C);
+cached_function!(a: A, b: B, c: C, d: D);
+cached_function!(a: A, b: B, c: C, d: D, e: E);
+cached_function!(a: A, b: B, c: C, d: D, e: E, f: F);
+cached_function!(a: A, b: B, c: C, d: D, e: E, f: F, g: G);
+cached_function!(a: A, b: B, c: C, d: D, e: E, f: F, g: G, h: H);
+
+/// Removes the value of one key of a cached function.
+pub(crate) async fn invalidate(key: String) -> Result<()> {
+    let core = Current::require()?.core;
+    let key = core.cache.key(&key);
+    core.cache.forget(&[key]).await
+}

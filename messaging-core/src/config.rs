@@ -1,0 +1,559 @@
+//! Where Redis is and how patient we are with it: from the environment, or set in code. Reads variables; opens nothing.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use crate::channel::Channel;
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::Backoff;
+
+/// The settings of a [`Messaging`](crate::Messaging).
+///
+/// [`from_env`](Self::from_env) reads them from the environment, [`new`](Self::new) takes a URL; single fields can be
+/// changed afterwards. They are checked when the [`Messaging`](crate::Messaging) is built.
+///
+/// ```
+/// use messaging_core::Config;
+/// use std::time::Duration;
+///
+/// let mut config = Config::new("redis://:secret@cache.internal:6380/2")?;
+/// config.command_timeout = Duration::from_secs(1);
+/// assert_eq!(config.endpoint.to_string(), "redis://cache.internal:6380/2"); // never the password
+/// # Ok::<(), messaging_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where Redis is, or which in-process backend to use. `REDIS_URL`, or `REDIS_HOST` and its companions.
+    pub endpoint: Endpoint,
+    /// The certificates for `rediss://`. `REDIS_SSL_CA_CERTS`, `REDIS_SSL_CERTFILE`, `REDIS_SSL_KEYFILE`.
+    pub tls: TlsFiles,
+    /// In front of every key that is ours. `MESSAGING_NAMESPACE`, default `msg`.
+    pub namespace: String,
+    /// Put before every channel on the wire and taken off on receipt. `MESSAGING_CHANNEL_PREFIX`, default none.
+    pub channel_prefix: String,
+    /// Put before every cache key, with a `:` between: separates deployments that share a Redis.
+    /// `MESSAGING_CACHE_PREFIX`, default none.
+    pub cache_prefix: String,
+    /// What [`start`](crate::Messaging::start) does when Redis is not there. `MESSAGING_START`, `fail` (default) or
+    /// `wait`.
+    pub start: StartPolicy,
+    /// How long one attempt to connect may take. `MESSAGING_CONNECT_TIMEOUT`, default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a command may take. `MESSAGING_COMMAND_TIMEOUT`, default 2 s.
+    pub command_timeout: Duration,
+    /// How long a cache operation may take before the function is called without it. `MESSAGING_CACHE_TIMEOUT`,
+    /// default 100 ms.
+    pub cache_timeout: Duration,
+    /// After how much silence a subscription connection is pinged. `MESSAGING_PING_AFTER`, default 1 s.
+    pub ping_after: Duration,
+    /// How long after such a ping a silent connection is given up. `MESSAGING_PING_TIMEOUT`, default 2 s.
+    pub ping_timeout: Duration,
+    /// The delays between attempts to reconnect, which go on for ever. 50 ms growing to 2 s, with jitter.
+    pub reconnect: Backoff,
+    /// How long handlers may go on after a signal to shut down. `MESSAGING_DRAIN_TIMEOUT`, default 10 s.
+    pub drain_timeout: Duration,
+    /// The largest payload, in bytes, that is published or received. `MESSAGING_MAX_PAYLOAD`, default 1 MiB.
+    pub max_payload: usize,
+}
+
+/// What happens at start when Redis cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StartPolicy {
+    /// Give up after 5 seconds with an error.
+    #[default]
+    Fail,
+    /// Wait for Redis as long as it takes.
+    Wait,
+}
+
+/// PEM files for TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsFiles {
+    /// The authorities to trust instead of the public ones.
+    pub ca_certs: Option<PathBuf>,
+    /// Our own certificate, where the server asks for one; goes with `keyfile`.
+    pub certfile: Option<PathBuf>,
+    /// The key of `certfile`.
+    pub keyfile: Option<PathBuf>,
+}
+
+impl Config {
+    /// The defaults, with this endpoint.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if the URL is not one of `memory://`, `redis://`, `rediss://`, `redis+unix://`.
+    pub fn new(url: &str) -> Result<Self> {
+        Ok(Self::with_endpoint(Endpoint::parse(url).map_err(|reason| wrong_url("the URL", &reason))?))
+    }
+
+    /// The settings in the environment: `REDIS_URL`, or else `REDIS_HOST`, `REDIS_PORT` (a number, or the
+    /// `tcp://10.0.0.1:6379` that Kubernetes injects for a service called `redis`), `REDIS_DB`, `REDIS_USERNAME`,
+    /// `REDIS_PASSWORD` (empty is none), `REDIS_SSL`; without any of them `redis://127.0.0.1:6379`. Then the
+    /// `MESSAGING_*` variables that the fields name. An empty variable counts as not set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] names the variable and what it accepts.
+    pub fn from_env() -> Result<Self> {
+        Self::from_vars(|name| match std::env::var(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(wrong(name, "is not UTF-8 text")),
+        })
+    }
+
+    /// [`from_env`](Self::from_env) with the variables from somewhere else.
+    ///
+    /// # Errors
+    /// As `from_env`; an error of `lookup` is passed on.
+    pub fn from_vars(lookup: impl Fn(&str) -> Result<Option<String>>) -> Result<Self> {
+        let vars = Vars(&lookup);
+        let endpoint = match vars.text("REDIS_URL")? {
+            Some(url) => Endpoint::parse(&url).map_err(|reason| wrong_url("REDIS_URL", &reason))?,
+            None => vars.endpoint()?,
+        };
+        let mut config = Self::with_endpoint(endpoint);
+        config.tls = TlsFiles {
+            ca_certs: vars.text("REDIS_SSL_CA_CERTS")?.map(PathBuf::from),
+            certfile: vars.text("REDIS_SSL_CERTFILE")?.map(PathBuf::from),
+            keyfile: vars.text("REDIS_SSL_KEYFILE")?.map(PathBuf::from),
+        };
+        let set_text = |name, field: &mut String| vars.text(name).map(|text| text.map(|text| *field = text));
+        set_text("MESSAGING_NAMESPACE", &mut config.namespace)?;
+        set_text("MESSAGING_CHANNEL_PREFIX", &mut config.channel_prefix)?;
+        set_text("MESSAGING_CACHE_PREFIX", &mut config.cache_prefix)?;
+        if let Some(policy) = vars.text("MESSAGING_START")? {
+            config.start = match policy.to_ascii_lowercase().as_str() {
+                "fail" => StartPolicy::Fail,
+                "wait" => StartPolicy::Wait,
+                _ => return Err(wrong("MESSAGING_START", format_args!("is {policy:?}; it accepts `fail` or `wait`"))),
+            };
+        }
+        for (name, field) in [
+            ("MESSAGING_CONNECT_TIMEOUT", &mut config.connect_timeout),
+            ("MESSAGING_COMMAND_TIMEOUT", &mut config.command_timeout),
+            ("MESSAGING_CACHE_TIMEOUT", &mut config.cache_timeout),
+            ("MESSAGING_PING_AFTER", &mut config.ping_after),
+            ("MESSAGING_PING_TIMEOUT", &mut config.ping_timeout),
+            ("MESSAGING_DRAIN_TIMEOUT", &mut config.drain_timeout),
+        ] {
+            if let Some(text) = vars.text(name)? {
+                *field = parse_duration(&text).ok_or_else(|| {
+                    wrong(name, format_args!("is {text:?}; it accepts seconds, or `250ms`, `30s`, `5m`, `1h`"))
+                })?;
+            }
+        }
+        if let Some(text) = vars.text("MESSAGING_MAX_PAYLOAD")? {
+            config.max_payload = parse_size(&text).ok_or_else(|| {
+                wrong("MESSAGING_MAX_PAYLOAD", format_args!("is {text:?}; it accepts bytes, or `64KiB`, `1MiB`"))
+            })?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn with_endpoint(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            tls: TlsFiles::default(),
+            namespace: "msg".to_owned(),
+            channel_prefix: String::new(),
+            cache_prefix: String::new(),
+            start: StartPolicy::default(),
+            connect_timeout: Duration::from_secs(5),
+            command_timeout: Duration::from_secs(2),
+            cache_timeout: Duration::from_millis(100),
+            ping_after: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(2),
+            reconnect: Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) },
+            drain_timeout: Duration::from_secs(10),
+            max_payload: 1 << 20,
+        }
+    }
+
+    /// Refuses settings that cannot work, by the name of their variable.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (name, duration) in [
+            ("MESSAGING_CONNECT_TIMEOUT", self.connect_timeout),
+            ("MESSAGING_COMMAND_TIMEOUT", self.command_timeout),
+            ("MESSAGING_CACHE_TIMEOUT", self.cache_timeout),
+            ("MESSAGING_PING_AFTER", self.ping_after),
+            ("MESSAGING_PING_TIMEOUT", self.ping_timeout),
+        ] {
+            if duration.is_zero() {
+                return Err(wrong(name, "is zero; it must be longer"));
+            }
+        }
+        if self.max_payload == 0 {
+            return Err(wrong("MESSAGING_MAX_PAYLOAD", "is zero; no message could be published"));
+        }
+        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
+        for (name, text) in [
+            ("MESSAGING_NAMESPACE", &self.namespace),
+            ("MESSAGING_CACHE_PREFIX", &self.cache_prefix),
+            ("MESSAGING_CHANNEL_PREFIX", &self.channel_prefix),
+        ] {
+            let optional = name != "MESSAGING_NAMESPACE";
+            if !(plain(text) || (optional && text.is_empty())) {
+                return Err(wrong(name, format_args!("is {text:?}; it accepts letters, digits and `-_.:`")));
+            }
+        }
+        if !self.channel_prefix.is_empty() {
+            Channel::new(&self.channel_prefix).map_err(|error| wrong("MESSAGING_CHANNEL_PREFIX", error))?;
+        }
+        if self.tls.certfile.is_some() != self.tls.keyfile.is_some() {
+            return Err(wrong("REDIS_SSL_CERTFILE", "and REDIS_SSL_KEYFILE go together; only one of them is set"));
+        }
+        self.endpoint.check()
+    }
+}
+
+/// The variables of the environment, an empty one counting as not set.
+struct Vars<'a>(&'a dyn Fn(&str) -> Result<Option<String>>);
+
+impl Vars<'_> {
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        Ok((self.0)(name)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    /// `REDIS_HOST` and its companions.
+    fn endpoint(&self) -> Result<Endpoint> {
+        let mut host = self.text("REDIS_HOST")?;
+        let mut port = 6379;
+        if let Some(text) = self.text("REDIS_PORT")? {
+            let refuse = || wrong("REDIS_PORT", format_args!("is {text:?}; it accepts a port number from 1 to 65535"));
+            let number = match text.strip_prefix("tcp://") {
+                // What Kubernetes injects for a service called `redis`.
+                Some(address) => {
+                    let (service_host, service_port) = address.rsplit_once(':').ok_or_else(refuse)?;
+                    host = host.or_else(|| Some(service_host.trim_matches(['[', ']']).to_owned()));
+                    service_port
+                }
+                None => text.as_str(),
+            };
+            port = number.parse().ok().filter(|port| *port != 0).ok_or_else(refuse)?;
+        }
+        let tls = match self.text("REDIS_SSL")? {
+            None => false,
+            Some(text) => match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => true,
+                "false" | "0" | "no" | "off" => false,
+                _ => return Err(wrong("REDIS_SSL", format_args!("is {text:?}; it accepts `true` or `false`"))),
+            },
+        };
+        let database = match self.text("REDIS_DB")? {
+            None => 0,
+            Some(text) => text.parse().map_err(|_| {
+                wrong("REDIS_DB", format_args!("is {text:?}; it accepts the number of a database, such as 0"))
+            })?,
+        };
+        if let Some(host) = &host
+            && (host.contains("://") || host.contains(['/', '@', ' ']))
+        {
+            return Err(wrong("REDIS_HOST", format_args!("is not a host name; put a URL into REDIS_URL instead")));
+        }
+        Ok(Endpoint(Kind::Redis(Server {
+            address: Address::Tcp { host: host.unwrap_or_else(|| "127.0.0.1".to_owned()), port, tls },
+            database,
+            username: self.text("REDIS_USERNAME")?,
+            password: self.text("REDIS_PASSWORD")?.map(Secret),
+        })))
+    }
+}
+
+/// Where messages go: an in-process backend or a Redis. Prints itself without the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint(pub(crate) Kind);
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// In this process: private without a name, shared with everyone who uses the same name with one.
+    Memory(Option<String>),
+    Redis(Server),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    pub(crate) address: Address,
+    pub(crate) database: i64,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<Secret>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp { host: String, port: u16, tls: bool },
+    Unix(PathBuf),
+}
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+const SCHEMES: &str = "memory://, memory://name, redis://host:port/db, rediss://host:port/db, redis+unix:///path/to/socket";
+
+impl Endpoint {
+    /// `Err` is the reason, without the URL: it may hold a password.
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(format!("has no scheme; it accepts {SCHEMES}").into());
+        };
+        match scheme {
+            "memory" => match rest {
+                "" => Ok(Self(Kind::Memory(None))),
+                name if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) => {
+                    Ok(Self(Kind::Memory(Some(name.to_owned()))))
+                }
+                _ => Err("has a name with other characters than letters, digits and `-_.` after memory://".into()),
+            },
+            "redis" | "rediss" => parse_tcp(text, scheme == "rediss"),
+            "redis+unix" | "unix" => parse_unix(text),
+            _ => Err(format!("has the unknown scheme `{scheme}://`; it accepts {SCHEMES}").into()),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.0 {
+            Kind::Redis(Server { address: Address::Tcp { tls: true, .. }, .. }) if !cfg!(feature = "tls") => {
+                Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!("{self} needs TLS, which is not compiled in; add the feature `tls` of messaging-core"),
+                ))
+            }
+            Kind::Redis(Server { address: Address::Unix(_), .. }) if !cfg!(unix) => {
+                Err(Error::new(ErrorKind::Configuration, format!("{self}: this system has no unix sockets")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn parse_tcp(text: &str, tls: bool) -> Result<Endpoint, Cow<'static, str>> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    let host = match url.host() {
+        None | Some(Host::Domain("")) => return Err("names no host".into()),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        Some(host) => host.to_string(),
+    };
+    let database = parse_database(url.path().trim_matches('/'))?;
+    if let Some((name, _)) = url.query_pairs().next() {
+        return Err(format!("has the unknown parameter `{name}`").into());
+    }
+    if url.fragment().is_some() {
+        return Err("has a `#`; in a password it is written %23".into());
+    }
+    let username = decoded(url.username())?;
+    let password = decoded(url.password().unwrap_or_default())?.map(Secret);
+    let address = Address::Tcp { host, port: url.port().unwrap_or(6379), tls };
+    Ok(Endpoint(Kind::Redis(Server { address, database, username, password })))
+}
+
+fn parse_unix(text: &str) -> Result<Endpoint, Cow<'static, str>> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if url.host_str().is_some_and(|host| !host.is_empty()) || url.path().len() < 2 {
+        return Err("names no socket; write redis+unix:///path/to/socket with three slashes".into());
+    }
+    let path = decoded(url.path())?.unwrap_or_default();
+    let mut server =
+        Server { address: Address::Unix(path.into()), database: 0, username: None, password: None };
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "db" => server.database = parse_database(&value)?,
+            "user" | "username" => server.username = Some(value.into_owned()),
+            "pass" | "password" => server.password = Some(Secret(value.into_owned())),
+            _ => return Err(format!("has the unknown parameter `{name}`; it accepts db, user and pass").into()),
+        }
+    }
+    Ok(Endpoint(Kind::Redis(server)))
+}
+
+fn parse_database(text: &str) -> Result<i64, Cow<'static, str>> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse::<u16>()
+        .map(i64::from)
+        .map_err(|_| format!("names the database `{text}`; a database is a number, such as /0").into())
+}
+
+fn decoded(text: &str) -> Result<Option<String>, Cow<'static, str>> {
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| "has percent-encoded bytes that are not UTF-8")?;
+    Ok((!text.is_empty()).then(|| text.into_owned()))
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text).map_err(|reason| wrong_url("the URL", &reason))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Memory(name) => write!(f, "memory://{}", name.as_deref().unwrap_or_default()),
+            Kind::Redis(server) => match &server.address {
+                Address::Tcp { host, port, tls } => {
+                    let scheme = if *tls { "rediss" } else { "redis" };
+                    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+                    write!(f, "{scheme}://{open}{host}{close}:{port}/{}", server.database)
+                }
+                Address::Unix(path) => write!(f, "redis+unix://{}?db={}", path.display(), server.database),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({self})")
+    }
+}
+
+fn wrong(name: &str, reason: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Configuration, format!("{name} {reason}"))
+}
+
+fn wrong_url(name: &str, reason: &str) -> Error {
+    wrong(name, reason)
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    match text[digits..].trim() {
+        "" | "s" => Some(Duration::from_secs(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3_600).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: usize = text[..digits].parse().ok()?;
+    match text[digits..].trim() {
+        "" | "B" => Some(number),
+        "KiB" => number.checked_mul(1 << 10),
+        "MiB" => number.checked_mul(1 << 20),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(vars: &[(&str, &str)]) -> Result<Config> {
+        Config::from_vars(|name| {
+            Ok(vars.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned()))
+        })
+    }
+
+    fn endpoint(vars: &[(&str, &str)]) -> String {
+        from(vars).unwrap().endpoint.to_string()
+    }
+
+    #[test]
+    fn the_environment_says_where_redis_is() {
+        assert_eq!(endpoint(&[]), "redis://127.0.0.1:6379/0");
+        assert_eq!(endpoint(&[("REDIS_URL", "redis://db.local/3"), ("REDIS_HOST", "ignored")]), "redis://db.local:6379/3");
+        assert_eq!(endpoint(&[("REDIS_HOST", "cache"), ("REDIS_PORT", "7000"), ("REDIS_DB", "2")]), "redis://cache:7000/2");
+        assert_eq!(endpoint(&[("REDIS_PORT", "tcp://10.0.0.1:6379")]), "redis://10.0.0.1:6379/0");
+        assert_eq!(endpoint(&[("REDIS_HOST", "redis"), ("REDIS_PORT", "tcp://10.0.0.1:6380")]), "redis://redis:6380/0");
+        assert_eq!(endpoint(&[("REDIS_URL", "  ")]), "redis://127.0.0.1:6379/0");
+        assert_eq!(endpoint(&[("REDIS_URL", "memory://demo")]), "memory://demo");
+        assert_eq!(endpoint(&[("REDIS_URL", "redis://[::1]:7000")]), "redis://[::1]:7000/0");
+        assert_eq!(endpoint(&[("REDIS_URL", "redis+unix:///run/redis.sock?db=1")]), "redis+unix:///run/redis.sock?db=1");
+    }
+
+    #[test]
+    fn an_empty_password_is_none_and_escapes_are_decoded() {
+        let server = |vars: &[(&str, &str)]| match from(vars).unwrap().endpoint.0 {
+            Kind::Redis(server) => server,
+            Kind::Memory(_) => panic!("not memory"),
+        };
+        assert!(server(&[("REDIS_PASSWORD", "")]).password.is_none());
+        let given = server(&[("REDIS_URL", "redis://us%40er:p%23ss@h")]);
+        assert_eq!(given.username.as_deref(), Some("us@er"));
+        assert_eq!(given.password.unwrap().0, "p#ss");
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named_with_what_it_accepts() {
+        for (name, value, accepts) in [
+            ("REDIS_URL", "localhost:6379", "memory://"),
+            ("REDIS_URL", "http://localhost", "unknown scheme `http://`"),
+            ("REDIS_URL", "redis://", "host"),
+            ("REDIS_URL", "redis://h/x", "number"),
+            ("REDIS_URL", "redis://h:99999", "port"),
+            ("REDIS_URL", "redis://h?db=1", "unknown parameter `db`"),
+            ("REDIS_URL", "redis+unix://run/x", "three slashes"),
+            ("REDIS_URL", "memory://a b", "letters"),
+            ("REDIS_HOST", "redis://h", "REDIS_URL"),
+            ("REDIS_PORT", "http", "1 to 65535"),
+            ("REDIS_PORT", "0", "1 to 65535"),
+            ("REDIS_PORT", "tcp://10.0.0.1", "1 to 65535"),
+            ("REDIS_DB", "main", "number"),
+            ("REDIS_SSL", "maybe", "`true` or `false`"),
+            ("REDIS_SSL_KEYFILE", "/k.pem", "go together"),
+            ("MESSAGING_START", "later", "`fail` or `wait`"),
+            ("MESSAGING_COMMAND_TIMEOUT", "fast", "`250ms`"),
+            ("MESSAGING_COMMAND_TIMEOUT", "0", "longer"),
+            ("MESSAGING_MAX_PAYLOAD", "big", "`1MiB`"),
+            ("MESSAGING_MAX_PAYLOAD", "0", "zero"),
+            ("MESSAGING_NAMESPACE", "a b", "letters"),
+            ("MESSAGING_CHANNEL_PREFIX", "*", "letters"),
+        ] {
+            let error = from(&[(name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            let text = error.to_string();
+            let named = if name == "REDIS_SSL_KEYFILE" { "REDIS_SSL_CERTFILE" } else { name };
+            assert!(text.starts_with(named) && text.contains(accepts), "{name}={value}: {text}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_ever_printed() {
+        let url = "redis://user:hunter2@h:6379/0";
+        let config = Config::new(url).unwrap();
+        assert!(!format!("{config:?} {} {:?}", config.endpoint, config.endpoint).contains("hunter2"));
+        for wrong in ["redis://user:hunter2@h:port/0", "redis://user:hunter2@h/x", "http://user:hunter2@h", "redis://u:hunter2#@h"] {
+            let error = Config::new(wrong).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn tls_that_is_not_compiled_in_says_which_feature() {
+        let error = from(&[("REDIS_URL", "rediss://h")]).unwrap_err().to_string();
+        assert!(error.contains("feature `tls`"), "{error}");
+    }
+
+    #[test]
+    fn the_other_settings() {
+        let config = from(&[
+            ("MESSAGING_START", "wait"),
+            ("MESSAGING_COMMAND_TIMEOUT", "250ms"),
+            ("MESSAGING_DRAIN_TIMEOUT", "3"),
+            ("MESSAGING_MAX_PAYLOAD", "64KiB"),
+            ("MESSAGING_CHANNEL_PREFIX", "staging."),
+        ])
+        .unwrap();
+        assert_eq!(config.start, StartPolicy::Wait);
+        assert_eq!(config.command_timeout, Duration::from_millis(250));
+        assert_eq!(config.drain_timeout, Duration::from_secs(3));
+        assert_eq!(config.max_payload, 65_536);
+        assert_eq!(config.channel_prefix, "staging.");
+    }
+}

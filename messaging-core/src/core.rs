@@ -1,0 +1,134 @@
+//! What every handle of one [`Messaging`](crate::Messaging) shares below its handlers and state: the backend, the cache,
+//! the tasks. Also which one is current: in this task's scope, or the process's default.
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::activity::Activity;
+use crate::backend::{Backend, Outgoing};
+use crate::cache::Cache;
+use crate::channel::Channel;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::registry::Registry;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) registry: Registry,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) activity: Activity,
+    /// Work that must be finished before shutting down: storing, publishing after a change.
+    pub(crate) work: TaskTracker,
+    /// Tasks that end when `stop` says so: sessions, listeners.
+    pub(crate) background: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config) -> Result<Arc<Self>> {
+        config.check()?;
+        let registry = Registry::collect();
+        registry.check()?;
+        let activity = Activity::default();
+        let backend = Arc::new(Backend::new(&config, activity.clone())?);
+        let (work, background, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        let cache =
+            Cache::new(Arc::clone(&backend), &registry, &config, work.clone(), background.clone(), stop.clone())?;
+        Ok(Arc::new(Self { config, backend, registry, cache: Arc::new(cache), activity, work, background, stop }))
+    }
+
+    /// Publishes one payload on several channels, in one batch. Returns the number of receivers.
+    ///
+    /// Cancellation: what was handed to the connection is carried out.
+    pub(crate) async fn publish(&self, channels: Vec<Channel>, payload: Bytes) -> Result<u64> {
+        if self.stop.is_cancelled() {
+            return Err(Error::new(ErrorKind::Closed, "messaging has been shut down").before_sending());
+        }
+        if payload.len() > self.config.max_payload {
+            let (size, limit) = (payload.len(), self.config.max_payload);
+            let channel = channels.first().map(Channel::as_str).unwrap_or_default();
+            return Err(Error::new(
+                ErrorKind::PayloadTooLarge,
+                format!(
+                    "the payload for {channel:?} has {size} bytes, the limit is {limit}; publish a reference to it, or raise MESSAGING_MAX_PAYLOAD everywhere"
+                ),
+            ));
+        }
+        let messages: Vec<_> =
+            channels.into_iter().map(|channel| Outgoing { channel, payload: payload.clone() }).collect();
+        if messages.is_empty() {
+            return Ok(0);
+        }
+        self.cache.publish(&messages).await.map_err(|error| {
+            let more = if messages.len() > 1 { " and others" } else { "" };
+            error.context(format_args!("publish on {:?}{more}", messages[0].channel))
+        })
+    }
+}
+
+/// The messaging that code without a handle uses.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) core: Arc<Core>,
+    /// The handlers' half, which lies above this module.
+    pub(crate) runtime: Runtime,
+}
+
+#[derive(Clone)]
+pub(crate) enum Runtime {
+    Strong(Arc<dyn Any + Send + Sync>),
+    Weak(Weak<dyn Any + Send + Sync>),
+}
+
+tokio::task_local! {
+    static SCOPED: Current;
+}
+
+static DEFAULT: RwLock<Option<Current>> = RwLock::new(None);
+
+impl Current {
+    pub(crate) fn get() -> Option<Self> {
+        SCOPED
+            .try_with(Self::clone)
+            .ok()
+            .or_else(|| DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {
+        SCOPED.scope(self, future).await
+    }
+
+    /// Makes this the process's default if there is none; `false` if there is.
+    pub(crate) fn install(self) -> bool {
+        let mut default = DEFAULT.write().unwrap_or_else(PoisonError::into_inner);
+        let free = default.is_none();
+        if free {
+            *default = Some(self);
+        }
+        free
+    }
+
+    /// Takes the process's default away, if it is this core's.
+    pub(crate) fn uninstall(core: &Arc<Core>) {
+        let mut default = DEFAULT.write().unwrap_or_else(PoisonError::into_inner);
+        if default.as_ref().is_some_and(|current| Arc::ptr_eq(&current.core, core)) {
+            *default = None;
+        }
+    }
+
+    pub(crate) fn require() -> Result<Self> {
+        Self::get().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotStarted,
+                "there is no current messaging; call init_redis or Messaging::start first, or run inside messaging.scope(…)",
+            )
+        })
+    }
+}

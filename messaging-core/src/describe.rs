@@ -1,0 +1,256 @@
+//! What is declared in this binary: every model, channel, handler and cached function, with what looks wrong.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::channel::Pattern;
+use crate::registry::{Location, Registry, Trigger, TriggerOn};
+
+/// Everything that attributes declared in this binary; made by [`describe`]. It serializes to JSON and prints as text.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Description {
+    /// `#[event_config]` models.
+    pub models: Vec<DescribedModel>,
+    /// `#[channel]` types.
+    pub channels: Vec<DescribedChannel>,
+    /// `#[subscribe]` handlers.
+    pub handlers: Vec<DescribedHandler>,
+    /// `#[redis_cache]` functions.
+    pub functions: Vec<DescribedFunction>,
+    /// What is probably a mistake.
+    pub warnings: Vec<String>,
+    /// What is worth knowing and may well be right.
+    pub notes: Vec<String>,
+}
+
+/// A model that publishes.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DescribedModel {
+    /// Its id.
+    pub id: &'static str,
+    /// What is published: operation and channel template.
+    pub publishes: Vec<(&'static str, &'static str)>,
+    /// The paths in the event's payload.
+    pub payload: Vec<&'static str>,
+    /// The JSON Schema of the model, if it implements `schemars::JsonSchema` and the feature `schema` is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<serde_json::Value>,
+    /// Where it is declared.
+    pub location: Location,
+}
+
+/// A typed channel.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DescribedChannel {
+    /// Its id.
+    pub id: &'static str,
+    /// Its template.
+    pub template: &'static str,
+    /// Where it is declared.
+    pub location: Location,
+}
+
+/// A handler.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DescribedHandler {
+    /// Its id.
+    pub id: &'static str,
+    /// What it listens to.
+    pub channels: &'static [&'static str],
+    /// How many messages it handles at the same time.
+    pub workers: usize,
+    /// Where it is declared.
+    pub location: Location,
+}
+
+/// A cached function.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DescribedFunction {
+    /// Its id.
+    pub id: &'static str,
+    /// Its key's template.
+    pub key: &'static str,
+    /// How long a value is kept, in milliseconds.
+    pub ttl_ms: u64,
+    /// The channels whose events remove values.
+    pub invalidate_on: Vec<&'static str>,
+    /// Where it is declared.
+    pub location: Location,
+}
+
+/// Lists everything that attributes declared in this binary and reports patterns that no declared event matches, and
+/// events that cannot fill a cached function's key.
+///
+/// A crate whose code is never named is not linked, and its declarations are missing here: name it with
+/// `use that_crate as _;`.
+#[must_use]
+pub fn describe() -> Description {
+    Description::of(&Registry::collect())
+}
+
+impl Description {
+    fn of(registry: &Registry) -> Self {
+        let mut description = Self {
+            models: registry
+                .models
+                .iter()
+                .map(|model| DescribedModel {
+                    id: model.id,
+                    publishes: published(model.publish).collect(),
+                    payload: model.payload.iter().map(|field| field.path).collect(),
+                    schema: (model.schema)(),
+                    location: model.location,
+                })
+                .collect(),
+            channels: registry
+                .channels
+                .iter()
+                .map(|channel| DescribedChannel { id: channel.id, template: channel.template, location: channel.location })
+                .collect(),
+            handlers: registry
+                .handlers
+                .iter()
+                .map(|handler| DescribedHandler {
+                    id: handler.id,
+                    channels: handler.channels,
+                    workers: handler.options.workers.get(),
+                    location: handler.location,
+                })
+                .collect(),
+            functions: registry
+                .functions
+                .iter()
+                .map(|function| DescribedFunction {
+                    id: function.id,
+                    key: function.key,
+                    ttl_ms: u64::try_from(function.ttl.as_millis()).unwrap_or(u64::MAX),
+                    invalidate_on: function.invalidate_on.iter().flat_map(trigger_channels).collect(),
+                    location: function.location,
+                })
+                .collect(),
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        };
+        if let Err(error) = registry.check() {
+            description.warnings.push(error.to_string());
+        }
+        description.look_at_handlers(registry);
+        description.look_at_functions(registry);
+        description
+    }
+
+    fn look_at_handlers(&mut self, registry: &Registry) {
+        let declared: Vec<Pattern> = registry
+            .models
+            .iter()
+            .flat_map(|model| published(model.publish).map(|(_, channel)| channel))
+            .chain(registry.channels.iter().map(|channel| channel.template))
+            .filter_map(|channel| Pattern::parse(channel).ok())
+            .collect();
+        for handler in &registry.handlers {
+            for channel in handler.channels {
+                let Ok(pattern) = Pattern::parse(channel) else { continue };
+                if !declared.iter().any(|event| event.may_overlap(&pattern)) {
+                    self.notes.push(format!(
+                        "handler `{}` at {} listens to {channel:?}, which nothing declared in this binary publishes",
+                        handler.id, handler.location
+                    ));
+                }
+            }
+        }
+    }
+
+    /// A string in `invalidate_on` names no model, so that the compiler could not check it; the models that publish on
+    /// its channel can be asked here.
+    fn look_at_functions(&mut self, registry: &Registry) {
+        for function in &registry.functions {
+            let Ok(key) = crate::cache::KeyTemplate::parse(function.key) else { continue };
+            for trigger in function.invalidate_on {
+                let TriggerOn::Channel(channel) = trigger.on else { continue };
+                let Ok(pattern) = Pattern::parse(channel) else { continue };
+                let mut published_here = false;
+                for model in &registry.models {
+                    let events = published(model.publish).filter_map(|(_, channel)| Pattern::parse(channel).ok());
+                    if !events.into_iter().any(|event| event.may_overlap(&pattern)) {
+                        continue;
+                    }
+                    published_here = true;
+                    for name in key.names() {
+                        let path = trigger.select.iter().find(|(n, _)| *n == name).map_or(name, |(_, path)| *path);
+                        let carried = model.payload.iter().any(|field| field.path == path);
+                        if !carried && !pattern.names().any(|placeholder| placeholder == path) {
+                            self.warnings.push(format!(
+                                "cached function `{}` at {} is invalidated on {channel:?}, but the events of `{}` do not carry `{path}`, which its key {:?} needs: every such event removes all of its values; add it to `payload_fields`, or select another field",
+                                function.id, function.location, model.id, function.key
+                            ));
+                        }
+                    }
+                }
+                if !published_here {
+                    self.notes.push(format!(
+                        "cached function `{}` at {} is invalidated on {channel:?}, which no model in this binary publishes",
+                        function.id, function.location
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn published(
+    publish: &'static [(crate::event::Op, &'static [&'static str])],
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    publish.iter().flat_map(|(op, channels)| channels.iter().map(move |channel| (op.as_str(), *channel)))
+}
+
+fn trigger_channels(trigger: &Trigger) -> Vec<&'static str> {
+    match trigger.on {
+        TriggerOn::Channel(channel) => vec![channel],
+        TriggerOn::Model(model, ops) => {
+            ops.iter().flat_map(|op| model.channels(*op).unwrap_or_default()).copied().collect()
+        }
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        section(f, "models", &self.models, |f, model| {
+            writeln!(f, "  {}  ({})", model.id, model.location)?;
+            model.publishes.iter().try_for_each(|(op, channel)| writeln!(f, "    {op:<6} -> {channel}"))?;
+            writeln!(f, "    carries {}", model.payload.join(", "))
+        })?;
+        section(f, "channels", &self.channels, |f, channel| {
+            writeln!(f, "  {}  {}  ({})", channel.id, channel.template, channel.location)
+        })?;
+        section(f, "handlers", &self.handlers, |f, handler| {
+            writeln!(f, "  {}  ({})", handler.id, handler.location)?;
+            writeln!(f, "    on {}", handler.channels.join(", "))
+        })?;
+        section(f, "cached functions", &self.functions, |f, function| {
+            writeln!(f, "  {}  ({})", function.id, function.location)?;
+            writeln!(f, "    key {}", function.key)?;
+            match function.invalidate_on.as_slice() {
+                [] => Ok(()),
+                channels => writeln!(f, "    invalidated on {}", channels.join(", ")),
+            }
+        })?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+fn section<T>(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    items: &[T],
+    item: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    writeln!(f, "{title}: {}", if items.is_empty() { "none" } else { "" })?;
+    items.iter().try_for_each(|entry| item(f, entry))
+}

@@ -1,0 +1,45 @@
+//! From a received message to a handler's call and what becomes of it.
+
+mod delivery;
+mod extract;
+mod mailbox;
+mod options;
+mod outcome;
+pub(crate) mod resync;
+mod running;
+mod worker;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use delivery::{Context, Delivery};
+pub(crate) use extract::States;
+pub use extract::{
+    Attempt, ChannelOf, FromContext, FromDelivery, Needs, Raw, Rejection, Segment, Segments, State,
+};
+pub(crate) use mailbox::{Entry, GapCause, Gaps, Mailbox};
+pub use options::{Buffer, HandlerOptions, OrderedBy, Overflow};
+pub use outcome::{ErrorContext, FailureCause, HandlerReturn};
+pub(crate) use outcome::{ErrorHandler, outcome};
+pub use resync::ResyncFn;
+pub use running::{Counts, Seen};
+pub(crate) use running::{Observer, RunningHandler, Tally};
+pub use worker::{HandlerFn, Queue};
+pub(crate) use worker::{Closure, worker};
+
+use crate::error::HandlerError;
+
+/// A boxed future.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a handler comes to.
+pub type HandlerResult = Result<(), HandlerError>;
+
+/// One handler, as the attributes generate it: takes its arguments from the delivery and calls the user's function.
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one message.
+    fn call<'d>(
+        &'d self,
+        delivery: &'d Delivery,
+    ) -> impl Future<Output = Result<(), Rejection>> + Send + 'd;
+}

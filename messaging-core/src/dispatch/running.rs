@@ -1,0 +1,314 @@
+//! One handler that runs in this process: its settings, its counts, and the judgement over each call.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{Context, Delivery};
+use super::extract::{Rejection, RejectionKind};
+use super::mailbox::Mailbox;
+use super::options::HandlerOptions;
+use super::outcome::{ErrorContext, ErrorHandler, Failure, FailureCause, Verdict, decide};
+use crate::channel::{Channel, Pattern};
+use crate::error::{HandlerError, chain};
+use crate::json;
+
+/// What the handler's future came to: a result, a panic, or nothing in time.
+pub(super) enum Called {
+    Returned(Result<(), Rejection>),
+    Panicked(Box<dyn Any + Send>),
+    TimedOut,
+}
+
+/// Is told of every call, with the handler's id.
+pub(crate) type Observer = Arc<dyn Fn(&str, Seen) + Send + Sync>;
+
+/// One call of a handler, as a test sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Seen {
+    /// The message's channel.
+    pub channel: Channel,
+    /// The message's payload.
+    pub payload: Bytes,
+    /// Which attempt it was, counted from 1.
+    pub attempt: u32,
+    /// What it came to: nothing, or the error's text.
+    pub error: Option<String>,
+}
+
+pub(crate) struct RunningHandler {
+    pub(crate) id: Arc<str>,
+    pub(crate) patterns: Arc<[Pattern]>,
+    pub(crate) options: HandlerOptions,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) context: Context,
+    pub(crate) error_handler: Option<ErrorHandler>,
+    pub(crate) observer: Option<Observer>,
+    /// Closed while a resync runs; handlers without one have no gate to pass.
+    pub(crate) gate: Option<Arc<RwLock<()>>>,
+    /// Ends the handler's tasks.
+    pub(crate) stop: CancellationToken,
+    /// The handler was stopped by an [`ErrorAction::Stop`](crate::ErrorAction::Stop).
+    pub(crate) failed: AtomicBool,
+    pub(crate) tally: Tally,
+}
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    handled: AtomicU64,
+    failed: AtomicU64,
+    retried: AtomicU64,
+    panicked: AtomicU64,
+    timed_out: AtomicU64,
+    undecodable: AtomicU64,
+    mismatched: AtomicU64,
+    pub(super) resyncs: AtomicU64,
+    pub(super) resync_failures: AtomicU64,
+    in_flight: AtomicUsize,
+    last_message: AtomicU64,
+    logged: Mutex<Burst>,
+}
+
+/// How often what happened, since the handler started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Messages that the handler succeeded with.
+    pub handled: u64,
+    /// Messages that were given up after an error, a panic or a timeout.
+    pub failed: u64,
+    /// Further attempts at messages.
+    pub retried: u64,
+    /// Calls that panicked.
+    pub panicked: u64,
+    /// Calls that took longer than the handler's `timeout`.
+    pub timed_out: u64,
+    /// Messages whose payload could not be decoded.
+    pub undecodable: u64,
+    /// Messages whose channel matched the Redis pattern but not the template, its types, or the handler's extractors.
+    pub mismatched: u64,
+    /// Messages that were dropped because the buffer was full.
+    pub dropped: u64,
+    /// Gaps that were announced to the handler.
+    pub gaps: u64,
+    /// Successful runs of the `resync` function.
+    pub resyncs: u64,
+    /// Failed runs of the `resync` function.
+    pub resync_failures: u64,
+}
+
+impl RunningHandler {
+    pub(crate) fn counts(&self) -> Counts {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let tally = &self.tally;
+        let (_, dropped, gaps) = self.mailbox.counts();
+        Counts {
+            handled: load(&tally.handled),
+            failed: load(&tally.failed),
+            retried: load(&tally.retried),
+            panicked: load(&tally.panicked),
+            timed_out: load(&tally.timed_out),
+            undecodable: load(&tally.undecodable),
+            mismatched: load(&tally.mismatched),
+            dropped,
+            gaps,
+            resyncs: load(&tally.resyncs),
+            resync_failures: load(&tally.resync_failures),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.tally.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// When the last message was taken up.
+    pub(crate) fn last_message(&self) -> Option<SystemTime> {
+        let millis = self.tally.last_message.load(Ordering::Relaxed);
+        (millis > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+    }
+
+    pub(super) fn took_up(&self) -> InFlight<'_> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.tally.last_message.store(millis, Ordering::Relaxed);
+        self.tally.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self)
+    }
+
+    pub(super) fn mismatched(&self) {
+        self.tally.mismatched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Judges a call. `Some` is the delay before the next attempt.
+    pub(super) fn settle(&self, delivery: &Delivery, called: Called) -> Option<Duration> {
+        let failure = match called {
+            Called::Returned(Ok(())) => {
+                self.tally.handled.fetch_add(1, Ordering::Relaxed);
+                self.observe(delivery, None);
+                return None;
+            }
+            Called::Returned(Err(Rejection(RejectionKind::Mismatch))) => {
+                self.mismatched();
+                return None;
+            }
+            Called::Returned(Err(Rejection(RejectionKind::Decode(error)))) => {
+                self.tally.undecodable.fetch_add(1, Ordering::Relaxed);
+                Failure { cause: FailureCause::Decode, error: HandlerError::from(error) }
+            }
+            Called::Returned(Err(Rejection(RejectionKind::Failed(error)))) => {
+                Failure { cause: FailureCause::Error, error }
+            }
+            Called::Panicked(panic) => {
+                self.tally.panicked.fetch_add(1, Ordering::Relaxed);
+                let text = format!("the handler panicked: {}", panic_text(&*panic));
+                Failure { cause: FailureCause::Panic, error: HandlerError::from(text) }
+            }
+            Called::TimedOut => {
+                self.tally.timed_out.fetch_add(1, Ordering::Relaxed);
+                let text = format!("the handler did not finish within its timeout of {:?}", self.options.timeout);
+                Failure { cause: FailureCause::Timeout, error: HandlerError::from(text) }
+            }
+        };
+        self.observe(delivery, Some(&failure));
+        self.judge(delivery, &failure)
+    }
+
+    fn observe(&self, delivery: &Delivery, failure: Option<&Failure>) {
+        if let Some(observe) = &self.observer {
+            let (channel, payload) = (delivery.channel().clone(), delivery.payload().clone());
+            let error = failure.map(ToString::to_string);
+            observe(&self.id, Seen { channel, payload, attempt: delivery.attempt(), error });
+        }
+    }
+
+    fn judge(&self, delivery: &Delivery, failure: &Failure) -> Option<Duration> {
+        let context = ErrorContext {
+            handler: Arc::clone(&self.id),
+            channel: delivery.channel().clone(),
+            attempt: delivery.attempt(),
+            attempts: self.options.retry.attempts.get(),
+            cause: failure.cause,
+        };
+        let verdict = decide(failure, &context, &self.options.retry, self.error_handler.as_ref());
+        match verdict {
+            Verdict::RetryAfter(delay) => {
+                self.tally.retried.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(
+                    handler = %self.id, channel = %delivery.channel(), attempt = delivery.attempt(), ?delay,
+                    error = %failure, "handler failed; trying again"
+                );
+                return Some(delay);
+            }
+            Verdict::GiveUp => {}
+            Verdict::Stop => {
+                self.failed.store(true, Ordering::Relaxed);
+                self.mailbox.close();
+                self.stop.cancel();
+            }
+        }
+        if failure.cause != FailureCause::Decode {
+            self.tally.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.log_given_up(delivery, failure, verdict);
+        None
+    }
+
+    /// One line for a burst of failures, with how many the last burst had.
+    fn log_given_up(&self, delivery: &Delivery, failure: &Failure, verdict: Verdict) {
+        let logged = self.tally.logged.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
+        let Some(suppressed) = logged else { return };
+        let consequence = match verdict {
+            Verdict::Stop => "the handler is stopped",
+            Verdict::GiveUp | Verdict::RetryAfter(_) => "the message is skipped",
+        };
+        let what = match failure.cause {
+            FailureCause::Decode => "cannot decode a message",
+            FailureCause::Error | FailureCause::Panic | FailureCause::Timeout => "handler failed",
+        };
+        tracing::error!(
+            handler = %self.id, channel = %delivery.channel(), attempt = delivery.attempt(),
+            payload = %json::excerpt(delivery.payload()), error = %failure, suppressed,
+            "{what}; {consequence}"
+        );
+    }
+
+    pub(super) fn log_resync_failure(&self, error: &HandlerError) {
+        tracing::error!(handler = %self.id, error = %chain(&*error.error), "resync failed; it will be tried again");
+    }
+}
+
+impl std::fmt::Debug for RunningHandler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningHandler").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A message in a handler's hands.
+pub(super) struct InFlight<'a>(&'a RunningHandler);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.tally.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.mailbox.finished();
+    }
+}
+
+/// Lets the first of a burst of failures through: a burst ends when nothing failed for [`Burst::QUIET`] or after
+/// [`Burst::LONGEST`].
+#[derive(Default)]
+struct Burst {
+    started: Option<Instant>,
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Burst {
+    const QUIET: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    /// `Some(how many were suppressed before)` if this one is to be logged.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        let goes_on = matches!((self.started, self.last), (Some(started), Some(last))
+            if now.duration_since(last) < Self::QUIET && now.duration_since(started) < Self::LONGEST);
+        self.last = Some(now);
+        if goes_on {
+            self.suppressed += 1;
+            return None;
+        }
+        self.started = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_logged_once_and_then_counted() {
+        let mut burst = Burst::default();
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        assert_eq!(burst.note(at(0)), Some(0));
+        assert_eq!(burst.note(at(500)), None);
+        assert_eq!(burst.note(at(1_400)), None);
+        assert_eq!(burst.note(at(2_500)), Some(2), "after a quiet second a new burst begins");
+        let logged = (1..=70).filter_map(|step| burst.note(at(2_500 + step * 500))).collect::<Vec<_>>();
+        assert_eq!(logged, [59], "a burst without an end is told of every thirty seconds");
+    }
+}

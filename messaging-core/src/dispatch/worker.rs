@@ -1,0 +1,158 @@
+//! The loop that takes messages from a mailbox and calls a handler, and the adapter that makes handlers of closures.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+
+use super::extract::{FromDelivery, Needs, Rejection};
+use super::mailbox::Entry;
+use super::outcome::{HandlerReturn, outcome};
+use super::running::{Called, RunningHandler};
+use super::{Delivery, Handler};
+use crate::channel::Captures;
+
+/// One worker's end of its handler's mailbox.
+#[derive(Debug)]
+pub struct Queue {
+    handler: Arc<RunningHandler>,
+    lane: usize,
+    captures: Captures,
+}
+
+impl Queue {
+    pub(crate) fn new(handler: Arc<RunningHandler>, lane: usize) -> Self {
+        Self { handler, lane, captures: Captures::new() }
+    }
+
+    /// The next message that is really for this handler; `None` when the handler stops.
+    async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            let received = match self.handler.mailbox.pop(self.lane).await? {
+                Entry::Message(received) => received,
+                Entry::Gap(_) => continue,
+            };
+            let patterns = &self.handler.patterns;
+            let came_by = usize::from(received.pattern);
+            let matches = patterns[came_by].captures(&received.channel, &mut self.captures);
+            // Redis delivers once for each of a handler's patterns that match; the first of them counts.
+            let earlier = patterns[..came_by].iter().any(|pattern| pattern.matches(&received.channel));
+            if matches && !earlier {
+                return Some(Delivery {
+                    received,
+                    patterns: Arc::clone(patterns),
+                    captures: std::mem::take(&mut self.captures),
+                    attempt: 1,
+                    context: self.handler.context.clone(),
+                });
+            }
+            if !matches {
+                self.handler.mismatched();
+            }
+            self.handler.mailbox.finished();
+        }
+    }
+}
+
+/// Handles messages until the mailbox is closed and empty, or the handler is stopped.
+///
+/// Cancellation: the call in progress is dropped; its message counts as not handled.
+pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
+    let running = Arc::clone(&queue.handler);
+    while let Some(mut delivery) = queue.next().await {
+        let in_flight = running.took_up();
+        let gate = match &running.gate {
+            Some(gate) => Some(gate.read().await),
+            None => None,
+        };
+        loop {
+            let call = AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind();
+            let called = match tokio::time::timeout(running.options.timeout, call).await {
+                Ok(Ok(returned)) => Called::Returned(returned),
+                Ok(Err(panic)) => Called::Panicked(panic),
+                Err(_) => Called::TimedOut,
+            };
+            let Some(delay) = running.settle(&delivery, called) else { break };
+            tokio::time::sleep(delay).await;
+            delivery.attempt += 1;
+        }
+        drop((gate, in_flight));
+        queue.captures = delivery.captures;
+        if running.stop.is_cancelled() && running.failed.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// A closure or function that can be added as a handler at run time. Its payload argument is owned, its placeholders
+/// come as [`Segments`](super::Segments).
+#[diagnostic::on_unimplemented(
+    message = "this cannot be a handler that is added at run time",
+    note = "it is an `async` closure or function of up to eight arguments, each an owned payload (`Deserialize`) or one of `Channel`, `Segments`, `State<…>`, `Context`, `Attempt`, `Raw`, `Messaging`",
+    note = "it returns `()` or `Result<(), E>`, and its future is `Send`"
+)]
+pub trait HandlerFn<Args>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn call(&self, delivery: &Delivery) -> impl Future<Output = Result<(), Rejection>> + Send;
+
+    #[doc(hidden)]
+    fn needs(needs: &mut Needs);
+
+    #[doc(hidden)]
+    const PAYLOADS: usize;
+}
+
+macro_rules! handler_fn {
+    ($($argument:ident)*) => {
+        #[allow(non_snake_case, unused_variables)]
+        impl<Function, Returned, Output, $($argument),*> HandlerFn<($($argument,)*)> for Function
+        where
+            Function: Fn($($argument),*) -> Returned + Send + Sync + 'static,
+            Returned: Future<Output = Output> + Send,
+            Output: HandlerReturn,
+            $($argument: for<'d> FromDelivery<'d> + Send,)*
+        {
+            async fn call(&self, delivery: &Delivery) -> Result<(), Rejection> {
+                $(let $argument = $argument::from_delivery(delivery)?;)*
+                let returned = self($($argument),*);
+                outcome(returned.await)
+            }
+
+            fn needs(needs: &mut Needs) {
+                $($argument::needs(needs);)*
+            }
+
+            const PAYLOADS: usize = 0 $(+ <$argument as FromDelivery<'_>>::IS_PAYLOAD as usize)*;
+        }
+    };
+}
+
+handler_fn!();
+handler_fn!(A);
+handler_fn!(A B);
+handler_fn!(A B C);
+handler_fn!(A B C D);
+handler_fn!(A B C D E);
+handler_fn!(A B C D E F);
+handler_fn!(A B C D E F G);
+handler_fn!(A B C D E F G H);
+
+/// Makes a [`Handler`] of a [`HandlerFn`].
+pub(crate) struct Closure<F, Args> {
+    function: Arc<F>,
+    arguments: PhantomData<fn(Args)>,
+}
+
+impl<F, Args> Closure<F, Args> {
+    pub(crate) fn new(function: Arc<F>) -> Self {
+        Self { function, arguments: PhantomData }
+    }
+}
+
+impl<F: HandlerFn<Args>, Args: 'static> Handler for Closure<F, Args> {
+    fn call<'d>(&'d self, delivery: &'d Delivery) -> impl Future<Output = Result<(), Rejection>> + Send + 'd {
+        self.function.call(delivery)
+    }
+}

@@ -1,0 +1,355 @@
+//! The handlers of one process: which of them run, what each needs, and the tasks that run one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, RwLock};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::channel::{Pattern, glob_matches};
+use crate::core::{Core, Current};
+use crate::dispatch::{
+    BoxFuture, Context, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs, Observer, OrderedBy, Overflow, Queue, RunningHandler, States, Tally,
+    resync,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::registry::{HandlerDescriptor, Location, ResyncDescriptor};
+use crate::session::Session;
+
+/// Which of the registered handlers are started.
+///
+/// ```
+/// use messaging_core::Handlers;
+///
+/// Handlers::all();
+/// Handlers::none(); // this binary only publishes
+/// Handlers::only(["billing::bill", "billing::refund"]);
+/// Handlers::matching("billing::*"); // a glob over the ids
+/// ```
+#[derive(Clone, Debug)]
+pub struct Handlers(Choice);
+
+#[derive(Clone, Debug)]
+enum Choice {
+    All,
+    None,
+    Only(Vec<String>),
+    Matching(String),
+}
+
+impl Handlers {
+    /// Every handler that is linked into this binary.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(Choice::All)
+    }
+
+    /// No handler.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Choice::None)
+    }
+
+    /// The handlers with these ids; one that does not exist is an error at start.
+    #[must_use]
+    pub fn only<I: IntoIterator<Item: Into<String>>>(ids: I) -> Self {
+        Self(Choice::Only(ids.into_iter().map(Into::into).collect()))
+    }
+
+    /// The handlers whose id matches a glob; one that matches nothing is an error at start.
+    #[must_use]
+    pub fn matching(glob: impl Into<String>) -> Self {
+        Self(Choice::Matching(glob.into()))
+    }
+
+    pub(crate) fn select(&self, all: &[Arc<HandlerSpec>]) -> Result<Vec<Arc<HandlerSpec>>> {
+        let known = || all.iter().map(|handler| &*handler.id).collect::<Vec<_>>().join(", ");
+        let chosen: Vec<_> = match &self.0 {
+            Choice::All => all.to_vec(),
+            Choice::None => Vec::new(),
+            Choice::Only(ids) => {
+                if let Some(unknown) = ids.iter().find(|id| !all.iter().any(|handler| *handler.id == **id)) {
+                    let text = format!("there is no handler `{unknown}`; this binary has: {}", known());
+                    return Err(Error::new(ErrorKind::Registration, text));
+                }
+                all.iter().filter(|handler| ids.iter().any(|id| **id == *handler.id)).cloned().collect()
+            }
+            Choice::Matching(glob) => {
+                let matches = |handler: &&Arc<HandlerSpec>| glob_matches(glob.as_bytes(), handler.id.as_bytes());
+                let chosen: Vec<_> = all.iter().filter(matches).cloned().collect();
+                if chosen.is_empty() {
+                    let text = format!("no handler matches `{glob}`; this binary has: {}", known());
+                    return Err(Error::new(ErrorKind::Registration, text));
+                }
+                chosen
+            }
+        };
+        Ok(chosen)
+    }
+}
+
+impl Default for Handlers {
+    fn default() -> Self {
+        Self::all()
+    }
+}
+
+/// A handler that can be started, from an attribute or made at run time.
+pub(crate) struct HandlerSpec {
+    pub(crate) id: Arc<str>,
+    pub(crate) channels: Vec<String>,
+    pub(crate) options: HandlerOptions,
+    pub(crate) resync: Option<ResyncDescriptor>,
+    pub(crate) needs: fn(&mut Needs),
+    pub(crate) start: Arc<dyn Fn(Queue) -> BoxFuture<'static, ()> + Send + Sync>,
+    pub(crate) location: Location,
+}
+
+impl From<&HandlerDescriptor> for HandlerSpec {
+    fn from(descriptor: &HandlerDescriptor) -> Self {
+        Self {
+            id: descriptor.id.into(),
+            channels: descriptor.channels.iter().map(|channel| (*channel).to_owned()).collect(),
+            options: descriptor.options,
+            resync: descriptor.resync,
+            needs: descriptor.needs,
+            start: Arc::new(descriptor.start),
+            location: descriptor.location,
+        }
+    }
+}
+
+/// What all handlers of one process have in common.
+pub(crate) struct Setup {
+    pub(crate) core: Arc<Core>,
+    pub(crate) current: Current,
+    pub(crate) states: States,
+    pub(crate) error_handler: Option<ErrorHandler>,
+    pub(crate) observer: Option<Observer>,
+    /// The connection that handlers share; those that may block it get one of their own.
+    pub(crate) session: Session,
+}
+
+/// Says of all handlers at once what state they lack.
+pub(crate) fn check_needs(handlers: &[Arc<HandlerSpec>], states: &States) -> Result<()> {
+    let mut missing = Vec::new();
+    for handler in handlers {
+        let mut needs = Needs::default();
+        (handler.needs)(&mut needs);
+        if let Some(resync) = &handler.resync {
+            (resync.needs)(&mut needs);
+        }
+        let mut types = needs.missing_in(states);
+        types.sort_unstable();
+        types.dedup();
+        for name in types {
+            missing.push(format!("`{name}` for handler `{}` at {}", handler.id, handler.location));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Registration,
+        format!(
+            "handlers need state that was not given: {}; give it with builder.state(…), builder.service(…) or messaging.provide(…) before start",
+            missing.join("; ")
+        ),
+    ))
+}
+
+/// The tasks of one handler.
+pub(crate) struct HandlerTask {
+    pub(crate) running: Arc<RunningHandler>,
+    pub(crate) session: Session,
+    own_session: bool,
+    established: AtomicBool,
+    /// Drops the calls in progress.
+    abort: CancellationToken,
+    end_session: CancellationToken,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a handler left undone when it was stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) waiting: usize,
+    pub(crate) cut_off: usize,
+}
+
+impl HandlerTask {
+    /// Makes a handler ready and subscribes it; its messages are handled from the first one on.
+    pub(crate) fn start(descriptor: &Arc<HandlerSpec>, setup: &Setup) -> Result<Arc<Self>> {
+        let at = |error: Error| {
+            error.context(format_args!("handler `{}` at {}", descriptor.id, descriptor.location))
+        };
+        let patterns: Arc<[Pattern]> =
+            descriptor.channels.iter().map(|channel| Pattern::parse(channel)).collect::<Result<_>>().map_err(at)?;
+        let options = descriptor.options;
+        check_order(&patterns, options.ordered_by).map_err(at)?;
+        let core = &setup.core;
+        let stop = core.stop.child_token();
+        let signal = Arc::new(Notify::new());
+        let gaps = if descriptor.resync.is_some() { Gaps::Signal(Arc::clone(&signal)) } else { Gaps::Count };
+        let activity = core.activity.clone();
+        let mailbox = Arc::new(Mailbox::for_handler(&patterns, &options, activity.clone(), gaps));
+        let id = Arc::clone(&descriptor.id);
+        let running = Arc::new(RunningHandler {
+            context: Context::new(Arc::clone(&id), setup.states.clone(), core.stop.clone()),
+            id,
+            patterns,
+            options,
+            mailbox,
+            error_handler: setup.error_handler.clone(),
+            observer: setup.observer.clone(),
+            gate: descriptor.resync.map(|_| Arc::default()),
+            stop,
+            failed: AtomicBool::new(false),
+            tally: Tally::default(),
+        });
+        let end_session = core.stop.child_token();
+        let own_session = options.overflow == Overflow::Block;
+        let session = if own_session {
+            let backend = Arc::clone(&core.backend);
+            Session::start(&descriptor.id, backend, &core.config, &core.background, end_session.clone())
+        } else {
+            setup.session.clone()
+        };
+        session.want(&running.mailbox, &running.patterns, &core.config.channel_prefix);
+        let task = Arc::new(Self {
+            running,
+            session,
+            own_session,
+            established: AtomicBool::new(false),
+            abort: CancellationToken::new(),
+            end_session,
+            supervisor: Mutex::new(None),
+        });
+        // The first resync comes before the first message: its gate is closed before a worker can pass.
+        let gate = task.running.gate.as_ref().map(|gate: &Arc<RwLock<()>>| {
+            Arc::clone(gate).try_write_owned().expect("nobody else has the gate before the workers start")
+        });
+        let supervisor = {
+            let (task, descriptor) = (Arc::clone(&task), Arc::clone(descriptor));
+            setup.current.clone().scope(async move { task.supervise(&descriptor, gate, signal, activity).await })
+        };
+        *task.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(supervisor));
+        Ok(task)
+    }
+
+    /// Waits until the handler's subscription is confirmed.
+    pub(crate) async fn confirmed(&self) -> Result<()> {
+        let confirmed = self.session.confirmed(&self.running.mailbox).await;
+        if confirmed.is_ok() {
+            self.established.store(true, Ordering::Relaxed);
+        }
+        confirmed.map_err(|error| error.context(format_args!("start handler `{}`", self.running.id)))
+    }
+
+    pub(crate) fn own_session(&self) -> Option<&Session> {
+        self.own_session.then_some(&self.session)
+    }
+
+    /// Runs the workers, and the resync if there is one, until the handler ends.
+    async fn supervise(
+        &self,
+        descriptor: &Arc<HandlerSpec>,
+        gate: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
+        signal: Arc<Notify>,
+        activity: crate::activity::Activity,
+    ) {
+        let current = Current::get();
+        let mut workers = JoinSet::new();
+        let mailbox = &self.running.mailbox;
+        for number in 0..self.running.options.workers.get() {
+            let queue = Queue::new(Arc::clone(&self.running), number % mailbox.lanes());
+            let worker = (descriptor.start)(queue);
+            match current.clone() {
+                Some(current) => workers.spawn(current.scope(worker)),
+                None => workers.spawn(worker),
+            };
+        }
+        let resync = async {
+            if let (Some(resync), Some(gate)) = (descriptor.resync, gate) {
+                let running = Arc::clone(&self.running);
+                // Nothing can be missed between the resync and the first message only if the subscription comes first.
+                if self.session.confirmed(mailbox).await.is_ok() {
+                    resync::run(running, resync, signal, gate, activity).await;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let all_workers = async { while workers.join_next().await.is_some() {} };
+        tokio::select! {
+            () = all_workers => {}
+            () = resync => {}
+            () = self.abort.cancelled() => {}
+            // The whole messaging has ended, or was dropped.
+            () = self.end_session.cancelled() => {}
+        }
+        drop(workers);
+        self.session.remove_later(mailbox);
+        mailbox.close();
+    }
+
+    /// Ends the handler: no new messages, then whatever waits is handled until the deadline, then the calls in progress
+    /// are dropped.
+    pub(crate) async fn stop(&self, deadline: Instant) -> Left {
+        let running = &self.running;
+        let _ = tokio::time::timeout_at(deadline, self.session.remove(&running.mailbox)).await;
+        running.mailbox.close();
+        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut left = Left::default();
+        if let Some(mut supervisor) = supervisor
+            && tokio::time::timeout_at(deadline, &mut supervisor).await.is_err()
+        {
+            left.cut_off = running.in_flight();
+            left.waiting = running.mailbox.clear();
+            self.abort.cancel();
+            let _ = supervisor.await;
+        }
+        left.waiting += running.mailbox.clear();
+        running.stop.cancel();
+        self.end_session.cancel();
+        left
+    }
+
+    /// Ends the handler at once.
+    pub(crate) fn abandon(&self) {
+        self.session.remove_later(&self.running.mailbox);
+        self.running.mailbox.close();
+        self.running.mailbox.clear();
+        self.abort.cancel();
+        self.running.stop.cancel();
+        self.end_session.cancel();
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        self.established.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.running.failed.load(Ordering::Relaxed) || self.running.stop.is_cancelled()
+    }
+}
+
+impl fmt::Debug for HandlerTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerTask").field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+/// A placeholder to order by has to be in every pattern. The attribute checks it too; run-time handlers have only this.
+fn check_order(patterns: &[Pattern], ordered_by: Option<OrderedBy>) -> Result<()> {
+    let Some(OrderedBy::Placeholder(name)) = ordered_by else { return Ok(()) };
+    match patterns.iter().find(|pattern| !pattern.names().any(|placeholder| placeholder == name)) {
+        None => Ok(()),
+        Some(pattern) => Err(Error::new(
+            ErrorKind::Registration,
+            format!("is ordered by {{{name}}}, which {:?} does not have", pattern.as_str()),
+        )),
+    }
+}

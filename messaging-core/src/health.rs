@@ -1,0 +1,171 @@
+//! How messaging is, as a value that serializes to JSON.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::cache::CacheStats;
+use crate::core::Core;
+use crate::dispatch::Counts;
+use crate::handlers::HandlerTask;
+use crate::messaging::Phase;
+use crate::session::SessionHealth;
+
+/// How messaging is at one moment. [`is_ready`](Self::is_ready) answers a readiness probe; the rest says why.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// Where Redis is, without the password.
+    pub endpoint: String,
+    /// What has been done with the handle.
+    pub phase: HealthPhase,
+    /// Whether everything that should be subscribed is, and no handler has been stopped.
+    pub ready: bool,
+    /// Channels that are subscribed to, by the handlers of this process.
+    pub channels: Vec<String>,
+    /// Templates and globs that are subscribed to, by the handlers of this process.
+    pub patterns: Vec<String>,
+    /// The subscription connections.
+    pub sessions: Vec<SessionHealth>,
+    /// The handlers.
+    pub handlers: Vec<HandlerHealth>,
+    /// The cached functions.
+    pub caches: Vec<CacheStats>,
+}
+
+/// What has been done with a [`Messaging`](crate::Messaging).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HealthPhase {
+    /// It has not been started.
+    Built,
+    /// Handlers are being subscribed.
+    Starting,
+    /// Handlers run.
+    Running,
+    /// It is shutting down, or has been shut down.
+    ShutDown,
+}
+
+/// How one handler is.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct HandlerHealth {
+    /// Its id.
+    pub id: String,
+    /// What it listens to.
+    pub channels: Vec<String>,
+    /// Whether it runs.
+    pub state: HandlerState,
+    /// Calls in progress.
+    pub in_flight: usize,
+    /// Messages that wait.
+    pub waiting: usize,
+    /// The payload bytes of the messages that wait.
+    pub waiting_bytes: usize,
+    /// How long ago, in milliseconds, it took up a message.
+    pub last_message_ms: Option<u64>,
+    /// How long ago, in milliseconds, its connection was known to be alive.
+    pub last_alive_ms: Option<u64>,
+    /// What has happened since it started.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// Whether a handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HandlerState {
+    /// Its subscription has not been confirmed yet.
+    Starting,
+    /// It is subscribed.
+    Running,
+    /// Its connection is lost, or one of its channels is refused: messages are being missed.
+    Deaf,
+    /// An error stopped it for good.
+    Stopped,
+}
+
+impl Health {
+    pub(crate) fn new(core: &Core, phase: Phase, shared: Option<SessionHealth>, tasks: &[Arc<HandlerTask>]) -> Self {
+        let mut sessions: Vec<_> = shared.into_iter().collect();
+        sessions.extend(tasks.iter().filter_map(|task| task.own_session()).map(|session| session.health()));
+        sessions.extend(core.cache.started_listener().map(|listener| listener.health()));
+        let handlers: Vec<_> = tasks.iter().map(|task| HandlerHealth::new(task, &core.config.channel_prefix)).collect();
+        let names = |glob: bool| {
+            let mut names: Vec<_> = tasks
+                .iter()
+                .flat_map(|task| task.running.patterns.iter())
+                .filter(|pattern| pattern.wire().glob == glob)
+                .map(|pattern| pattern.as_str().to_owned())
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let sound = |session: &SessionHealth| !session.in_use || (session.connected && session.unconfirmed.is_empty());
+        let ready = phase == Phase::Running
+            && sessions.iter().all(sound)
+            && handlers.iter().all(|handler| handler.state == HandlerState::Running);
+        Self {
+            endpoint: core.config.endpoint.to_string(),
+            phase: match phase {
+                Phase::Built => HealthPhase::Built,
+                Phase::Starting => HealthPhase::Starting,
+                Phase::Running => HealthPhase::Running,
+                Phase::ShutDown => HealthPhase::ShutDown,
+            },
+            ready,
+            channels: names(false),
+            patterns: names(true),
+            sessions,
+            handlers,
+            caches: core.cache.stats(),
+        }
+    }
+
+    /// Whether this process can do its work: started, subscribed to everything, no handler stopped.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+}
+
+impl HandlerHealth {
+    fn new(task: &HandlerTask, prefix: &str) -> Self {
+        let running = &task.running;
+        let session = task.session.health();
+        let unconfirmed = running.patterns.iter().any(|pattern| {
+            let wire = format!("{prefix}{}", pattern.wire().name);
+            session.unconfirmed.iter().any(|other| other.channel == wire)
+        });
+        let state = if task.is_stopped() {
+            HandlerState::Stopped
+        } else if !task.is_established() {
+            HandlerState::Starting
+        } else if session.connected && !unconfirmed {
+            HandlerState::Running
+        } else {
+            HandlerState::Deaf
+        };
+        let (waiting, waiting_bytes) = running.mailbox.waiting();
+        let since = |then: SystemTime| {
+            let ago = SystemTime::now().duration_since(then).unwrap_or(Duration::ZERO);
+            u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)
+        };
+        Self {
+            id: running.id.to_string(),
+            channels: running.patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+            state,
+            in_flight: running.in_flight(),
+            waiting,
+            waiting_bytes,
+            last_message_ms: running.last_message().map(since),
+            last_alive_ms: session.last_alive_ms,
+            counts: running.counts(),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+#![doc = include_str!("lib.md")]
+
+mod activity;
+mod backend;
+mod cache;
+mod cache_manager;
+mod channel;
+mod client;
+mod config;
+mod core;
+mod describe;
+mod dispatch;
+mod error;
+mod event;
+mod handlers;
+mod health;
+mod json;
+mod message;
+mod messaging;
+mod publish;
+mod registry;
+mod repository;
+mod retry;
+mod session;
+mod subscriber;
+mod subscription;
+mod testing;
+
+#[doc(hidden)]
+pub mod __private;
+
+pub use messaging_macros::{channel, event_config, redis_cache, subscribe, subscribers};
+
+pub use crate::cache::CacheStats;
+pub use crate::cache_manager::{CacheManager, CachedFunction};
+pub use crate::channel::{Channel, Pattern, Template, ToChannel, ToPattern, TypedChannel};
+pub use crate::client::{RedisClient, get_global_subscriber, get_redis_client, init_redis, redis_publish};
+pub use crate::config::{Config, Endpoint, StartPolicy, TlsFiles};
+pub use crate::describe::{
+    DescribedChannel, DescribedFunction, DescribedHandler, DescribedModel, Description, describe,
+};
+pub use crate::dispatch::{
+    Attempt, Buffer, ChannelOf, Context, Counts, Delivery, ErrorContext, FailureCause, FromContext, FromDelivery,
+    HandlerFn, HandlerOptions, HandlerReturn, Needs, OrderedBy, Overflow, Raw, Rejection, ResyncFn, Seen, Segment,
+    Segments, State,
+};
+pub use crate::error::{BoxError, Error, ErrorAction, ErrorKind, HandlerError, Result};
+pub use crate::event::{ChangeEvent, ChangeKind, Model, Op, Timestamp};
+pub use crate::handlers::Handlers;
+pub use crate::health::{HandlerHealth, HandlerState, Health, HealthPhase};
+pub use crate::message::Message;
+pub use crate::messaging::{Builder, Messaging, Running, ShutdownReport, Unfinished};
+pub use crate::publish::Publish;
+pub use crate::registry::{Location, ModelDescriptor, PayloadField, Subscribers};
+pub use crate::repository::{PublishFailure, Repository, Storage, Updated};
+pub use crate::retry::{Backoff, Retry};
+pub use crate::session::{SessionHealth, Unconfirmed};
+pub use crate::subscriber::{HandlerHandle, Subscriber};
+pub use crate::subscription::Subscription;
+pub use crate::testing::TestMessaging;

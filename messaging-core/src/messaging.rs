@@ -1,0 +1,668 @@
+//! The handle: building, starting and running, publishing and subscribing, draining.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::cache_manager::CacheManager;
+use crate::channel::{ToChannel, ToPattern};
+use crate::client::RedisClient;
+use crate::config::{Config, Kind, StartPolicy};
+use crate::core::{Core, Current, Runtime as CurrentRuntime};
+use crate::dispatch::{
+    Context, Delivery, ErrorContext, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
+};
+use crate::error::{Error, ErrorAction, ErrorKind, HandlerError, Result, chain};
+use crate::event::{Model, Op};
+use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
+use crate::health::Health;
+use crate::publish::{Change, Publish, to_the_end};
+use crate::session::Session;
+use crate::subscriber::Subscriber;
+use crate::subscription::Subscription;
+
+/// How long [`start`](Messaging::start) waits for Redis.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The handle on messaging: publishes, subscribes, caches, and runs the handlers of this process. Cheap to clone; when
+/// the last clone and the last [`Running`] are dropped, everything stops.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> messaging_core::Result<()> {
+/// use messaging_core::Messaging;
+///
+/// let messaging = Messaging::builder().url("memory://").build().await?;
+/// let mut audit = messaging.subscribe("auditlog:42").await?;
+/// messaging.publish("auditlog:42", "logged in").await?;
+///
+/// let message = audit.get_message(None).await?.expect("there is one");
+/// assert_eq!(message.json::<String>()?, "logged in");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Messaging(Arc<Runtime>);
+
+/// The half of a [`Messaging`] that holds state and handlers. Tasks hold only the other half, so that dropping this one
+/// ends them.
+pub(crate) struct Runtime {
+    core: Arc<Core>,
+    states: Mutex<States>,
+    selected: Handlers,
+    error_handler: Option<ErrorHandler>,
+    observer: Option<Observer>,
+    session: OnceLock<Session>,
+    tasks: Mutex<Vec<Arc<HandlerTask>>>,
+    phase: Mutex<Phase>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Built,
+    Starting,
+    Running,
+    ShutDown,
+}
+
+/// Makes a [`Messaging`].
+#[must_use = "nothing happens before `build`"]
+pub struct Builder {
+    config: Option<Result<Config>>,
+    states: States,
+    given_twice: Option<&'static str>,
+    selected: Handlers,
+    error_handler: Option<ErrorHandler>,
+    observer: Option<Observer>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Takes these settings; without them they come from the environment, as [`Config::from_env`] reads it.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(Ok(config));
+        self
+    }
+
+    /// Takes the defaults with this URL, such as `memory://` or `redis://127.0.0.1:6379`.
+    pub fn url(mut self, url: &str) -> Self {
+        self.config = Some(Config::new(url));
+        self
+    }
+
+    /// Gives handlers a value that they take as [`State<T>`](crate::State); one of each type.
+    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
+        if !self.states.insert(Arc::new(state)) {
+            self.given_twice.get_or_insert(std::any::type_name::<T>());
+        }
+        self
+    }
+
+    /// Gives the instance whose `#[subscribers]` methods are handlers. Handlers can also take it as
+    /// [`State<T>`](crate::State).
+    pub fn service<T: Send + Sync + 'static>(self, service: T) -> Self {
+        self.state(service)
+    }
+
+    /// Chooses which of the registered handlers [`start`](Messaging::start) starts; without this, all of them.
+    pub fn handlers(mut self, handlers: Handlers) -> Self {
+        self.selected = handlers;
+        self
+    }
+
+    /// Decides what becomes of failed calls. It overrides the handlers' retry policies and is overridden by what an
+    /// error itself asks for ([`HandlerError::retry`], [`HandlerError::skip`]). `None` leaves it to the policy.
+    pub fn error_handler<A: Into<Option<ErrorAction>>>(
+        mut self,
+        decide: impl Fn(&HandlerError, &ErrorContext) -> A + Send + Sync + 'static,
+    ) -> Self {
+        self.error_handler = Some(Arc::new(move |error, context| decide(error, context).into()));
+        self
+    }
+
+    pub(crate) fn observer(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Checks the settings and everything that the attributes registered, and makes the handle. It connects to nothing;
+    /// the first use does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for a wrong setting, [`ErrorKind::Registration`] for two declarations of one id.
+    #[allow(clippy::unused_async)] // Backends to come have to ask a server who they are.
+    pub async fn build(self) -> Result<Messaging> {
+        let config = match self.config {
+            Some(config) => config?,
+            None => Config::from_env()?,
+        };
+        if let Some(name) = self.given_twice {
+            let text = format!("state of type `{name}` was given twice; wrap one of them in a type of its own");
+            return Err(Error::new(ErrorKind::Registration, text));
+        }
+        let core = Core::new(config)?;
+        Ok(Messaging(Arc::new_cyclic(|weak| {
+            let mut states = self.states;
+            states.insert(Arc::new(WeakMessaging(Weak::clone(weak))));
+            Runtime {
+                core,
+                states: Mutex::new(states),
+                selected: self.selected,
+                error_handler: self.error_handler,
+                observer: self.observer,
+                session: OnceLock::new(),
+                tasks: Mutex::default(),
+                phase: Mutex::new(Phase::Built),
+            }
+        })))
+    }
+}
+
+/// What handlers keep of their [`Messaging`], so that they do not keep it alive.
+struct WeakMessaging(Weak<Runtime>);
+
+impl Messaging {
+    /// Starts to build one.
+    pub fn builder() -> Builder {
+        Builder {
+            config: None,
+            states: States::default(),
+            given_twice: None,
+            selected: Handlers::all(),
+            error_handler: None,
+            observer: None,
+        }
+    }
+
+    /// The current one: that of the [`scope`](Self::scope) this task runs in, or else the process's default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotStarted`] if there is neither.
+    pub fn current() -> Result<Self> {
+        let current = Current::require()?;
+        let runtime = match current.runtime {
+            CurrentRuntime::Strong(runtime) => Some(runtime),
+            CurrentRuntime::Weak(runtime) => runtime.upgrade(),
+        };
+        let runtime = runtime.and_then(|runtime| runtime.downcast::<Runtime>().ok());
+        runtime.map(Self).ok_or_else(|| Error::new(ErrorKind::Closed, "messaging has been shut down"))
+    }
+
+    /// Gives handlers state that could only be made with the handle itself, such as a
+    /// [`Repository`](crate::Repository).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Registration`] after [`start`](Self::start), or if there is state of this type already.
+    pub fn provide<T: Send + Sync + 'static>(&self, state: T) -> Result<()> {
+        let name = std::any::type_name::<T>();
+        if *lock(&self.0.phase) != Phase::Built {
+            let text = format!("state of type `{name}` was provided after start; handlers would not see it");
+            return Err(Error::new(ErrorKind::Registration, text));
+        }
+        if lock(&self.0.states).insert(Arc::new(state)) {
+            return Ok(());
+        }
+        let text = format!("state of type `{name}` was given twice; wrap one of them in a type of its own");
+        Err(Error::new(ErrorKind::Registration, text))
+    }
+
+    /// Starts every registered handler (see [`Builder::handlers`]) and returns when all their subscriptions are
+    /// confirmed. If the process has no default messaging yet, this one becomes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Registration`] names everything that handlers lack. Without Redis it fails after 5 seconds, unless
+    /// `MESSAGING_START=wait`. A subscription that Redis refuses fails it at once. After an error nothing runs.
+    ///
+    /// # Cancellation
+    /// Handlers that were started are stopped.
+    pub async fn start(&self) -> Result<Running> {
+        let running = self.start_without_default().await?;
+        self.current_strong().install();
+        Ok(running)
+    }
+
+    /// As [`start`](Self::start), leaving the process's default alone.
+    pub(crate) async fn start_without_default(&self) -> Result<Running> {
+        {
+            let mut phase = lock(&self.0.phase);
+            if *phase != Phase::Built {
+                return Err(Error::new(ErrorKind::Registration, "messaging has been started already"));
+            }
+            *phase = Phase::Starting;
+        }
+        let starting = Starting(Some(self));
+        let states = lock(&self.0.states).clone();
+        let registered = self.core().registry.handlers.iter();
+        let all: Vec<_> = registered.map(|handler| Arc::new(HandlerSpec::from(*handler))).collect();
+        let handlers = self.0.selected.select(&all)?;
+        check_needs(&handlers, &states)?;
+        match self.core().config.start {
+            StartPolicy::Wait => self.connected().await?,
+            StartPolicy::Fail => {
+                let last = Mutex::new(None);
+                let connected = self.connected_noting(&last);
+                tokio::time::timeout(START_PATIENCE, connected).await.unwrap_or_else(|_| {
+                    let reason = lock(&last).take();
+                    Err(reason.unwrap_or_else(|| self.not_there("it did not answer")))
+                })?;
+            }
+        }
+        self.start_handlers(&handlers, states).await?;
+        starting.succeeded();
+        let endpoint = &self.core().config.endpoint;
+        tracing::info!(handlers = handlers.len(), %endpoint, "messaging started");
+        Ok(Running(self.clone()))
+    }
+
+    /// [`start`](Self::start), then waits for SIGINT or SIGTERM, then [`shutdown`](Running::shutdown) within
+    /// `MESSAGING_DRAIN_TIMEOUT`.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn run(&self) -> Result<()> {
+        let running = self.start().await?;
+        let signal = terminated().await;
+        let deadline = self.core().config.drain_timeout;
+        tracing::info!(signal, ?deadline, "shutting down");
+        let report = running.shutdown(deadline).await;
+        if !report.is_complete() {
+            tracing::warn!(%report, "shut down before everything was handled");
+        }
+        Ok(())
+    }
+
+    /// Publishes a message: `messaging.publish("channel", &payload).await?`. It returns the number of receivers, as
+    /// Redis counts them; 0 means that nobody is subscribed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidChannel`], [`ErrorKind::Encode`] and [`ErrorKind::PayloadTooLarge`] before anything is sent;
+    /// otherwise [`Error::is_not_sent`] tells whether the message certainly reached nobody.
+    ///
+    /// # Delivery
+    /// At most once, to whoever is subscribed now. Cached values that the message makes out of date are removed before
+    /// it is published.
+    pub fn publish<C: ToChannel + ?Sized, T: Serialize + ?Sized>(&self, channel: &C, payload: &T) -> Publish {
+        Publish::new(self.core(), channel, payload)
+    }
+
+    /// Publishes the event of an operation on a model; returns the number of receivers. An operation that the model
+    /// does not publish publishes nothing.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); also if the value of a placeholder is not valid.
+    ///
+    /// # Cancellation
+    /// The event is captured at once and published even if the future is dropped after its first poll.
+    pub async fn emit<M: Model>(&self, op: Op, model: &M) -> Result<u64> {
+        self.emit_change(Change::capture(model, op, None)?).await
+    }
+
+    /// Publishes the update event of a model with what it was before: for models with `previous` fields, and so that
+    /// cached values under an old key are removed.
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit).
+    pub async fn emit_changed<M: Model>(&self, old: &M, new: &M) -> Result<u64> {
+        self.emit_change(Change::capture(new, Op::Update, Some(old))?).await
+    }
+
+    async fn emit_change(&self, change: Change) -> Result<u64> {
+        let core = Arc::clone(self.core());
+        to_the_end(self.core(), async move { change.publish(&core).await }).await
+    }
+
+    /// Subscribes to a channel, a template or a glob, and returns when Redis has confirmed it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidChannel`]; [`ErrorKind::Refused`] by an ACL; [`ErrorKind::Timeout`] if Redis has not
+    /// confirmed within `MESSAGING_CONNECT_TIMEOUT`.
+    ///
+    /// # Cancellation
+    /// Dropping the future unsubscribes.
+    pub async fn subscribe<P: ToPattern + ?Sized>(&self, pattern: &P) -> Result<Subscription> {
+        let pattern = pattern.to_pattern()?;
+        Subscription::open(self.core(), self.session(), pattern).await
+    }
+
+    /// Adds handlers at run time.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(self.clone())
+    }
+
+    /// Cached values under a prefix; an empty one takes full keys.
+    #[must_use]
+    pub fn cache(&self, prefix: &str) -> CacheManager {
+        CacheManager::with_core(prefix, Arc::clone(self.core()))
+    }
+
+    /// What can be asked of the server itself.
+    #[must_use]
+    pub fn client(&self) -> RedisClient {
+        RedisClient::new(Arc::clone(self.core()))
+    }
+
+    /// How messaging is, right now.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let sessions = self.0.session.get().map(Session::health);
+        let tasks = lock(&self.0.tasks).clone();
+        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks)
+    }
+
+    /// Whether the backend is in this process.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.core().config.endpoint.0, Kind::Memory(_))
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.core().config
+    }
+
+    /// Makes this the current messaging for a future and everything it awaits: cached functions and the free functions
+    /// use it, whatever the process's default is.
+    pub async fn scope<F: Future>(&self, future: F) -> F::Output {
+        let _alive = self.clone();
+        self.current_weak().scope(future).await
+    }
+
+    /// Spawns a task that has this as its current messaging.
+    ///
+    /// # Cancellation
+    /// Dropping the handle leaves the task running, as with [`tokio::spawn`]. Shutting down does not wait for it.
+    pub fn spawn<F: Future<Output: Send + 'static> + Send + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        tokio::spawn(self.current_weak().scope(future))
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
+    pub(crate) fn current_strong(&self) -> Current {
+        let runtime: Arc<dyn Any + Send + Sync> = Arc::clone(&self.0) as _;
+        Current { core: Arc::clone(self.core()), runtime: CurrentRuntime::Strong(runtime) }
+    }
+
+    fn current_weak(&self) -> Current {
+        let runtime: Weak<dyn Any + Send + Sync> = Arc::downgrade(&self.0) as _;
+        Current { core: Arc::clone(self.core()), runtime: CurrentRuntime::Weak(runtime) }
+    }
+
+    /// The subscription connection that handlers and subscriptions share.
+    fn session(&self) -> &Session {
+        self.0.session.get_or_init(|| {
+            let core = self.core();
+            Session::start("subscriptions", Arc::clone(&core.backend), &core.config, &core.background, core.stop.clone())
+        })
+    }
+
+    pub(crate) fn setup(&self, states: States) -> Setup {
+        Setup {
+            core: Arc::clone(self.core()),
+            current: self.current_weak(),
+            states,
+            error_handler: self.0.error_handler.clone(),
+            observer: self.0.observer.clone(),
+            session: self.session().clone(),
+        }
+    }
+
+    pub(crate) fn states(&self) -> States {
+        lock(&self.0.states).clone()
+    }
+
+    pub(crate) fn runtime(&self) -> Weak<Runtime> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) async fn connected(&self) -> Result<()> {
+        self.connected_noting(&Mutex::new(None)).await
+    }
+
+    /// Waits until Redis answers. Only what cannot get better by itself is an error.
+    async fn connected_noting(&self, last: &Mutex<Option<Error>>) -> Result<()> {
+        let core = self.core();
+        let mut attempt = 0;
+        loop {
+            let error = match core.backend.ping().await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let hopeless = matches!(error.kind(), ErrorKind::Refused | ErrorKind::Configuration);
+            if hopeless && core.config.start == StartPolicy::Fail {
+                return Err(error);
+            }
+            if attempt == 0 {
+                tracing::warn!(error = %chain(&error), "redis is not there yet; trying again");
+            }
+            *lock(last) = Some(error);
+            tokio::time::sleep(core.config.reconnect.delay(attempt)).await;
+            attempt = attempt.saturating_add(1);
+        }
+    }
+
+    async fn start_handlers(&self, handlers: &[Arc<HandlerSpec>], states: States) -> Result<()> {
+        let setup = self.setup(states);
+        for handler in handlers {
+            let task = HandlerTask::start(handler, &setup)?;
+            lock(&self.0.tasks).push(task);
+        }
+        let tasks = lock(&self.0.tasks).clone();
+        let listener = self.core().cache.listener();
+        let confirmed = async {
+            if let Some(listener) = listener {
+                listener.confirmed().await.map_err(|error| error.context("subscribe to the events of invalidate_on"))?;
+            }
+            join_all(tasks.iter().map(|task| task.confirmed())).await.into_iter().collect::<Result<Vec<()>>>()
+        };
+        match self.core().config.start {
+            StartPolicy::Wait => confirmed.await?,
+            StartPolicy::Fail => tokio::time::timeout(START_PATIENCE, confirmed).await.unwrap_or_else(|_| {
+                Err(self.not_there(&format!("it did not confirm the subscriptions within {START_PATIENCE:?}")))
+            })?,
+        };
+        Ok(())
+    }
+
+    fn not_there(&self, reason: &str) -> Error {
+        let endpoint = &self.core().config.endpoint;
+        Error::new(ErrorKind::Connection, format!("cannot use redis at {endpoint}: {reason}")).before_sending()
+    }
+}
+
+impl Runtime {
+    /// Takes up a handler that was added at run time; `Err` if its id is taken or everything is ending.
+    pub(crate) fn adopt(&self, task: &Arc<HandlerTask>) -> Result<()> {
+        if *lock(&self.phase) == Phase::ShutDown {
+            return Err(Error::new(ErrorKind::Closed, "messaging has been shut down"));
+        }
+        let mut tasks = lock(&self.tasks);
+        if tasks.iter().any(|other| other.running.id == task.running.id) {
+            let text = format!("there is a handler with the id `{}` already; give this one another id", task.running.id);
+            return Err(Error::new(ErrorKind::Registration, text));
+        }
+        tasks.push(Arc::clone(task));
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, task: &Arc<HandlerTask>) {
+        lock(&self.tasks).retain(|other| !Arc::ptr_eq(other, task));
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.core.stop.cancel();
+    }
+}
+
+/// Undoes a start that did not succeed.
+struct Starting<'m>(Option<&'m Messaging>);
+
+impl Starting<'_> {
+    fn succeeded(mut self) {
+        if let Some(messaging) = self.0.take() {
+            *lock(&messaging.0.phase) = Phase::Running;
+        }
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        let Some(messaging) = self.0 else { return };
+        for task in lock(&messaging.0.tasks).drain(..) {
+            task.abandon();
+        }
+        *lock(&messaging.0.phase) = Phase::Built;
+    }
+}
+
+/// Handlers that run. Dropping it does not stop them; they stop with [`shutdown`](Self::shutdown), or when every clone
+/// of the [`Messaging`] is gone as well.
+#[must_use = "keep it, to shut down in order"]
+#[derive(Debug)]
+pub struct Running(Messaging);
+
+impl Running {
+    /// The handle.
+    #[must_use]
+    pub fn messaging(&self) -> &Messaging {
+        &self.0
+    }
+
+    /// Stops reading, lets handlers work off what waits and finish what they are at until `deadline` has passed, then
+    /// drops what is left and closes everything.
+    ///
+    /// # Cancellation
+    /// Whatever was not stopped yet goes on.
+    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
+        let runtime = &self.0.0;
+        let core = &runtime.core;
+        *lock(&runtime.phase) = Phase::ShutDown;
+        let until = Instant::now() + deadline;
+        let tasks = std::mem::take(&mut *lock(&runtime.tasks));
+        let stopped = join_all(tasks.iter().map(async |task| (task.running.id.to_string(), task.stop(until).await))).await;
+        core.work.close();
+        let work_left = match tokio::time::timeout_at(until, core.work.wait()).await {
+            Ok(()) => 0,
+            Err(_) => core.work.len(),
+        };
+        core.stop.cancel();
+        core.background.close();
+        // These end at once; the bound is for a backend that does not let go of a connection.
+        let _ = tokio::time::timeout(Duration::from_secs(1), core.background.wait()).await;
+        Current::uninstall(core);
+        let unfinished = stopped
+            .into_iter()
+            .filter(|(_, left)| left.waiting + left.cut_off > 0)
+            .map(|(handler, left)| Unfinished { handler, waiting: left.waiting, cut_off: left.cut_off })
+            .collect();
+        ShutdownReport { unfinished, work_left }
+    }
+}
+
+/// What shutting down left undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Handlers with messages that were not handled.
+    pub unfinished: Vec<Unfinished>,
+    /// Operations, such as a repository's publish, that were not finished.
+    pub work_left: usize,
+}
+
+/// A handler that did not finish before the deadline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// The handler's id.
+    pub handler: String,
+    /// Messages that waited and were dropped.
+    pub waiting: usize,
+    /// Calls that were cut off.
+    pub cut_off: usize,
+}
+
+impl ShutdownReport {
+    /// Whether everything was finished.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unfinished.is_empty() && self.work_left == 0
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_complete() {
+            return f.write_str("everything was finished");
+        }
+        let mut separator = "";
+        for Unfinished { handler, waiting, cut_off } in &self.unfinished {
+            write!(f, "{separator}`{handler}`: {waiting} messages not handled, {cut_off} calls cut off")?;
+            separator = "; ";
+        }
+        if self.work_left > 0 {
+            write!(f, "{separator}{} operations not finished", self.work_left)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Messaging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messaging").field("endpoint", &self.core().config.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl<'d> FromDelivery<'d> for Messaging {
+    fn from_delivery(delivery: &'d Delivery) -> Result<Self, Rejection> {
+        Self::from_context(delivery.context()).map_err(Rejection::failed)
+    }
+}
+
+impl FromContext for Messaging {
+    fn from_context(context: &Context) -> Result<Self, HandlerError> {
+        let runtime = context.state::<WeakMessaging>().and_then(|weak| weak.0.upgrade());
+        runtime.map(Self).ok_or_else(|| HandlerError::skip("messaging has been shut down"))
+    }
+}
+
+/// Waits for SIGINT or SIGTERM (Ctrl-C where there are no signals) and returns its name.
+async fn terminated() -> &'static str {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        {
+            return tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            };
+        }
+    }
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => "Ctrl-C",
+        Err(error) => {
+            tracing::error!(%error, "no signals can be received; running until the process is killed");
+            std::future::pending().await
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

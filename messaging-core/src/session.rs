@@ -1,0 +1,459 @@
+//! The supervised subscription: knows what is wanted, keeps it equal to what the backend has confirmed, reconnects for
+//! ever, announces gaps, and hands messages over to mailboxes in batches. Knows nothing of handlers.
+
+mod routes;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Backend, Connection, Push, Reply, Request};
+use crate::channel::{Pattern, Wire};
+use crate::config::Config;
+use crate::dispatch::Mailbox;
+use crate::error::{Error, ErrorKind, Result, chain};
+
+use routes::{Book, RouteState, Routes};
+
+/// How long after a refusal (by an ACL) a subscription is asked for again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(2);
+
+/// A handle on a supervised subscription. The session ends when its token is cancelled or all handles are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    control: mpsc::UnboundedSender<Control>,
+    status: Arc<Mutex<Status>>,
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug)]
+enum Control {
+    Add { mailbox: Arc<Mailbox>, wires: Vec<Wire> },
+    Confirm { mailbox: Arc<Mailbox>, confirmed: oneshot::Sender<Result<()>> },
+    Remove { mailbox: Arc<Mailbox>, done: oneshot::Sender<()> },
+}
+
+/// What [`Health`](crate::Health) tells of a session.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct SessionHealth {
+    /// What it is for.
+    pub name: String,
+    /// Whether anything is subscribed through it.
+    pub in_use: bool,
+    /// Whether its connection is up.
+    pub connected: bool,
+    /// How often it has reconnected, each time with a gap.
+    pub reconnects: u64,
+    /// How long ago, in milliseconds, the last byte arrived, which proves that the connection was alive.
+    pub last_alive_ms: Option<u64>,
+    /// Channels and patterns that Redis has confirmed.
+    pub confirmed: usize,
+    /// Channels and patterns that are wanted and not confirmed, with the reason if there is one.
+    pub unconfirmed: Vec<Unconfirmed>,
+    /// Messages that were skipped because their payload was over the limit.
+    pub oversized: u64,
+    /// Messages that were skipped because their channel is not UTF-8 text.
+    pub unreadable: u64,
+    /// Why the connection was lost, or could not be made, the last time.
+    pub last_error: Option<String>,
+}
+
+/// A channel or pattern that is not subscribed, though it should be.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Unconfirmed {
+    /// The channel or pattern, as it is on the wire.
+    pub channel: String,
+    /// What Redis said; nothing while it has not answered.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    health: SessionHealth,
+    alive: Option<Instant>,
+}
+
+impl Session {
+    /// Starts the session's task. It connects when something is wanted.
+    pub(crate) fn start(
+        name: &str,
+        backend: Arc<Backend>,
+        config: &Config,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let (control, inbox) = mpsc::unbounded_channel();
+        let status = Arc::new(Mutex::new(Status {
+            health: SessionHealth { name: name.to_owned(), ..SessionHealth::default() },
+            alive: None,
+        }));
+        let book = Arc::<Mutex<Book>>::default();
+        let supervisor = Supervisor {
+            backend,
+            config: config.clone(),
+            inbox,
+            stop,
+            routes: Routes::new(Arc::clone(&book)),
+            asked: VecDeque::new(),
+            status: Arc::clone(&status),
+            generation: 0,
+        };
+        tasks.spawn(supervisor.run());
+        Self { control, status, book }
+    }
+
+    /// Delivers to `mailbox` what arrives for the patterns, from when the backend confirms them.
+    pub(crate) fn want(&self, mailbox: &Arc<Mailbox>, patterns: &[Pattern], prefix: &str) {
+        let wires = patterns.iter().map(|pattern| prefixed(pattern.wire(), prefix)).collect();
+        // A session that has ended tells those who ask for the confirmation.
+        let _ = self.control.send(Control::Add { mailbox: Arc::clone(mailbox), wires });
+    }
+
+    /// Waits until everything that `mailbox` wants is confirmed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] if something is refused (by an ACL); it goes on being asked for.
+    ///
+    /// Cancellation: it stays wanted.
+    pub(crate) async fn confirmed(&self, mailbox: &Arc<Mailbox>) -> Result<()> {
+        let (confirmed, answer) = oneshot::channel();
+        self.control.send(Control::Confirm { mailbox: Arc::clone(mailbox), confirmed }).map_err(|_| shut_down())?;
+        answer.await.unwrap_or_else(|_| Err(shut_down()))
+    }
+
+    /// Delivers nothing more to `mailbox`; returns when that is so.
+    pub(crate) async fn remove(&self, mailbox: &Arc<Mailbox>) {
+        let (done, answer) = oneshot::channel();
+        if self.control.send(Control::Remove { mailbox: Arc::clone(mailbox), done }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// As [`remove`](Self::remove), without waiting.
+    pub(crate) fn remove_later(&self, mailbox: &Arc<Mailbox>) {
+        let (done, _) = oneshot::channel();
+        let _ = self.control.send(Control::Remove { mailbox: Arc::clone(mailbox), done });
+    }
+
+    pub(crate) fn health(&self) -> SessionHealth {
+        let status = lock(&self.status);
+        let mut health = status.health.clone();
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        health.confirmed = book.confirmed;
+        let unconfirmed = book.unconfirmed.iter();
+        health.unconfirmed = unconfirmed
+            .map(|(wire, reason)| Unconfirmed { channel: wire.name.clone(), reason: reason.clone() })
+            .collect();
+        health.in_use = health.confirmed + health.unconfirmed.len() > 0;
+        health.last_alive_ms = status.alive.map(|alive| u64::try_from(alive.elapsed().as_millis()).unwrap_or(u64::MAX));
+        health
+    }
+}
+
+fn prefixed(wire: Wire, prefix: &str) -> Wire {
+    Wire { name: format!("{prefix}{}", wire.name), ..wire }
+}
+
+fn shut_down() -> Error {
+    Error::new(ErrorKind::Closed, "messaging has been shut down")
+}
+
+struct Supervisor {
+    backend: Arc<Backend>,
+    config: Config,
+    inbox: mpsc::UnboundedReceiver<Control>,
+    stop: CancellationToken,
+    routes: Routes,
+    /// What was asked on the connection and has no answer yet, with the identity of the route it was for.
+    asked: VecDeque<(Request, u64)>,
+    status: Arc<Mutex<Status>>,
+    generation: u64,
+}
+
+/// Why a connection is left.
+enum Ended {
+    Lost(Error),
+    Unused,
+    Stopped,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.supervise() => {}
+        }
+        lock(&self.status).health.connected = false;
+    }
+
+    async fn supervise(&mut self) {
+        let mut failures = 0;
+        loop {
+            while self.routes.is_empty() {
+                let Some(control) = self.inbox.recv().await else { return };
+                self.apply(control);
+            }
+            let ended = match self.connect().await {
+                Ok(mut connection) => self.serve(&mut connection, &mut failures).await,
+                Err(error) => Ended::Lost(error),
+            };
+            match ended {
+                Ended::Stopped => return,
+                Ended::Unused => {
+                    self.set_connected(false);
+                    failures = 0;
+                }
+                Ended::Lost(error) => {
+                    self.lost(&error, failures);
+                    let again = Instant::now() + self.config.reconnect.delay(failures);
+                    failures = failures.saturating_add(1);
+                    if !self.pause_until(again).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects, taking up what is wanted meanwhile.
+    async fn connect(&mut self) -> Result<Connection> {
+        let backend = Arc::clone(&self.backend);
+        let connecting = backend.connect();
+        tokio::pin!(connecting);
+        loop {
+            tokio::select! {
+                connected = &mut connecting => return connected,
+                control = self.inbox.recv() => match control {
+                    Some(control) => _ = self.apply(control),
+                    None => return Err(shut_down()),
+                },
+            }
+        }
+    }
+
+    /// Waits, taking up what is wanted meanwhile. `false` if nobody can want anything any more.
+    async fn pause_until(&mut self, until: Instant) -> bool {
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return true,
+                control = self.inbox.recv() => match control {
+                    Some(control) => _ = self.apply(control),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    fn apply(&mut self, control: Control) -> Vec<Request> {
+        match control {
+            Control::Add { mailbox, wires } => self.routes.add(mailbox, wires),
+            Control::Confirm { mailbox, confirmed } => {
+                self.routes.confirm(&mailbox, confirmed);
+                Vec::new()
+            }
+            Control::Remove { mailbox, done } => {
+                let requests = self.routes.remove(&mailbox);
+                let _ = done.send(());
+                requests
+            }
+        }
+    }
+
+    /// Serves one connection until it is lost or nothing is wanted any more.
+    async fn serve(&mut self, connection: &mut Connection, failures: &mut u32) -> Ended {
+        let mut pushes = Vec::new();
+        let mut clock = Clock::new(self.config.ping_after, self.config.ping_timeout);
+        self.asked.clear();
+        let all = self.routes.all();
+        if let Err(error) = self.ask(connection, all).await {
+            return Ended::Lost(error);
+        }
+        self.set_connected(true);
+        loop {
+            let requests = tokio::select! {
+                received = connection.receive(&mut pushes) => {
+                    if let Err(error) = received {
+                        return Ended::Lost(error);
+                    }
+                    clock.alive();
+                    *failures = 0;
+                    lock(&self.status).alive = Some(clock.last);
+                    if self.take(connection, &mut pushes).await {
+                        // While we waited for a handler we did not listen: the silence was ours.
+                        clock.alive();
+                    }
+                    clock.retry_refused(self.routes.has_refused());
+                    continue;
+                }
+                control = self.inbox.recv() => match control {
+                    Some(control) => self.apply(control),
+                    None => return Ended::Stopped,
+                },
+                () = sleep_until(clock.next()) => match clock.rang() {
+                    Ring::Ping => vec![Request::Ping],
+                    Ring::Dead => {
+                        let silence = self.config.ping_after + self.config.ping_timeout;
+                        let text = format!("the subscription connection did not answer a ping; silent for {silence:?}");
+                        return Ended::Lost(Error::new(ErrorKind::Connection, text));
+                    }
+                    Ring::AskAgain => self.routes.refused(),
+                },
+            };
+            if self.routes.is_empty() {
+                return Ended::Unused;
+            }
+            if let Err(error) = self.ask(connection, requests).await {
+                return Ended::Lost(error);
+            }
+        }
+    }
+
+    async fn ask(&mut self, connection: &mut Connection, requests: Vec<Request>) -> Result<()> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        connection.send(&requests).await?;
+        for request in requests {
+            let id = match &request {
+                Request::Subscribe(wire) | Request::Unsubscribe(wire) => self.routes.id(wire),
+                Request::Ping => 0,
+            };
+            self.asked.push_back((request, id));
+        }
+        Ok(())
+    }
+
+    /// Takes what was received apart. `true` if it had to wait for room.
+    async fn take(&mut self, connection: &Connection, pushes: &mut Vec<Push>) -> bool {
+        let at = std::time::Instant::now();
+        let (mut messages, mut oversized, mut unreadable) = (0, 0, 0);
+        for push in pushes.drain(..) {
+            match push {
+                Push::Message { pattern, channel, payload } => {
+                    messages += 1;
+                    let prefix = &self.config.channel_prefix;
+                    if !self.routes.distribute(prefix, pattern.as_ref(), channel, &payload, at) {
+                        unreadable += 1;
+                    }
+                }
+                Push::Oversized { channel, size } => {
+                    messages += 1;
+                    oversized += 1;
+                    let channel = String::from_utf8_lossy(&channel).into_owned();
+                    let limit = self.config.max_payload;
+                    tracing::warn!(channel, size, limit, "skipped a message over the size limit");
+                }
+                Push::Reply(reply) => {
+                    if let Some((request, id)) = self.asked.pop_front() {
+                        self.answered(&request, id, reply);
+                    }
+                }
+            }
+        }
+        let waited = self.routes.deliver().await;
+        connection.delivered(messages);
+        if oversized + unreadable > 0 {
+            let mut status = lock(&self.status);
+            status.health.oversized += oversized;
+            status.health.unreadable += unreadable;
+        }
+        waited
+    }
+
+    fn answered(&mut self, request: &Request, id: u64, reply: Reply) {
+        match (request, reply) {
+            (Request::Subscribe(wire), Reply::Error(reason)) => {
+                tracing::warn!(channel = wire.name, reason, "cannot subscribe; asking again");
+                self.routes.note(wire, id, RouteState::Refused(reason), self.generation);
+            }
+            (Request::Subscribe(wire), _) => self.routes.note(wire, id, RouteState::Confirmed, self.generation),
+            (Request::Unsubscribe(wire), Reply::Error(reason)) => {
+                tracing::warn!(channel = wire.name, reason, "cannot unsubscribe");
+            }
+            (Request::Unsubscribe(_) | Request::Ping, _) => {}
+        }
+    }
+
+    fn lost(&mut self, error: &Error, failures: u32) {
+        let was_connected = std::mem::take(&mut lock(&self.status).health.connected);
+        if was_connected {
+            self.generation += 1;
+            self.routes.lost();
+            lock(&self.status).health.reconnects = self.generation;
+        }
+        // One line for an outage, not one for each attempt.
+        if failures == 0 {
+            let name = lock(&self.status).health.name.clone();
+            tracing::warn!(session = name, error = %chain(error), "subscription lost; reconnecting");
+        }
+        lock(&self.status).health.last_error = Some(chain(error));
+    }
+
+    fn set_connected(&self, connected: bool) {
+        lock(&self.status).health.connected = connected;
+    }
+}
+
+/// When to ping, when to give up, when to ask again for what was refused.
+struct Clock {
+    ping_after: Duration,
+    ping_timeout: Duration,
+    last: Instant,
+    pinged: bool,
+    again: Option<Instant>,
+}
+
+enum Ring {
+    Ping,
+    Dead,
+    AskAgain,
+}
+
+impl Clock {
+    fn new(ping_after: Duration, ping_timeout: Duration) -> Self {
+        Self { ping_after, ping_timeout, last: Instant::now(), pinged: false, again: None }
+    }
+
+    fn alive(&mut self) {
+        self.last = Instant::now();
+        self.pinged = false;
+    }
+
+    fn retry_refused(&mut self, refused: bool) {
+        self.again = refused.then(|| self.again.unwrap_or_else(|| Instant::now() + REFUSED_AGAIN));
+    }
+
+    fn liveness(&self) -> Instant {
+        self.last + self.ping_after + if self.pinged { self.ping_timeout } else { Duration::ZERO }
+    }
+
+    fn next(&self) -> Instant {
+        self.again.map_or(self.liveness(), |again| again.min(self.liveness()))
+    }
+
+    fn rang(&mut self) -> Ring {
+        let now = Instant::now();
+        if self.again.is_some_and(|again| again <= now) {
+            self.again = None;
+            Ring::AskAgain
+        } else if self.pinged {
+            Ring::Dead
+        } else {
+            self.pinged = true;
+            Ring::Ping
+        }
+    }
+}
+
+fn lock(status: &Mutex<Status>) -> MutexGuard<'_, Status> {
+    status.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,300 @@
+//! Who gets what arrives for each channel and pattern, and what the backend has said of it. No I/O.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::backend::Request;
+use crate::channel::{Channel, Wire};
+use crate::dispatch::{GapCause, Mailbox};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Received;
+
+/// What is subscribed and what is not, as health shows it.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) confirmed: usize,
+    pub(super) unconfirmed: BTreeMap<Wire, Option<String>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    channels: HashMap<Bytes, Route>,
+    globs: HashMap<Bytes, Route>,
+    slots: Vec<Option<Slot>>,
+    touched: Vec<usize>,
+    refused: usize,
+    next_id: u64,
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug)]
+struct Route {
+    /// Tells a route from an earlier one of the same name, whose answers may still be on their way.
+    id: u64,
+    wire: Wire,
+    state: RouteState,
+    /// The slots that get its messages, with the number of the pattern in the slot's own list.
+    targets: Vec<(usize, u16)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RouteState {
+    /// To be asked for, or asked for and not answered.
+    Wanted,
+    Confirmed,
+    Refused(String),
+}
+
+/// A mailbox, and what is on its way to it.
+#[derive(Debug)]
+struct Slot {
+    mailbox: Arc<Mailbox>,
+    wires: Vec<Wire>,
+    batch: VecDeque<Received>,
+    waiting: Vec<oneshot::Sender<Result<()>>>,
+    /// It was subscribed once, so that a loss is a gap.
+    established: bool,
+    /// Something was missed since; the gap is announced when everything is confirmed or refused again.
+    gap_due: bool,
+}
+
+impl Routes {
+    pub(super) fn new(book: Arc<Mutex<Book>>) -> Self {
+        Self { book, ..Self::default() }
+    }
+
+    fn map(&mut self, glob: bool) -> &mut HashMap<Bytes, Route> {
+        if glob { &mut self.globs } else { &mut self.channels }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.globs.is_empty()
+    }
+
+    /// What has to be asked for on a new connection.
+    pub(super) fn all(&self) -> Vec<Request> {
+        let routes = self.channels.values().chain(self.globs.values());
+        routes.map(|route| Request::Subscribe(route.wire.clone())).collect()
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused > 0
+    }
+
+    /// What has been refused, to be asked for again.
+    pub(super) fn refused(&self) -> Vec<Request> {
+        let routes = self.channels.values().chain(self.globs.values());
+        let refused = routes.filter(|route| matches!(route.state, RouteState::Refused(_)));
+        refused.map(|route| Request::Subscribe(route.wire.clone())).collect()
+    }
+
+    /// The identity of the route that a request for `wire` is for.
+    pub(super) fn id(&self, wire: &Wire) -> u64 {
+        let routes = if wire.glob { &self.globs } else { &self.channels };
+        routes.get(wire.name.as_bytes()).map_or(0, |route| route.id)
+    }
+
+    /// Adds a mailbox; returns what has to be asked for.
+    pub(super) fn add(&mut self, mailbox: Arc<Mailbox>, wires: Vec<Wire>) -> Vec<Request> {
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let mut requests = Vec::new();
+        for (number, wire) in wires.iter().enumerate() {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            let key = Bytes::copy_from_slice(wire.name.as_bytes());
+            let id = self.next_id + 1;
+            let route = self.map(wire.glob).entry(key).or_insert_with(|| {
+                requests.push(Request::Subscribe(wire.clone()));
+                Route { id, wire: wire.clone(), state: RouteState::Wanted, targets: Vec::new() }
+            });
+            route.targets.push((slot, number));
+            if route.id == id {
+                self.next_id = id;
+                self.book().unconfirmed.insert(wire.clone(), None);
+            }
+        }
+        self.slots[slot] = Some(Slot {
+            mailbox,
+            wires,
+            batch: VecDeque::new(),
+            waiting: Vec::new(),
+            established: false,
+            gap_due: false,
+        });
+        self.answer(slot, None);
+        requests
+    }
+
+    /// Tells `confirmed` when everything that the mailbox wants is answered.
+    pub(super) fn confirm(&mut self, mailbox: &Arc<Mailbox>, confirmed: oneshot::Sender<Result<()>>) {
+        // A mailbox that is not here has been removed; its sender is dropped, which says so.
+        if let Some(number) = self.slot_of(mailbox) {
+            if let Some(slot) = &mut self.slots[number] {
+                slot.waiting.push(confirmed);
+            }
+            self.answer(number, None);
+        }
+    }
+
+    fn slot_of(&self, mailbox: &Arc<Mailbox>) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| Arc::ptr_eq(&slot.mailbox, mailbox)))
+    }
+
+    /// Removes a mailbox; returns what need not be subscribed any more.
+    pub(super) fn remove(&mut self, mailbox: &Arc<Mailbox>) -> Vec<Request> {
+        let Some(number) = self.slot_of(mailbox) else { return Vec::new() };
+        let Some(slot) = self.slots[number].take() else { return Vec::new() };
+        let mut requests = Vec::new();
+        for wire in slot.wires {
+            let routes = self.map(wire.glob);
+            let Some(route) = routes.get_mut(wire.name.as_bytes()) else { continue };
+            route.targets.retain(|(target, _)| *target != number);
+            if route.targets.is_empty()
+                && let Some(route) = routes.remove(wire.name.as_bytes())
+            {
+                self.leave(&route.wire, &route.state);
+                requests.push(Request::Unsubscribe(wire));
+            }
+        }
+        requests
+    }
+
+    /// Notes what became of the subscription that was asked for as `id`.
+    pub(super) fn note(&mut self, wire: &Wire, id: u64, state: RouteState, generation: u64) {
+        let Some(route) = self.map(wire.glob).get_mut(wire.name.as_bytes()).filter(|route| route.id == id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut route.state, state.clone());
+        let targets: Vec<usize> = route.targets.iter().map(|(slot, _)| *slot).collect();
+        self.leave(wire, &before);
+        self.enter(wire, &state);
+        // A channel that was refused for a while and is confirmed now has missed messages too.
+        let late = matches!(before, RouteState::Refused(_)) && state == RouteState::Confirmed;
+        for number in targets {
+            if let Some(slot) = self.slots[number].as_mut().filter(|slot| late && slot.established) {
+                slot.gap_due = true;
+            }
+            self.answer(number, Some(generation));
+        }
+    }
+
+    /// The connection is gone: nothing is confirmed, and everybody who was subscribed misses messages from now on.
+    pub(super) fn lost(&mut self) {
+        let mut book = lock(&self.book);
+        for route in self.channels.values_mut().chain(self.globs.values_mut()) {
+            route.state = RouteState::Wanted;
+            book.unconfirmed.insert(route.wire.clone(), None);
+        }
+        book.confirmed = 0;
+        self.refused = 0;
+        for slot in self.slots.iter_mut().flatten() {
+            slot.gap_due |= slot.established;
+        }
+    }
+
+    /// Puts a message into the batches of those who want it. `false` if its channel cannot be read.
+    pub(super) fn distribute(
+        &mut self,
+        prefix: &str,
+        pattern: Option<&Bytes>,
+        channel: Bytes,
+        payload: &Bytes,
+        at: std::time::Instant,
+    ) -> bool {
+        let route = match pattern {
+            None => self.channels.get(&channel),
+            Some(pattern) => self.globs.get(pattern),
+        };
+        // Nobody: it was on its way while the last subscriber left.
+        let Some(route) = route else { return true };
+        let Some(channel) = Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix)) else {
+            return false;
+        };
+        for (number, pattern) in &route.targets {
+            let Some(slot) = &mut self.slots[*number] else { continue };
+            if slot.batch.is_empty() {
+                self.touched.push(*number);
+            }
+            let (channel, payload) = (channel.clone(), payload.clone());
+            slot.batch.push_back(Received { channel, payload, at, pattern: *pattern });
+        }
+        true
+    }
+
+    /// Hands the batches over: first to everyone who has room, then to those whose policy makes us wait. `true` if it
+    /// had to wait.
+    pub(super) async fn deliver(&mut self) -> bool {
+        let slots = &mut self.slots;
+        self.touched.retain(|number| match &mut slots[*number] {
+            Some(slot) => !slot.mailbox.try_push(&mut slot.batch),
+            None => false,
+        });
+        let waited = !self.touched.is_empty();
+        while let Some(number) = self.touched.pop() {
+            if let Some(slot) = &mut self.slots[number] {
+                slot.mailbox.push(&mut slot.batch).await;
+            }
+        }
+        waited
+    }
+
+    /// Tells a slot that waits what has become of its subscription, if that is clear by now, and announces its gap.
+    fn answer(&mut self, number: usize, generation: Option<u64>) {
+        let Some(slot) = &self.slots[number] else { return };
+        let mut refusal = None;
+        for wire in &slot.wires {
+            let routes = if wire.glob { &self.globs } else { &self.channels };
+            match routes.get(wire.name.as_bytes()).map(|route| &route.state) {
+                Some(RouteState::Confirmed) | None => {}
+                Some(RouteState::Wanted) => return,
+                Some(RouteState::Refused(reason)) => {
+                    refusal.get_or_insert_with(|| format!("cannot subscribe to {:?}: {reason}", wire.name));
+                }
+            }
+        }
+        let Some(slot) = &mut self.slots[number] else { return };
+        for waiting in slot.waiting.drain(..) {
+            let _ = waiting.send(match &refusal {
+                None => Ok(()),
+                Some(reason) => Err(Error::new(ErrorKind::Refused, reason.clone())),
+            });
+        }
+        slot.established = true;
+        if let Some(generation) = generation.filter(|_| slot.gap_due) {
+            slot.gap_due = false;
+            slot.mailbox.gap(GapCause::Reconnected(generation));
+        }
+    }
+
+    fn enter(&mut self, wire: &Wire, state: &RouteState) {
+        self.refused += usize::from(matches!(state, RouteState::Refused(_)));
+        let mut book = self.book();
+        match state {
+            RouteState::Confirmed => book.confirmed += 1,
+            RouteState::Wanted => _ = book.unconfirmed.insert(wire.clone(), None),
+            RouteState::Refused(reason) => _ = book.unconfirmed.insert(wire.clone(), Some(reason.clone())),
+        }
+    }
+
+    fn leave(&mut self, wire: &Wire, state: &RouteState) {
+        self.refused -= usize::from(matches!(state, RouteState::Refused(_)));
+        let mut book = self.book();
+        match state {
+            RouteState::Confirmed => book.confirmed -= 1,
+            RouteState::Wanted | RouteState::Refused(_) => _ = book.unconfirmed.remove(wire),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
+    }
+}
+
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}

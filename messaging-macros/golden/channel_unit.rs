@@ -1,0 +1,2 @@
+#[channel("heartbeat")]
+pub struct Heartbeat;

@@ -1,0 +1,101 @@
+impl Cameras {
+    pub async fn get(
+        &self,
+        mac_address: &str,
+        argument_1: (u32, u32),
+    ) -> Result<Camera, ApiError> {
+        let function = Self::__get_function();
+        let key = ::messaging_core::__private::key(
+            function,
+            &[
+                &self.tenant
+                    as &(dyn ::messaging_core::__private::Scalar + ::core::marker::Sync),
+                &mac_address
+                    as &(dyn ::messaging_core::__private::Scalar + ::core::marker::Sync),
+            ],
+        );
+        let probe = ::messaging_core::__private::shape::ShapeProbe::<
+            Result<Camera, ApiError>,
+        >::new();
+        let shape = {
+            use ::messaging_core::__private::shape::*;
+            (&&&&probe).shape()
+        };
+        ::messaging_core::__private::cached(
+                function,
+                key,
+                shape,
+                self.__get_load(mac_address, argument_1),
+            )
+            .await
+    }
+    #[doc(hidden)]
+    fn __get_function() -> &'static ::messaging_core::__private::Function {
+        static DESCRIPTOR: ::messaging_core::__private::FunctionDescriptor = ::messaging_core::__private::FunctionDescriptor {
+            id: ::core::concat!(::core::module_path!(), "::get"),
+            key: "camera:{self.tenant}:{mac_address}",
+            ttl: ::core::time::Duration::from_secs(60u64),
+            jitter: 0.1f64,
+            cache_none: ::core::option::Option::None,
+            invalidate_on: &[],
+            location: ::messaging_core::__private::Location {
+                file: ::core::file!(),
+                line: ::core::line!(),
+            },
+        };
+        static FUNCTION: ::messaging_core::__private::Function = ::messaging_core::__private::Function::new(
+            &DESCRIPTOR,
+        );
+        ::messaging_core::__private::inventory::submit! {
+            ::messaging_core::__private::Descriptor::Function(& DESCRIPTOR)
+        }
+        &FUNCTION
+    }
+    #[doc(hidden)]
+    async fn __get_load(
+        &self,
+        mac_address: &str,
+        (retries, _): (u32, u32),
+    ) -> Result<Camera, ApiError> {
+        self.client.get(mac_address, retries).await
+    }
+    /// Calls `get` and stores what it returns, whatever the cache holds.
+    #[allow(dead_code)]
+    pub async fn get_refresh(
+        &self,
+        mac_address: &str,
+        argument_1: (u32, u32),
+    ) -> Result<Camera, ApiError> {
+        let function = Self::__get_function();
+        let key = ::messaging_core::__private::key(
+            function,
+            &[
+                &self.tenant
+                    as &(dyn ::messaging_core::__private::Scalar + ::core::marker::Sync),
+                &mac_address
+                    as &(dyn ::messaging_core::__private::Scalar + ::core::marker::Sync),
+            ],
+        );
+        let probe = ::messaging_core::__private::shape::ShapeProbe::<
+            Result<Camera, ApiError>,
+        >::new();
+        let shape = {
+            use ::messaging_core::__private::shape::*;
+            (&&&&probe).shape()
+        };
+        ::messaging_core::__private::refresh(
+                function,
+                key,
+                shape,
+                self.__get_load(mac_address, argument_1),
+            )
+            .await
+    }
+    /// The cache of `get`: what it holds can be invalidated.
+    #[allow(dead_code)]
+    pub fn get_cache<'k>() -> ::messaging_core::__private::CachedFunction<
+        (::std::string::String, &'k str),
+    > {
+        ::messaging_core::__private::CachedFunction::new(Self::__get_function())
+    }
+}

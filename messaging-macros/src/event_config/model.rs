@@ -1,0 +1,113 @@
+//! The struct: its fields with their wire names.
+
+use proc_macro2::{Ident, TokenStream};
+use syn::ext::IdentExt;
+use syn::{Attribute, Fields, ItemStruct, Type};
+
+use crate::function::cfgs;
+use crate::mistakes::Mistakes;
+use crate::names::advice;
+use crate::options::{Value, ValueKind};
+use crate::{serde_attrs, structure};
+
+/// The struct that `#[event_config]` stands on.
+pub(super) struct Model {
+    pub(super) item: ItemStruct,
+    pub(super) container: serde_attrs::Container,
+    pub(super) fields: Vec<Field>,
+}
+
+#[derive(Clone)]
+pub(super) struct Field {
+    pub(super) ident: Ident,
+    pub(super) name: String,
+    pub(super) ty: Type,
+    pub(super) cfgs: Vec<Attribute>,
+    pub(super) wire: String,
+    pub(super) skipped: bool,
+    pub(super) flattened: bool,
+    /// `#[serde(…)]` as far as it matters for writing.
+    pub(super) serde: Vec<syn::Meta>,
+}
+
+impl Model {
+    pub(super) fn read(item: TokenStream, mistakes: &mut Mistakes) -> Option<Self> {
+        let item = structure::read(item, "`#[event_config]`", mistakes)?;
+        structure::refuse_generics(&item, "a model", mistakes);
+        let Fields::Named(named) = &item.fields else {
+            let what = if item.fields.is_empty() { &item.ident as &dyn quote::ToTokens } else { &item.fields };
+            mistakes.add(what, "a model has named fields: `struct Camera { id: Uuid, … }`");
+            return None;
+        };
+        let container = serde_attrs::Container::of(&item.attrs, mistakes);
+        let mut fields = Vec::with_capacity(named.named.len());
+        for field in &named.named {
+            let ident = field.ident.clone().expect("a named field");
+            let serde_attrs::Field { wire, skipped, flattened, kept } =
+                serde_attrs::Field::of(&ident, &field.attrs, &container, mistakes);
+            fields.push(Field {
+                name: ident.unraw().to_string(),
+                ident,
+                ty: field.ty.clone(),
+                cfgs: cfgs(&field.attrs).into_iter().cloned().collect(),
+                wire,
+                skipped,
+                flattened,
+                serde: kept,
+            });
+        }
+        Some(Self { item, container, fields })
+    }
+
+    pub(super) fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// "; did you mean `x`? its fields are …", for a name that is none of them.
+    pub(super) fn suggestion(&self, wrong: &str) -> String {
+        if self.fields.is_empty() {
+            return "; it has no fields".to_owned();
+        }
+        advice(wrong, self.fields.iter().map(|field| field.name.as_str()), "its fields are")
+    }
+
+    /// A field, named in the attribute.
+    pub(super) fn named(&self, value: &Value) -> syn::Result<Field> {
+        let Some(ident) = value.ident() else {
+            return Err(value.error("expected the name of a field, without quotes"));
+        };
+        let name = ident.unraw().to_string();
+        self.field(&name).cloned().ok_or_else(|| {
+            value.error(format_args!("`{}` has no field `{name}`{}", self.item.ident, self.suggestion(&name)))
+        })
+    }
+
+    /// A list of fields that are written to JSON; `option` is where they are named.
+    pub(super) fn written(&self, option: &str, value: &Value, mistakes: &mut Mistakes) -> Option<Vec<Field>> {
+        let ValueKind::List(items) = &value.kind else {
+            mistakes.add(value, "expected a list of fields, such as `[id, name]`");
+            return None;
+        };
+        let mut fields: Vec<Field> = Vec::with_capacity(items.len());
+        let mut complete = true;
+        for item in items {
+            let Some(field) = mistakes.keep(self.named(item)) else {
+                complete = false;
+                continue;
+            };
+            if fields.iter().any(|earlier| earlier.name == field.name) {
+                mistakes.add(item, format_args!("`{}` is in the list twice; remove one of them", field.name));
+                continue;
+            }
+            if field.skipped {
+                let message = format!(
+                    "`{}` is skipped by serde, so it cannot be in `{option}`; remove it here, or its `#[serde(skip)]`",
+                    field.name
+                );
+                mistakes.add(item, message);
+            }
+            fields.push(field);
+        }
+        complete.then_some(fields)
+    }
+}

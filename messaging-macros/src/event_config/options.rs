@@ -1,0 +1,214 @@
+//! What stands in `#[event_config(…)]`, read and checked against the struct.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream};
+use syn::LitStr;
+
+use super::model::{Field, Model};
+use crate::descriptor::{Identity, Runtime};
+use crate::mistakes::Mistakes;
+use crate::operation::Operation;
+use crate::options::{Entry, Options, Value, split};
+use crate::template::{Key, Pattern};
+
+const KNOWN: &[&str] = &["publish", "payload_fields", "envelope", "previous", "cache", "id", "crate"];
+
+/// One `#[event_config]`.
+pub(super) struct Config {
+    pub(super) runtime: Runtime,
+    pub(super) identity: Identity,
+    pub(super) publish: Vec<(Operation, Vec<LitStr>)>,
+    pub(super) payload: Payload,
+    /// Fields whose old values an update carries; `None` without the option.
+    pub(super) previous: Option<Vec<Field>>,
+    pub(super) cache: Option<Cache>,
+    /// Fields whose values fill placeholders.
+    pub(super) placeholders: Vec<Field>,
+}
+
+pub(super) enum Payload {
+    Whole,
+    Fields(Vec<Field>),
+    Envelope(Envelope),
+}
+
+pub(super) struct Envelope {
+    pub(super) resource: LitStr,
+    pub(super) id: Field,
+    pub(super) tenant: Option<Field>,
+    pub(super) metadata: Vec<Field>,
+}
+
+pub(super) struct Cache {
+    pub(super) key: LitStr,
+    pub(super) ttl: Duration,
+    pub(super) fields: Option<Vec<Field>>,
+}
+
+impl Config {
+    pub(super) fn read(arguments: TokenStream, model: Option<&Model>, mistakes: &mut Mistakes) -> Option<Self> {
+        let segments = split(arguments, mistakes);
+        let options = Options::of_attribute(segments, KNOWN, mistakes);
+        let runtime = Runtime::of(&options, mistakes);
+        let identity = Identity::of(&options, mistakes);
+        if !options.has("publish") {
+            let message = "`publish` is missing; add `publish = { create = \"…\", update = \"…\", delete = \"…\" }`, or those of them that you want";
+            mistakes.add_at(Span::call_site(), message);
+        }
+        let mut reader = Reader { model: model?, placeholders: Vec::new(), mistakes };
+        let publish = options.get("publish").and_then(|entry| reader.publish(entry));
+        let payload = reader.payload(&options);
+        let previous = options.get("previous").map(|entry| reader.previous(entry, payload.as_ref()));
+        let cache = options.get("cache").map(|entry| reader.cache(entry));
+        let placeholders = reader.placeholders;
+        Some(Self {
+            runtime,
+            identity,
+            publish: publish?,
+            payload: payload?,
+            previous: previous.map_or(Some(None), |previous| previous.map(Some))?,
+            cache: cache.map_or(Some(None), |cache| cache.map(Some))?,
+            placeholders,
+        })
+    }
+}
+
+struct Reader<'r> {
+    model: &'r Model,
+    placeholders: Vec<Field>,
+    mistakes: &'r mut Mistakes,
+}
+
+impl Reader<'_> {
+    fn publish(&mut self, entry: &Entry) -> Option<Vec<(Operation, Vec<LitStr>)>> {
+        let operations = Options::of_map(&entry.value, Operation::NAMES, self.mistakes)?;
+        if operations.is_empty() {
+            let message = "nothing is published; name at least one operation, such as `create = \"camera.created\"`";
+            self.mistakes.add(&entry.value, message);
+        }
+        let mut publish = Vec::new();
+        for entry in operations.entries() {
+            let operation = Operation::of(&entry.name.text)?;
+            let Some(texts) = self.mistakes.keep(entry.value.texts()) else { continue };
+            for (position, text) in texts.iter().enumerate() {
+                if texts[..position].iter().any(|earlier| earlier.value() == text.value()) {
+                    let message = format!("{:?} is in the list twice; remove one of them", text.value());
+                    self.mistakes.add(text, message);
+                }
+                if let Some(pattern) = self.mistakes.keep(Pattern::of_publisher(text)) {
+                    self.fill(text, &pattern.names);
+                }
+            }
+            publish.push((operation, texts));
+        }
+        Some(publish)
+    }
+
+    /// Notes the fields that fill these placeholders.
+    fn fill(&mut self, text: &LitStr, names: &[String]) {
+        for name in names {
+            match self.model.field(name) {
+                Some(field) if self.placeholders.iter().all(|earlier| earlier.name != field.name) => {
+                    self.placeholders.push(field.clone());
+                }
+                Some(_) => {}
+                None => {
+                    let message = format!(
+                        "`{{{name}}}` names no field of `{}`{}",
+                        self.model.item.ident,
+                        self.model.suggestion(name)
+                    );
+                    self.mistakes.add(text, message);
+                }
+            }
+        }
+    }
+
+    fn payload(&mut self, options: &Options) -> Option<Payload> {
+        let fields = options.get("payload_fields");
+        let envelope = options.get("envelope");
+        if let (Some(fields), Some(envelope)) = (fields, envelope) {
+            let message = "an envelope has a form of its own; with it, write `metadata = […]` inside it instead of `payload_fields`";
+            self.mistakes.add(&fields.name, message);
+            return self.envelope(envelope).map(Payload::Envelope);
+        }
+        if let Some(entry) = fields {
+            for meta in &self.model.container.foreign {
+                let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
+                let message = format!(
+                    "`payload_fields` takes fields as they stand in the struct, and with `#[serde({name})]` the struct's JSON is not made of its fields; remove one of the two"
+                );
+                self.mistakes.add(meta, message);
+            }
+            return self.fields(entry).map(Payload::Fields);
+        }
+        match envelope {
+            Some(entry) => self.envelope(entry).map(Payload::Envelope),
+            None => Some(Payload::Whole),
+        }
+    }
+
+    /// A list of fields with at least one.
+    fn fields(&mut self, entry: &Entry) -> Option<Vec<Field>> {
+        let Entry { name, value } = entry;
+        let fields = self.model.written(&name.text, value, self.mistakes)?;
+        if fields.is_empty() {
+            self.mistakes.add(value, format_args!("this list is empty; name the fields, or leave `{}` out", name.text));
+        }
+        Some(fields)
+    }
+
+    fn envelope(&mut self, entry: &Entry) -> Option<Envelope> {
+        let model = self.model;
+        let entries = Options::of_map(&entry.value, &["resource", "id", "tenant", "metadata"], self.mistakes)?;
+        let resource = entries.required("resource", "\"camera\"", self.mistakes, |value| {
+            let resource = value.text()?;
+            if resource.value().is_empty() {
+                return Err(value.error("the resource has no name; write its kind, such as \"camera\""));
+            }
+            Ok(resource)
+        });
+        let id = entries.required("id", "the field that identifies it", self.mistakes, |value| model.named(value));
+        let tenant = entries.get("tenant").map(|entry| self.mistakes.keep(model.named(&entry.value)));
+        let metadata = entries.get("metadata").map(|entry| model.written("metadata", &entry.value, self.mistakes));
+        Some(Envelope {
+            resource: resource?,
+            id: id?,
+            tenant: tenant.map_or(Some(None), |tenant| tenant.map(Some))?,
+            metadata: metadata.unwrap_or(Some(Vec::new()))?,
+        })
+    }
+
+    fn previous(&mut self, entry: &Entry, payload: Option<&Payload>) -> Option<Vec<Field>> {
+        let fields = self.fields(entry)?;
+        let written = match payload {
+            Some(Payload::Whole) => &self.model.fields,
+            Some(Payload::Fields(fields)) => fields,
+            Some(Payload::Envelope(_)) | None => return Some(fields),
+        };
+        if let Some(clash) = written.iter().find(|field| !field.skipped && field.wire == "previous") {
+            let message = format!(
+                "the payload has a `previous` already, from the field `{}`; give that another name with `#[serde(rename = \"…\")]`",
+                clash.name
+            );
+            self.mistakes.add(&entry.name, message);
+        }
+        Some(fields)
+    }
+
+    fn cache(&mut self, entry: &Entry) -> Option<Cache> {
+        let entries = Options::of_map(&entry.value, &["key", "ttl", "fields"], self.mistakes)?;
+        let key = entries.required("key", "\"camera:{id}\"", self.mistakes, Value::text);
+        let ttl = entries.required("ttl", "3600", self.mistakes, Value::duration);
+        let fields = entries.get("fields").map(|entry| self.fields(entry));
+        if let Some((text, key)) = key.as_ref().and_then(|text| Some((text, self.mistakes.keep(Key::of(text))?))) {
+            if let Some(path) = key.placeholders.iter().find(|placeholder| placeholder.contains('.')) {
+                self.mistakes.add(text, format_args!("`{{{path}}}` is a path; a model's key is made of its fields"));
+            } else {
+                self.fill(text, &key.placeholders);
+            }
+        }
+        Some(Cache { key: key?, ttl: ttl?, fields: fields.map_or(Some(None), |fields| fields.map(Some))? })
+    }
+}

@@ -1,0 +1,267 @@
+//! Values that stand in one literal: text, numbers, durations, sizes, shares.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::{Lit, LitInt, LitStr, Result};
+
+use crate::options::{Value, ValueKind};
+
+const DURATION: &str = "a duration is a number of seconds, such as `30`, or text such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\"";
+const SIZE: &str = "a size is a number of bytes, such as `65536`, or text such as \"64KiB\" or \"16MiB\"";
+
+impl Value {
+    /// Text in quotes.
+    pub(crate) fn text(&self) -> Result<LitStr> {
+        match &self.kind {
+            ValueKind::Literal(Lit::Str(text)) => Ok(text.clone()),
+            _ => Err(self.error("expected text in quotes")),
+        }
+    }
+
+    /// One text, or a list of them with at least one.
+    pub(crate) fn texts(&self) -> Result<Vec<LitStr>> {
+        match &self.kind {
+            ValueKind::List(items) if items.is_empty() => Err(self.error("this list is empty")),
+            ValueKind::List(items) => {
+                let texts: Vec<_> = items.iter().map(Self::text).collect();
+                combined(texts)
+            }
+            _ => self.text().map(|text| vec![text]).map_err(|_| self.error("expected text in quotes, or a list of it")),
+        }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn truth(&self) -> Result<bool> {
+        match &self.kind {
+            ValueKind::Literal(Lit::Bool(truth)) => Ok(truth.value),
+            _ => Err(self.error("expected `true` or `false`")),
+        }
+    }
+
+    /// A whole number that `T` can hold; a `NonZero` type refuses zero.
+    pub(crate) fn number<T: FromStr<Err: Display>>(&self) -> Result<T> {
+        let ValueKind::Literal(Lit::Int(number)) = &self.kind else {
+            return Err(self.error("expected a whole number without quotes"));
+        };
+        if !number.suffix().is_empty() {
+            return Err(self.error(format_args!("expected a whole number; write `{}`", number.base10_digits())));
+        }
+        number.base10_digits().parse().map_err(|error| self.error(error))
+    }
+
+    /// A number with or without a fraction.
+    pub(crate) fn fraction(&self) -> Result<f64> {
+        let digits = match &self.kind {
+            ValueKind::Literal(Lit::Float(number)) if number.suffix().is_empty() => number.base10_digits(),
+            ValueKind::Literal(Lit::Int(number)) if number.suffix().is_empty() => number.base10_digits(),
+            _ => return Err(self.error("expected a number without quotes, such as `2` or `1.5`")),
+        };
+        digits.parse().map_err(|error| self.error(error))
+    }
+
+    /// A duration that may be zero.
+    pub(crate) fn duration_or_zero(&self) -> Result<Duration> {
+        match &self.kind {
+            ValueKind::Literal(Lit::Int(number)) if number.suffix().is_empty() => {
+                self.number().map(Duration::from_secs)
+            }
+            ValueKind::Literal(Lit::Int(number)) => Err(self.error(unquoted(number, DURATION))),
+            ValueKind::Literal(Lit::Str(text)) => {
+                let text = text.value();
+                read_duration(&text).ok_or_else(|| self.error(format_args!("{text:?} is not a duration; {DURATION}")))
+            }
+            _ => Err(self.error(format_args!("expected a duration; {DURATION}"))),
+        }
+    }
+
+    /// A duration longer than nothing.
+    pub(crate) fn duration(&self) -> Result<Duration> {
+        match self.duration_or_zero()? {
+            Duration::ZERO => Err(self.error("this duration must be longer than zero")),
+            duration => Ok(duration),
+        }
+    }
+
+    /// A number of bytes, more than none.
+    pub(crate) fn size(&self) -> Result<usize> {
+        let bytes = match &self.kind {
+            ValueKind::Literal(Lit::Int(number)) if number.suffix().is_empty() => self.number::<usize>()?,
+            ValueKind::Literal(Lit::Int(number)) => return Err(self.error(unquoted(number, SIZE))),
+            ValueKind::Literal(Lit::Str(text)) => {
+                let text = text.value();
+                read_size(&text).ok_or_else(|| self.error(format_args!("{text:?} is not a size; {SIZE}")))?
+            }
+            _ => return Err(self.error(format_args!("expected a size; {SIZE}"))),
+        };
+        if bytes == 0 {
+            return Err(self.error("this size must be larger than zero"));
+        }
+        Ok(bytes)
+    }
+
+    /// A part of a whole: `0.1` or `"10%"`.
+    pub(crate) fn share(&self) -> Result<f64> {
+        let share = match &self.kind {
+            ValueKind::Literal(Lit::Str(text)) => {
+                text.value().strip_suffix('%').and_then(|percent| percent.parse::<f64>().ok()).map(|it| it / 100.0)
+            }
+            _ => self.fraction().ok(),
+        };
+        share
+            .filter(|share| (0.0..=1.0).contains(share))
+            .ok_or_else(|| self.error("expected a share of the whole between 0 and 1, such as `0.1`, or \"10%\""))
+    }
+}
+
+/// All values, or all errors.
+pub(crate) fn combined<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
+    let mut values = Vec::with_capacity(results.len());
+    let mut errors: Option<syn::Error> = None;
+    for result in results {
+        match (result, &mut errors) {
+            (Ok(value), _) => values.push(value),
+            (Err(error), None) => errors = Some(error),
+            (Err(error), Some(first)) => first.combine(error),
+        }
+    }
+    errors.map_or(Ok(values), Err)
+}
+
+/// `30s` is a number with a suffix to Rust.
+fn unquoted(number: &LitInt, advice: &str) -> String {
+    format!("put quotes around it: \"{number}\"; {advice}")
+}
+
+fn read_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
+    let seconds = match unit {
+        "ms" => return Some(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+fn read_size(text: &str) -> Option<usize> {
+    let (number, unit) = number_and_unit(text)?;
+    let shift = match unit {
+        "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    usize::try_from(number.checked_mul(1 << shift)?).ok()
+}
+
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    number.replace('_', "").parse().ok().map(|number| (number, unit))
+}
+
+/// A duration as generated code writes it.
+pub(crate) struct DurationTokens(pub(crate) Duration);
+
+impl ToTokens for DurationTokens {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
+        tokens.extend(if millis == 0 {
+            quote!(::core::time::Duration::from_secs(#seconds))
+        } else {
+            let millis = seconds * 1_000 + u64::from(millis);
+            quote!(::core::time::Duration::from_millis(#millis))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mistakes::Mistakes;
+
+    fn value(text: &str) -> Value {
+        Value::read(text.parse().unwrap(), &mut Mistakes::default()).unwrap()
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [
+            ("30", Some(30_000)),
+            ("1_000", Some(1_000_000)),
+            ("\"250ms\"", Some(250)),
+            ("\"30s\"", Some(30_000)),
+            ("\"5m\"", Some(300_000)),
+            ("\"1h\"", Some(3_600_000)),
+            ("\"7d\"", Some(604_800_000)),
+            ("0", None),
+            ("\"0s\"", None),
+            ("\"\"", None),
+            ("\"30\"", None),
+            ("\"s\"", None),
+            ("\"1.5s\"", None),
+            ("\"1h30m\"", None),
+            ("\"30 s\"", None),
+            ("\"30S\"", None),
+            ("\"300000000000000000d\"", None),
+            ("99999999999999999999", None),
+            ("30s", None),
+            ("1.5", None),
+            ("[1]", None),
+        ] {
+            assert_eq!(value(text).duration().ok(), expected.map(Duration::from_millis), "{text}");
+        }
+        assert_eq!(value("0").duration_or_zero().unwrap(), Duration::ZERO);
+        assert!(value("30s").duration().unwrap_err().to_string().starts_with("put quotes around it: \"30s\""));
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("65536", Some(65_536)),
+            ("\"64KiB\"", Some(65_536)),
+            ("\"16MiB\"", Some(16 << 20)),
+            ("\"1GiB\"", Some(1 << 30)),
+            ("\"12B\"", Some(12)),
+            ("\"64KB\"", None),
+            ("\"64\"", None),
+            ("0", None),
+            ("64KiB", None),
+            ("\"99999999999GiB\"", None),
+        ] {
+            assert_eq!(value(text).size().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn shares() {
+        for (text, expected) in [
+            ("0.1", Some(0.1)),
+            ("0", Some(0.0)),
+            ("1", Some(1.0)),
+            ("\"10%\"", Some(0.1)),
+            ("\"2.5%\"", Some(0.025)),
+            ("1.5", None),
+            ("10", None),
+            ("\"150%\"", None),
+            ("\"10\"", None),
+            ("\"NaN%\"", None),
+        ] {
+            assert_eq!(value(text).share().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn generated_durations_say_seconds_where_they_can() {
+        let shown = |duration| DurationTokens(duration).to_token_stream().to_string().replace(' ', "");
+        assert_eq!(shown(Duration::from_secs(90)), "::core::time::Duration::from_secs(90u64)");
+        assert_eq!(shown(Duration::from_millis(1_500)), "::core::time::Duration::from_millis(1500u64)");
+    }
+}

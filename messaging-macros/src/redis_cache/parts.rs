@@ -1,0 +1,239 @@
+//! The pieces that all forms of a cached function are made of.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Attribute, FnArg, Meta, Pat, Path, Signature, Type};
+
+use super::options::{Config, Placeholder, Trigger, TriggerOn};
+use crate::assertion::assertion;
+use crate::descriptor::location;
+use crate::function::{Elided, Function, with_lifetimes};
+use crate::literal::DurationTokens;
+
+/// A function and what its attribute says.
+pub(super) struct Parts<'p> {
+    pub(super) function: &'p Function,
+    pub(super) config: &'p Config,
+}
+
+/// What happens to the key.
+#[derive(Clone, Copy)]
+pub(super) enum Operation {
+    Cached,
+    Refresh,
+}
+
+impl Parts<'_> {
+    /// `&'static Function`, with its descriptor registered, as a block.
+    pub(super) fn family(&self) -> TokenStream {
+        let Config { runtime, identity, key, ttl, jitter, cache_none, triggers, .. } = self.config;
+        let id = identity.or_name(&self.function.name());
+        let ttl = DurationTokens(*ttl);
+        let cache_none = match cache_none {
+            Some((_, duration)) => {
+                let duration = DurationTokens(*duration);
+                quote!(::core::option::Option::Some(#duration))
+            }
+            None => quote!(::core::option::Option::None),
+        };
+        let location = location(runtime, Span::call_site());
+        let checks = triggers.iter().map(|trigger| self.check(trigger));
+        let triggers = triggers.iter().map(|trigger| self.trigger(trigger));
+        quote!({
+            static DESCRIPTOR: #runtime::FunctionDescriptor = #runtime::FunctionDescriptor {
+                id: #id,
+                key: #key,
+                ttl: #ttl,
+                jitter: #jitter,
+                cache_none: #cache_none,
+                invalidate_on: &[#(#triggers),*],
+                location: #location,
+            };
+            static FUNCTION: #runtime::Function = #runtime::Function::new(&DESCRIPTOR);
+            #runtime::inventory::submit! {
+                #runtime::Descriptor::Function(&DESCRIPTOR)
+            }
+            #(#checks)*
+            &FUNCTION
+        })
+    }
+
+    fn trigger(&self, Trigger { on, select }: &Trigger) -> TokenStream {
+        let runtime = &self.config.runtime;
+        let on = match on {
+            TriggerOn::Channel(text) => quote!(Channel(#text)),
+            TriggerOn::Model(path, operations) => {
+                quote!(Model(<#path as #runtime::Model>::DESCRIPTOR, &[#(#runtime::Op::#operations),*]))
+            }
+        };
+        let select = select.iter().map(|(placeholder, path)| quote!((#placeholder, #path)));
+        quote!(#runtime::Trigger { on: #runtime::TriggerOn::#on, select: &[#(#select),*] })
+    }
+
+    /// Assertions that the model publishes these events and that they carry what the key needs.
+    fn check(&self, Trigger { on, select }: &Trigger) -> TokenStream {
+        let TriggerOn::Model(path, operations) = on else { return TokenStream::new() };
+        let runtime = &self.config.runtime;
+        let model = path_text(path);
+        let span = path.span();
+        let descriptor = quote_spanned!(span=> <#path as #runtime::Model>::DESCRIPTOR);
+        let listed: Vec<String> =
+            operations.iter().map(|operation| format!("{operation:?}").to_lowercase()).collect();
+        let listed = listed.join(", ");
+        let published = operations.iter().map(|operation| {
+            let name = format!("{operation:?}").to_lowercase();
+            let message = format!("`{model}` does not publish `{name}`; add `{name} = \"…\"` to `publish` in its `#[event_config]`, or remove it here");
+            assertion(span, &quote_spanned!(span=> #descriptor.publishes(#runtime::Op::#operation)), &message)
+        });
+        let carried = self.config.placeholders.iter().map(|Placeholder { text, .. }| {
+            let selected = select.iter().find(|(placeholder, _)| placeholder == text);
+            let (field, advice) = match selected {
+                Some((_, field)) => (field, "select another field".to_owned()),
+                None => (text, format!("select another field: `{{ on = {model}({listed}), {text} = field }}`")),
+            };
+            let message = format!(
+                "the events of `{model}` do not carry the field `{field}`, which the key needs for `{{{text}}}`; add it to its `payload_fields`, or {advice}"
+            );
+            assertion(span, &quote_spanned!(span=> #descriptor.carries(&[#field])), &message)
+        });
+        quote!(#(#published)* #(#carried)*)
+    }
+
+    /// `key(…)` and the call around the load. `family` is an expression.
+    pub(super) fn through_cache(&self, operation: Operation, family: &TokenStream, load: &TokenStream) -> TokenStream {
+        let Config { runtime, cache_none, .. } = self.config;
+        let operation = match operation {
+            Operation::Cached => quote!(cached),
+            Operation::Refresh => quote!(refresh),
+        };
+        let returned = self.function.returned();
+        let [function, key, probe, shape] = ["function", "key", "probe", "shape"].map(local);
+        let values = self.key_values();
+        let option = cache_none.as_ref().map(|(name, _)| {
+            let span = Spanned::span(name);
+            quote_spanned!(span=> #runtime::assert_option_shape(&#shape);)
+        });
+        quote! {
+            let #function = #family;
+            let #key = #runtime::key(#function, &[#(#values),*]);
+            let #probe = #runtime::shape::ShapeProbe::<#returned>::new();
+            let #shape = {
+                use #runtime::shape::*;
+                (&&&&#probe).shape()
+            };
+            #option
+            #runtime::#operation(#function, #key, #shape, #load).await
+        }
+    }
+
+    /// One value for each placeholder of the key.
+    fn key_values(&self) -> Vec<TokenStream> {
+        let runtime = &self.config.runtime;
+        let value = |Placeholder { root, path, .. }: &Placeholder| {
+            let value = quote_spanned!(root.span()=> &#root #(.#path)*);
+            quote!(#value as &(dyn #runtime::Scalar + ::core::marker::Sync))
+        };
+        self.config.placeholders.iter().map(value).collect()
+    }
+
+    /// Without companions everything stands in the function itself.
+    pub(super) fn in_place(&self) -> TokenStream {
+        let Function { attrs, vis, sig, body } = self.function;
+        let returned = self.function.returned();
+        let pinned = local("returned");
+        // The first `return` tells the compiler the block's type, so that `?` and `return` know theirs.
+        let load = quote!(async move {
+            if let ::core::option::Option::Some(#pinned) = ::core::option::Option::None::<#returned> {
+                return #pinned;
+            }
+            #body
+        });
+        let call = self.through_cache(Operation::Cached, &self.family(), &load);
+        quote! {
+            #(#attrs)*
+            #vis #sig {
+                #call
+            }
+        }
+    }
+
+    /// The signature with plain names for arguments, so that they can be handed on.
+    pub(super) fn plain_signature(&self) -> Signature {
+        let mut sig = self.function.sig.clone();
+        let typed = sig.inputs.iter_mut().filter_map(|input| match input {
+            FnArg::Typed(argument) => Some(argument),
+            FnArg::Receiver(_) => None,
+        });
+        for (argument, plain) in typed.zip(self.function.arguments()) {
+            let ident = plain.ident;
+            *argument.pat = Pat::Verbatim(quote!(#ident));
+        }
+        sig
+    }
+
+    /// The names of all arguments.
+    pub(super) fn argument_names(&self) -> Vec<Ident> {
+        self.function.arguments().into_iter().map(|argument| argument.ident).collect()
+    }
+
+    /// Attributes for the function with the user's body: those about lints. The wrapper keeps all of them, but what it
+    /// expects of a lint it only allows, because either of the two may meet it.
+    pub(super) fn attributes(&self) -> (Vec<Attribute>, Vec<Attribute>) {
+        let mut outer = self.function.attrs.clone();
+        for attr in &mut outer {
+            if attr.path().is_ident("expect")
+                && let Meta::List(list) = &mut attr.meta
+            {
+                list.path = syn::parse_quote!(allow);
+            }
+        }
+        let is_lint = |attr: &&Attribute| {
+            ["allow", "warn", "deny", "forbid"].iter().any(|level| attr.path().is_ident(level))
+        };
+        let inner = outer.iter().filter(is_lint).cloned().collect();
+        (outer, inner)
+    }
+
+    /// What companions take for each placeholder: a name, its type as an argument, and the type in a tuple of keys
+    /// with the lifetime `'k`.
+    pub(super) fn key_parameters(&self) -> Vec<KeyParameter> {
+        let runtime = &self.config.runtime;
+        let mut parameters: Vec<KeyParameter> = Vec::new();
+        for Placeholder { text, root, path, ty } in &self.config.placeholders {
+            let mut name = if path.is_empty() { root.clone() } else { format_ident!("{}", text.replace('.', "_"), span = root.span()) };
+            if parameters.iter().any(|earlier| earlier.name == name) {
+                name = format_ident!("{name}_{}", parameters.len() + 1);
+            }
+            let parameter = match ty.as_ref().filter(|_| path.is_empty()) {
+                Some(ty) => {
+                    let argument = with_lifetimes(ty, "'_", Elided::Kept);
+                    KeyParameter { name, argument: quote!(#argument), tuple: with_lifetimes(ty, "'k", Elided::Named) }
+                }
+                None => KeyParameter {
+                    name,
+                    argument: quote!(impl #runtime::serde::Serialize + ::core::marker::Sync),
+                    tuple: syn::parse_quote!(::std::string::String),
+                },
+            };
+            parameters.push(parameter);
+        }
+        parameters
+    }
+}
+
+/// An argument of a companion.
+pub(super) struct KeyParameter {
+    pub(super) name: Ident,
+    pub(super) argument: TokenStream,
+    pub(super) tuple: Type,
+}
+
+/// A local variable that no name of the user's can meet.
+pub(super) fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
+fn path_text(path: &Path) -> String {
+    quote!(#path).to_string().replace(' ', "")
+}

@@ -1,0 +1,44 @@
+//! A struct as an attribute sees it.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ItemStruct;
+
+use crate::mistakes::Mistakes;
+
+/// Reads the struct that `attribute` stands on.
+pub(crate) fn read(item: TokenStream, attribute: &str, mistakes: &mut Mistakes) -> Option<ItemStruct> {
+    match syn::parse2(item.clone()) {
+        Ok(item) => Some(item),
+        Err(error) if has_word(item.clone(), "struct") => {
+            mistakes.note(error);
+            None
+        }
+        Err(_) => {
+            let kind = ["enum", "union", "fn", "impl", "trait", "type", "mod"]
+                .into_iter()
+                .find_map(|kind| word(item.clone(), kind).map(|span| (kind, span)));
+            let place = kind.map_or_else(Span::call_site, |(_, span)| span);
+            mistakes.add_at(place, format_args!("{attribute} stands on a struct with named fields"));
+            None
+        }
+    }
+}
+
+/// Refuses parameters of any kind.
+pub(crate) fn refuse_generics(item: &ItemStruct, what: &str, mistakes: &mut Mistakes) {
+    if !item.generics.params.is_empty() {
+        let message = format!("{what} cannot have parameters: it is registered once, as it stands");
+        mistakes.add(&item.generics.params, message);
+    }
+}
+
+fn has_word(item: TokenStream, wanted: &str) -> bool {
+    word(item, wanted).is_some()
+}
+
+fn word(item: TokenStream, wanted: &str) -> Option<Span> {
+    item.into_iter().find_map(|token| match token {
+        TokenTree::Ident(ident) if ident == wanted => Some(ident.span()),
+        _ => None,
+    })
+}

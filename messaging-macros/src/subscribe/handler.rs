@@ -1,0 +1,213 @@
+//! The generated `Handler` of one function or method: how its arguments are taken, and its descriptor.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Path, Type};
+
+use super::options::{Channels, Resync, Subscription};
+use crate::assertion::assertion;
+use crate::descriptor::{Runtime, location};
+use crate::function::{Argument, Elided, with_lifetimes};
+use crate::literal::DurationTokens;
+use crate::mistakes::Mistakes;
+use crate::names::{closest, listed};
+
+/// One argument of the user's function.
+pub(crate) enum Parameter {
+    /// The text at a placeholder.
+    Text { placeholder: String },
+    /// A placeholder's text, parsed.
+    Segment { placeholder: String, ty: Type },
+    /// The payload, or something else taken from the delivery.
+    Taken { ty: Type },
+}
+
+/// Sorts the arguments and checks that each placeholder has one.
+pub(crate) fn parameters(
+    arguments: &[Argument],
+    subscription: &Subscription,
+    mistakes: &mut Mistakes,
+) -> Vec<Parameter> {
+    let placeholders = subscription.placeholders();
+    if let Channels::Texts { texts, .. } = &subscription.channels {
+        let names = || arguments.iter().filter_map(|argument| argument.name.as_deref());
+        for placeholder in placeholders.iter().filter(|placeholder| !placeholder.starts_with('_')) {
+            if names().any(|name| name == placeholder) {
+                continue;
+            }
+            let free = names().filter(|name| !placeholders.iter().any(|placeholder| placeholder == name));
+            let advice = match closest(placeholder, free) {
+                Some(meant) => format!("did you mean the argument `{meant}` by it?"),
+                None => format!("add `{placeholder}: …`, or write `{{_{placeholder}}}` if it does not need the value"),
+            };
+            let all = match listed(names()) {
+                none if none.is_empty() => String::new(),
+                all => format!(" among {all}"),
+            };
+            let message = format!("the handler has no argument for `{{{placeholder}}}`{all}; {advice}");
+            mistakes.add(&texts[0], message);
+        }
+    }
+    arguments.iter().filter_map(|argument| parameter(argument, subscription, mistakes)).collect()
+}
+
+fn parameter(argument: &Argument, subscription: &Subscription, mistakes: &mut Mistakes) -> Option<Parameter> {
+    let ty = with_lifetimes(&argument.ty, "'_", Elided::Kept);
+    let placeholder =
+        argument.name.as_ref().filter(|name| subscription.placeholders().contains(name)).cloned();
+    let Type::Reference(reference) = ungrouped(&ty) else {
+        return Some(match placeholder {
+            Some(placeholder) => Parameter::Segment { placeholder, ty },
+            None => Parameter::Taken { ty },
+        });
+    };
+    let is_str = reference.mutability.is_none()
+        && matches!(ungrouped(&reference.elem), Type::Path(path) if path.qself.is_none() && path.path.is_ident("str"));
+    let shown = argument.name.as_deref().unwrap_or("_");
+    match placeholder {
+        Some(placeholder) if is_str => return Some(Parameter::Text { placeholder }),
+        Some(_) => mistakes.add(
+            &argument.ty,
+            format_args!("a placeholder is taken as `&str`, or as any type that implements `FromStr`, without `&`"),
+        ),
+        None if is_str => mistakes.add(
+            &argument.ty,
+            format_args!(
+                "`{shown}` is no placeholder of the channel, so it would be the payload, and a `&str` cannot hold JSON's escapes; take `String`, or `Cow<'_, str>` in a struct with `#[serde(borrow)]`, or put `{{{shown}}}` into the channel"
+            ),
+        ),
+        None => {
+            let elem = &reference.elem;
+            let elem = quote!(#elem).to_string().replace(' ', "");
+            mistakes.add(&argument.ty, format_args!("a handler owns its arguments; write `{shown}: {elem}`"));
+        }
+    }
+    None
+}
+
+fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => ungrouped(&group.elem),
+        Type::Paren(paren) => ungrouped(&paren.elem),
+        other => other,
+    }
+}
+
+/// What calls the user's function.
+pub(crate) struct Call<'c> {
+    pub(crate) runtime: &'c Runtime,
+    pub(crate) parameters: &'c [Parameter],
+    /// `on_created`, or `<Service>::on_created`.
+    pub(crate) function: TokenStream,
+    pub(crate) returned: Type,
+    /// The type of `&self`.
+    pub(crate) service: Option<&'c Type>,
+}
+
+impl Call<'_> {
+    /// The body of `Handler::call`, over the local variable `delivery`.
+    pub(crate) fn body(&self, delivery: &Ident) -> TokenStream {
+        let Self { runtime, parameters, function, returned, service } = self;
+        let values = parameters.iter().map(|parameter| match parameter {
+            Parameter::Text { placeholder } => quote!(#runtime::segment_str(#delivery, #placeholder)?),
+            Parameter::Segment { placeholder, ty } => {
+                quote!(#runtime::segment::<#ty>(#delivery, #placeholder)?)
+            }
+            Parameter::Taken { ty } => {
+                quote!(<#ty as #runtime::FromDelivery<'_>>::from_delivery(#delivery)?)
+            }
+        });
+        match service {
+            None => quote!(#runtime::outcome::<#returned>(#function(#(#values),*).await)),
+            Some(service) => {
+                let instance = Ident::new("service", Span::mixed_site());
+                quote! {
+                    let #instance = #runtime::service::<#service>(#delivery)?;
+                    #runtime::outcome::<#returned>(#function(&#instance, #(#values),*).await)
+                }
+            }
+        }
+    }
+
+    /// `|needs| …`: what state the arguments need.
+    pub(crate) fn needs(&self) -> TokenStream {
+        let Self { runtime, parameters, service, .. } = self;
+        let needs = Ident::new("needs", Span::mixed_site());
+        let taken = taken(parameters);
+        let mut calls = Vec::new();
+        calls.extend(service.map(|service| quote!(#needs.state::<#service>();)));
+        calls.extend(taken.map(|ty| quote!(<#ty as #runtime::FromDelivery<'_>>::needs(#needs);)));
+        if calls.is_empty() { quote!(|_| {}) } else { quote!(|#needs| { #(#calls)* }) }
+    }
+
+    /// Refuses a second payload, at its type. Needs types without parameters.
+    pub(crate) fn one_payload(&self) -> TokenStream {
+        let runtime = self.runtime;
+        let types: Vec<&Type> = taken(self.parameters).collect();
+        let is_payload = |ty: &&Type| quote!(<#ty as #runtime::FromDelivery<'_>>::IS_PAYLOAD);
+        let mut checks = TokenStream::new();
+        for (position, ty) in types.iter().enumerate().skip(1) {
+            let this = is_payload(ty);
+            let earlier = types[..position].iter().map(is_payload);
+            let message = "a handler takes at most one payload, and an argument before this one is the payload already; make one struct of both, or take shared state as `State<…>`";
+            let condition = quote_spanned!(ty.span()=> !#this || !(#(#earlier)||*));
+            checks.extend(assertion(ty.span(), &condition, message));
+        }
+        checks
+    }
+}
+
+fn taken(parameters: &[Parameter]) -> impl Iterator<Item = &Type> {
+    parameters.iter().filter_map(|parameter| match parameter {
+        Parameter::Taken { ty } => Some(ty),
+        Parameter::Text { .. } | Parameter::Segment { .. } => None,
+    })
+}
+
+/// The `HandlerDescriptor`, as a constant of the type that implements `Handler`.
+pub(crate) fn descriptor(
+    subscription: &Subscription,
+    name: &str,
+    needs: &TokenStream,
+    resync_path: impl FnOnce(&Path) -> TokenStream,
+) -> TokenStream {
+    let Subscription { runtime, place, channels, identity, resync, .. } = subscription;
+    let id = identity.or_name(name);
+    let channels = match channels {
+        Channels::Texts { texts, .. } => quote!(&[#(#texts),*]),
+        Channels::Typed(path) => quote!(&[<#path as #runtime::TypedChannel>::TEMPLATE]),
+    };
+    let options = subscription.settings();
+    let resync = match resync {
+        None => quote!(::core::option::Option::None),
+        Some(Resync { path, every }) => {
+            let path = resync_path(path);
+            let every = match every.map(DurationTokens) {
+                Some(every) => quote!(::core::option::Option::Some(#every)),
+                None => quote!(::core::option::Option::None),
+            };
+            let (needs, context) =
+                (Ident::new("needs", Span::mixed_site()), Ident::new("context", Span::mixed_site()));
+            quote! {
+                ::core::option::Option::Some(#runtime::ResyncDescriptor {
+                    every: #every,
+                    needs: |#needs| #runtime::resync_needs(#needs, &#path),
+                    call: |#context| #runtime::resync_call(#context, #path),
+                })
+            }
+        }
+    };
+    let location = location(runtime, *place);
+    quote! {
+        #runtime::HandlerDescriptor {
+            id: #id,
+            channels: #channels,
+            options: #options,
+            resync: #resync,
+            needs: #needs,
+            start: #runtime::start::<Self>,
+            location: #location,
+        }
+    }
+}

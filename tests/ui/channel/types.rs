@@ -1,0 +1,10 @@
+use messaging_core::channel;
+
+struct UserId(u64);
+
+#[channel("auditlog:{user_id}")]
+struct AuditLog {
+    user_id: UserId,
+}
+
+fn main() {}

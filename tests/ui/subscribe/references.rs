@@ -1,0 +1,11 @@
+use messaging_core::subscribe;
+
+struct Event;
+
+#[subscribe("a")]
+async fn text(name: &str) {}
+
+#[subscribe("a")]
+async fn reference(event: &Event, _: &Event) {}
+
+fn main() {}
