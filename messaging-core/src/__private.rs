@@ -8,7 +8,7 @@ use serde::Serialize;
 pub use bytes::Bytes;
 pub use {inventory, serde};
 
-pub use crate::cache_manager::{Function, Scalar};
+pub use crate::cache_manager::{CachedFunction, Function, Scalar};
 pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
 pub use crate::dispatch::{
     BoxFuture, Buffer, Context, Delivery, FromDelivery, Handler, HandlerOptions, HandlerResult, Needs, OrderedBy,
@@ -44,6 +44,7 @@ pub mod schema {
     pub struct SchemaProbe<M>(PhantomData<fn() -> M>);
 
     impl<M> SchemaProbe<M> {
+        /// Asks.
         #[allow(clippy::new_without_default)]
         #[must_use]
         pub const fn new() -> Self {

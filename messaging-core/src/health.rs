@@ -67,6 +67,8 @@ pub struct HandlerHealth {
     pub waiting_bytes: usize,
     /// How long ago, in milliseconds, it took up a message.
     pub last_message_ms: Option<u64>,
+    /// How long, in microseconds, the last message waited between its arrival in this process and its call.
+    pub lag_us: u64,
     /// How long ago, in milliseconds, its connection was known to be alive.
     pub last_alive_ms: Option<u64>,
     /// What has happened since it started.
@@ -164,6 +166,7 @@ impl HandlerHealth {
             waiting,
             waiting_bytes,
             last_message_ms: running.last_message().map(since),
+            lag_us: u64::try_from(running.lag().as_micros()).unwrap_or(u64::MAX),
             last_alive_ms: session.last_alive_ms,
             counts: running.counts(),
         }

@@ -1,9 +1,8 @@
 //! `#[channel]`: a struct that stands for the channels of one template.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
 use syn::{Field, Fields, ItemStruct, LitStr};
 
 use crate::descriptor::{Identity, Runtime, location};
@@ -11,6 +10,7 @@ use crate::function::cfgs;
 use crate::mistakes::Mistakes;
 use crate::names::{closest, listed};
 use crate::options::{Options, Value, split};
+use crate::place::Place;
 use crate::structure;
 use crate::template::Pattern;
 
@@ -35,7 +35,8 @@ pub(crate) fn expand(
     let cfgs = cfgs(&item.attrs);
     let values = fields.iter().map(|(field, placeholder)| {
         let ident = &field.ident;
-        quote_spanned!(field.ty.span()=> (#placeholder, ::std::string::ToString::to_string(&self.#ident)))
+        let value = Place::of(&field.ty).put(quote!(&self.#ident));
+        quote!((#placeholder, ::std::string::ToString::to_string(#value)))
     });
     let segments = quote::format_ident!("segments", span = Span::mixed_site());
     let read = fields.iter().enumerate().map(|(position, (field, placeholder))| {
@@ -95,21 +96,23 @@ pub(crate) fn expand(
 /// The struct, and what others need of it.
 pub(crate) fn bare(arguments: &TokenStream, item: TokenStream) -> TokenStream {
     let Ok(item) = syn::parse2::<ItemStruct>(item.clone()) else { return item };
+    if !item.generics.params.is_empty() {
+        return item.into_token_stream();
+    }
     let runtime = Runtime::of_refused(arguments);
     let name = &item.ident;
-    let (impl_generics, type_generics, where_clause) = item.generics.split_for_impl();
     quote! {
         #item
 
         #[automatically_derived]
-        impl #impl_generics #runtime::ToChannel for #name #type_generics #where_clause {
+        impl #runtime::ToChannel for #name {
             fn to_channel(&self) -> #runtime::Result<#runtime::Channel> {
                 ::core::unreachable!()
             }
         }
 
         #[automatically_derived]
-        impl #impl_generics #runtime::TypedChannel for #name #type_generics #where_clause {
+        impl #runtime::TypedChannel for #name {
             const TEMPLATE: &'static str = "";
 
             fn from_channel(_: &str) -> #runtime::Result<Self> {
@@ -118,7 +121,7 @@ pub(crate) fn bare(arguments: &TokenStream, item: TokenStream) -> TokenStream {
         }
 
         #[automatically_derived]
-        impl #impl_generics #runtime::ToPattern for #name #type_generics #where_clause {
+        impl #runtime::ToPattern for #name {
             fn to_pattern(&self) -> #runtime::Result<#runtime::Pattern> {
                 ::core::unreachable!()
             }

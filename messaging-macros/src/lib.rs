@@ -12,6 +12,7 @@ mod mistakes;
 mod names;
 mod operation;
 mod options;
+mod place;
 mod redis_cache;
 mod serde_attrs;
 mod structure;

@@ -1,17 +1,16 @@
 //! Values that stand in one literal: text, numbers, durations, sizes, shares.
 
-use std::fmt::Display;
-use std::str::FromStr;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Lit, LitInt, LitStr, Result};
+use syn::{Lit, LitStr, Result};
 
 use crate::options::{Value, ValueKind};
 
-const DURATION: &str = "a duration is a number of seconds, such as `30`, or text such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\"";
-const SIZE: &str = "a size is a number of bytes, such as `65536`, or text such as \"64KiB\" or \"16MiB\"";
+const DURATION: &str = "write seconds, such as `30`, or text such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\"";
+const SIZE: &str = "write bytes, such as `65536`, or text such as \"64KiB\" or \"16MiB\"";
 
 impl Value {
     /// Text in quotes.
@@ -22,16 +21,19 @@ impl Value {
         }
     }
 
-    /// One text, or a list of them with at least one.
-    pub(crate) fn texts(&self) -> Result<Vec<LitStr>> {
+    /// A channel, or a list of them with at least one. Whether each is valid is not checked here.
+    pub(crate) fn channels(&self) -> Result<Vec<LitStr>> {
         match &self.kind {
-            ValueKind::List(items) if items.is_empty() => Err(self.error("this list is empty")),
-            ValueKind::List(items) => {
-                let texts: Vec<_> = items.iter().map(Self::text).collect();
-                combined(texts)
+            ValueKind::List(items) if items.is_empty() => {
+                Err(self.error("this list is empty; name at least one channel"))
             }
-            _ => self.text().map(|text| vec![text]).map_err(|_| self.error("expected text in quotes, or a list of it")),
+            ValueKind::List(items) => combined(items.iter().map(Self::channel).collect()),
+            _ => self.channel().map(|channel| vec![channel]),
         }
+    }
+
+    fn channel(&self) -> Result<LitStr> {
+        self.text().map_err(|_| self.error("expected a channel in quotes, such as \"camera.created\""))
     }
 
     /// `true` or `false`.
@@ -42,15 +44,25 @@ impl Value {
         }
     }
 
-    /// A whole number that `T` can hold; a `NonZero` type refuses zero.
-    pub(crate) fn number<T: FromStr<Err: Display>>(&self) -> Result<T> {
-        let ValueKind::Literal(Lit::Int(number)) = &self.kind else {
+    /// A whole number.
+    pub(crate) fn number(&self) -> Result<u64> {
+        let ValueKind::Literal(Lit::Int(literal)) = &self.kind else {
             return Err(self.error("expected a whole number without quotes"));
         };
-        if !number.suffix().is_empty() {
-            return Err(self.error(format_args!("expected a whole number; write `{}`", number.base10_digits())));
+        let digits = literal.base10_digits();
+        if !literal.suffix().is_empty() {
+            return Err(self.error(format_args!("expected a plain number; write `{digits}`")));
         }
-        number.base10_digits().parse().map_err(|error| self.error(error))
+        digits.parse().map_err(|_| match digits.starts_with('-') {
+            true => self.error("this must not be negative"),
+            false => self.error("this number is too large"),
+        })
+    }
+
+    /// How many: a whole number from 1.
+    pub(crate) fn count<T: TryFrom<NonZeroU64>>(&self) -> Result<T> {
+        let number = NonZeroU64::new(self.number()?).ok_or_else(|| self.error("this must be at least 1"))?;
+        T::try_from(number).map_err(|_| self.error("this number is too large"))
     }
 
     /// A number with or without a fraction.
@@ -69,12 +81,21 @@ impl Value {
             ValueKind::Literal(Lit::Int(number)) if number.suffix().is_empty() => {
                 self.number().map(Duration::from_secs)
             }
-            ValueKind::Literal(Lit::Int(number)) => Err(self.error(unquoted(number, DURATION))),
+            ValueKind::Literal(Lit::Int(number)) if read_duration(&number.to_string()).is_some() => {
+                Err(self.error(format_args!("put quotes around it: \"{number}\"")))
+            }
+            ValueKind::Literal(Lit::Float(number)) if number.suffix().is_empty() => {
+                let millis = number.base10_parse::<f64>()? * 1_000.0;
+                Err(self.error(format_args!("a duration has no fraction; write \"{millis}ms\"")))
+            }
             ValueKind::Literal(Lit::Str(text)) => {
                 let text = text.value();
-                read_duration(&text).ok_or_else(|| self.error(format_args!("{text:?} is not a duration; {DURATION}")))
+                read_duration(&text).ok_or_else(|| match text.parse::<u64>() {
+                    Ok(_) => self.error(format_args!("{text:?} has no unit; write \"{text}s\", or `{text}` for seconds")),
+                    Err(_) => self.error(format_args!("{text:?} is not a duration; {DURATION}")),
+                })
             }
-            _ => Err(self.error(format_args!("expected a duration; {DURATION}"))),
+            _ => Err(self.error(format_args!("expected a duration: {DURATION}"))),
         }
     }
 
@@ -87,20 +108,19 @@ impl Value {
     }
 
     /// A number of bytes, more than none.
-    pub(crate) fn size(&self) -> Result<usize> {
+    pub(crate) fn size(&self) -> Result<NonZeroUsize> {
         let bytes = match &self.kind {
-            ValueKind::Literal(Lit::Int(number)) if number.suffix().is_empty() => self.number::<usize>()?,
-            ValueKind::Literal(Lit::Int(number)) => return Err(self.error(unquoted(number, SIZE))),
+            ValueKind::Literal(Lit::Int(number)) if number.suffix().is_empty() => return self.count(),
+            ValueKind::Literal(Lit::Int(number)) if read_size(&number.to_string()).is_some() => {
+                return Err(self.error(format_args!("put quotes around it: \"{number}\"")));
+            }
             ValueKind::Literal(Lit::Str(text)) => {
                 let text = text.value();
                 read_size(&text).ok_or_else(|| self.error(format_args!("{text:?} is not a size; {SIZE}")))?
             }
-            _ => return Err(self.error(format_args!("expected a size; {SIZE}"))),
+            _ => return Err(self.error(format_args!("expected a size: {SIZE}"))),
         };
-        if bytes == 0 {
-            return Err(self.error("this size must be larger than zero"));
-        }
-        Ok(bytes)
+        NonZeroUsize::new(bytes).ok_or_else(|| self.error("this must be at least one byte"))
     }
 
     /// A part of a whole: `0.1` or `"10%"`.
@@ -129,11 +149,6 @@ pub(crate) fn combined<T>(results: Vec<Result<T>>) -> Result<Vec<T>> {
         }
     }
     errors.map_or(Ok(values), Err)
-}
-
-/// `30s` is a number with a suffix to Rust.
-fn unquoted(number: &LitInt, advice: &str) -> String {
-    format!("put quotes around it: \"{number}\"; {advice}")
 }
 
 fn read_duration(text: &str) -> Option<Duration> {
@@ -219,7 +234,14 @@ mod tests {
             assert_eq!(value(text).duration().ok(), expected.map(Duration::from_millis), "{text}");
         }
         assert_eq!(value("0").duration_or_zero().unwrap(), Duration::ZERO);
-        assert!(value("30s").duration().unwrap_err().to_string().starts_with("put quotes around it: \"30s\""));
+        for (text, advice) in [
+            ("30s", "put quotes around it: \"30s\""),
+            ("1.5", "a duration has no fraction; write \"1500ms\""),
+            ("\"30\"", "\"30\" has no unit; write \"30s\", or `30` for seconds"),
+            ("-1", "this must not be negative"),
+        ] {
+            assert_eq!(value(text).duration().unwrap_err().to_string(), advice);
+        }
     }
 
     #[test]
@@ -236,7 +258,7 @@ mod tests {
             ("64KiB", None),
             ("\"99999999999GiB\"", None),
         ] {
-            assert_eq!(value(text).size().ok(), expected, "{text}");
+            assert_eq!(value(text).size().ok().map(NonZeroUsize::get), expected, "{text}");
         }
     }
 

@@ -10,15 +10,16 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// What to write instead of a wrong name: `; did you mean …? {there_are} …`, or only the names there are.
-pub(crate) fn advice<'a, I>(wrong: &str, names: I, there_are: &str) -> String
-where
-    I: IntoIterator<Item = &'a str> + Clone,
-{
-    let all = listed(names.clone());
-    match closest(wrong, names) {
-        Some(meant) => format!("; did you mean `{meant}`? {there_are} {all}"),
-        None => format!("; {there_are} {all}"),
+/// What to write instead of a wrong name: "; did you mean …?", and what there is of that kind. `noun` is what one of them
+/// is called.
+pub(crate) fn advice<'a>(wrong: &str, noun: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match (closest(wrong, names.iter().copied()), &*names) {
+        (Some(meant), [_]) => format!("; did you mean `{meant}`?"),
+        (Some(meant), _) => format!("; did you mean `{meant}`? the {noun}s are {}", listed(names)),
+        (None, []) => format!("; there are no {noun}s"),
+        (None, [only]) => format!("; the only {noun} is `{only}`"),
+        (None, _) => format!("; the {noun}s are {}", listed(names)),
     }
 }
 
@@ -71,6 +72,15 @@ mod tests {
         ] {
             assert_eq!(closest(wrong, names), expected, "{wrong}");
         }
+    }
+
+    #[test]
+    fn advice_names_what_there_is() {
+        assert_eq!(advice("idd", "field", ["id", "name"]), "; did you mean `id`? the fields are `id` and `name`");
+        assert_eq!(advice("idd", "field", ["id"]), "; did you mean `id`?");
+        assert_eq!(advice("x", "field", ["name"]), "; the only field is `name`");
+        assert_eq!(advice("x", "field", ["name", "id"]), "; the fields are `name` and `id`");
+        assert_eq!(advice("x", "field", []), "; there are no fields");
     }
 
     #[test]

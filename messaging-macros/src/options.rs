@@ -68,63 +68,59 @@ impl ToTokens for Value {
 impl Options {
     /// Reads the options of an attribute. `known` are their names; others are mistakes.
     pub(crate) fn of_attribute(segments: Vec<TokenStream>, known: &[&str], mistakes: &mut Mistakes) -> Self {
-        let mut options = Self::read(segments, TokenStream::new(), mistakes);
-        options.refuse_unknown("option", known, mistakes);
-        options
+        let known = Known { noun: "option", names: Some(known) };
+        Self::read(segments, TokenStream::new(), &known, mistakes)
     }
 
-    /// Reads the entries of a map value.
-    pub(crate) fn of_map(value: &Value, known: &[&str], mistakes: &mut Mistakes) -> Option<Self> {
-        let mut options = Self::of_free_map(value, mistakes)?;
-        options.refuse_unknown("entry", known, mistakes);
-        Some(options)
+    /// Reads the entries of a map value; `example` shows what one may hold.
+    pub(crate) fn of_map(
+        value: &Value,
+        known: &[&str],
+        example: &str,
+        mistakes: &mut Mistakes,
+    ) -> Option<Self> {
+        Self::in_braces(value, &Known { noun: "entry", names: Some(known) }, example, mistakes)
     }
 
     /// Reads the entries of a map value, whatever their names are.
-    pub(crate) fn of_free_map(value: &Value, mistakes: &mut Mistakes) -> Option<Self> {
-        let ValueKind::Map(inside) = &value.kind else {
-            mistakes.add(value, "expected a map in braces, such as `{ name = value }`");
-            return None;
-        };
-        Some(Self::read(split(inside.clone(), mistakes), value.to_token_stream(), mistakes))
+    pub(crate) fn of_free_map(value: &Value, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        Self::in_braces(value, &Known { noun: "entry", names: None }, example, mistakes)
     }
 
-    fn read(segments: Vec<TokenStream>, place: TokenStream, mistakes: &mut Mistakes) -> Self {
+    fn in_braces(value: &Value, known: &Known<'_>, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let ValueKind::Map(inside) = &value.kind else {
+            mistakes.add(value, format_args!("expected a map in braces, such as `{example}`"));
+            return None;
+        };
+        Some(Self::read(split(inside.clone(), mistakes), value.to_token_stream(), known, mistakes))
+    }
+
+    fn read(
+        segments: Vec<TokenStream>,
+        place: TokenStream,
+        known: &Known<'_>,
+        mistakes: &mut Mistakes,
+    ) -> Self {
         let mut options = Self { entries: Vec::new(), broken: Vec::new(), place };
         for segment in segments {
-            let name = match read_name.parse2(segment.clone()) {
-                Ok((name, rest)) => read_equals(&name, rest).map(|rest| (name.clone(), rest)).map_err(|error| {
-                    options.broken.push(name.text);
-                    error
-                }),
-                Err(error) => Err(error),
-            };
-            let Some((name, rest)) = mistakes.keep(name) else { continue };
+            let Some((name, rest)) = mistakes.keep(read_name.parse2(segment)) else { continue };
+            if let Some(unknown) = known.refuse(&name) {
+                // What was meant is not missing as well.
+                options.broken.extend(known.meant(&name).map(str::to_owned));
+                mistakes.note(unknown);
+                continue;
+            }
             if options.has(&name.text) {
                 mistakes.add(&name, format_args!("`{}` is given twice; remove one of them", name.text));
                 continue;
             }
-            match Value::read(rest, mistakes) {
+            let value = mistakes.keep(read_equals(&name, rest)).and_then(|value| Value::read(value, mistakes));
+            match value {
                 Some(value) => options.entries.push(Entry { name, value }),
                 None => options.broken.push(name.text),
             }
         }
         options
-    }
-
-    fn refuse_unknown(&mut self, what: &str, known: &[&str], mistakes: &mut Mistakes) {
-        let broken = &mut self.broken;
-        self.entries.retain(|entry| {
-            let is_known = known.contains(&&*entry.name.text);
-            if !is_known {
-                let wrong = &entry.name.text;
-                // What was meant is not missing as well.
-                broken.extend(closest(wrong, known.iter().copied()).map(str::to_owned));
-                let advice = advice(wrong, known.iter().copied(), "there are");
-                mistakes.add(&entry.name, format_args!("unknown {what} `{wrong}`{advice}"));
-            }
-            is_known
-        });
     }
 
     /// Whether it was given, even if its value could not be read.
@@ -155,7 +151,7 @@ impl Options {
         self.get(name).and_then(|entry| mistakes.keep(read(&entry.value)))
     }
 
-    /// Reads an option that must be there; `example` shows how it is written.
+    /// Reads an option that must be there; `example` says what to add.
     pub(crate) fn required<T>(
         &self,
         name: &str,
@@ -164,7 +160,7 @@ impl Options {
         read: impl FnOnce(&Value) -> Result<T>,
     ) -> Option<T> {
         if !self.has(name) {
-            let message = format!("`{name}` is missing; add `{name} = {example}`");
+            let message = format!("`{name}` is missing; add {example}");
             if self.place.is_empty() {
                 mistakes.add_at(Span::call_site(), message);
             } else {
@@ -172,6 +168,26 @@ impl Options {
             }
         }
         self.optional(name, mistakes, read)
+    }
+}
+
+/// Which names there may be.
+struct Known<'k> {
+    noun: &'k str,
+    names: Option<&'k [&'k str]>,
+}
+
+impl<'k> Known<'k> {
+    /// The error for a name that is none of them.
+    fn refuse(&self, name: &Name) -> Option<Error> {
+        let names = self.names.filter(|names| !names.contains(&&*name.text))?;
+        let plural = if self.noun == "entry" { "entrie" } else { self.noun };
+        let advice = advice(&name.text, plural, names.iter().copied());
+        Some(Error::new_spanned(name, format_args!("unknown {} `{}`{advice}", self.noun, name.text)))
+    }
+
+    fn meant(&self, name: &Name) -> Option<&'k str> {
+        closest(&name.text, self.names?.iter().copied())
     }
 }
 
@@ -245,7 +261,7 @@ pub(crate) fn split(tokens: TokenStream, mistakes: &mut Mistakes) -> Vec<TokenSt
 fn read_name(input: ParseStream<'_>) -> Result<(Name, TokenStream)> {
     if !input.peek(Ident::peek_any) {
         let rest: TokenStream = input.parse()?;
-        return Err(Error::new_spanned(rest, "expected an option, written `name = value`"));
+        return Err(Error::new_spanned(rest, "expected `name = value`"));
     }
     let mut tokens = TokenStream::new();
     let mut text = String::new();

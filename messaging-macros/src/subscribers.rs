@@ -19,17 +19,16 @@ use crate::subscribe::options::Subscription;
 pub(crate) fn bare(arguments: &TokenStream, item: TokenStream) -> TokenStream {
     let Ok(mut block) = syn::parse2::<ItemImpl>(item.clone()) else { return item };
     take_markers(&mut block);
-    if block.trait_.is_some() {
+    if block.trait_.is_some() || !block.generics.params.is_empty() {
         return block.into_token_stream();
     }
     let runtime = Runtime::of_refused(arguments);
     let service = &block.self_ty;
-    let (impl_generics, _, where_clause) = block.generics.split_for_impl();
     quote! {
         #block
 
         #[automatically_derived]
-        impl #impl_generics #runtime::Subscribers for #service #where_clause {
+        impl #runtime::Subscribers for #service {
             fn handlers() -> ::std::vec::Vec<#runtime::HandlerDescriptor> {
                 ::core::unreachable!()
             }
@@ -188,12 +187,11 @@ impl Method {
         let call = Call {
             runtime,
             parameters: &parameters,
-            function: quote!(<#service>::#name),
+            name,
             returned: without_self(function.returned(), service),
             service: Some(service),
         };
-        let delivery = Ident::new("delivery", Span::mixed_site());
-        let body = call.body(&delivery);
+        let method = call.method();
         let needs = call.needs();
         let one_payload = block.generics.params.is_empty().then(|| call.one_payload());
         let descriptor = handler::descriptor(
@@ -220,14 +218,7 @@ impl Method {
             #(#cfgs)*
             #[automatically_derived]
             impl #impl_generics #runtime::Handler for #handler<#service> #where_clause {
-                fn call<'d>(
-                    &'d self,
-                    #delivery: &'d #runtime::Delivery,
-                ) -> impl ::core::future::Future<Output = ::core::result::Result<(), #runtime::Rejection>>
-                + ::core::marker::Send
-                + 'd {
-                    async move { #body }
-                }
+                #method
             }
 
             #(#cfgs)*

@@ -1,1 +1,65 @@
+//! What integration tests share: real Redis servers, names of their own, waiting for conditions, and Python scripts.
+//! It knows nothing of `messaging-core`.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use messaging_tests::{RedisServer, eventually, shared_redis, unique};
+//!
+//! // Most tests share one server and keep to a name of their own.
+//! let url = shared_redis().url();
+//! let channel = unique("camera");
+//!
+//! // A test that stops, pauses or configures its server has one of its own.
+//! let redis = RedisServer::builder().password("secret").arg("--maxmemory", "8mb").start();
+//! redis.stop();
+//! redis.start_again();
+//!
+//! // A test waits for a condition, never for a time.
+//! eventually(async || redis.cli(&["PUBSUB", "CHANNELS"]).contains(&channel)).await;
+//! # }
+//! ```
 
+mod certificates;
+mod ports;
+mod python;
+mod reaper;
+mod resp;
+mod server;
+mod waiting;
+
+pub use certificates::TlsFiles;
+pub use ports::free_port;
+pub use python::{Python, Script};
+pub use server::{RedisBuilder, RedisServer};
+pub use waiting::{Condition, eventually};
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The plain server that all tests of one process share: started on first use, gone when the process is.
+///
+/// A test keeps to names of its own ([`unique`]) and does not stop, pause or reconfigure this server.
+#[must_use]
+pub fn shared_redis() -> &'static RedisServer {
+    static SHARED: OnceLock<RedisServer> = OnceLock::new();
+    SHARED.get_or_init(RedisServer::start)
+}
+
+/// A name that no other test has, in this process or another: `unique("camera")` is, say, `camera-1f6e3a9c0b2d-7`.
+///
+/// It is one segment of a channel: it holds neither `.` nor `:`, and no glob character, unless `prefix` does.
+#[must_use]
+pub fn unique(prefix: &str) -> String {
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(process_number) % (1 << 48);
+    format!("{prefix}-{process:012x}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Differs between processes that run at the same time and between runs.
+fn process_number() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    RandomState::new().hash_one((std::process::id(), now))
+}

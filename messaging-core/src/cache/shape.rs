@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// What a return value holds.
+#[derive(Debug)]
 pub enum Split<'r, T> {
     /// Something to keep.
     Value(&'r T),
@@ -45,6 +46,7 @@ macro_rules! shapes {
     ($($(#[$doc:meta])* $shape:ident<$($parameter:ident),+>)+) => {
         $(
             $(#[$doc])*
+            #[derive(Debug)]
             pub struct $shape<$($parameter),+>(PhantomData<fn($($parameter),+)>);
 
             impl<$($parameter),+> Clone for $shape<$($parameter),+> {
@@ -142,9 +144,11 @@ impl<T: Serialize + DeserializeOwned, E> Shape<Result<Option<T>, E>> for Fallibl
 
 /// Finds the shape of `R`: `(&&&ShapeProbe::<R>::new()).shape()` takes the most specific of the traits below
 /// ("autoref specialisation", David Tolnay, 2019).
+#[derive(Debug)]
 pub struct ShapeProbe<R>(PhantomData<fn() -> R>);
 
 impl<R> ShapeProbe<R> {
+    /// Asks for the shape of `R`.
     #[allow(clippy::new_without_default)]
     #[must_use]
     pub const fn new() -> Self {

@@ -28,8 +28,7 @@ pub(crate) enum Entry {
 
 /// Why messages may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GapCause {
+pub(crate) enum GapCause {
     /// The connection to Redis was lost and is back; what was published meanwhile is missing. The number grows with
     /// each reconnection.
     Reconnected(u64),

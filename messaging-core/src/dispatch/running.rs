@@ -73,6 +73,7 @@ pub(crate) struct Tally {
     pub(super) resync_failures: AtomicU64,
     in_flight: AtomicUsize,
     last_message: AtomicU64,
+    lag_micros: AtomicU64,
     logged: Mutex<Burst>,
 }
 
@@ -134,7 +135,14 @@ impl RunningHandler {
         (millis > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
     }
 
-    pub(super) fn took_up(&self) -> InFlight<'_> {
+    /// How long the last message waited between its arrival in this process and its call.
+    pub(crate) fn lag(&self) -> Duration {
+        Duration::from_micros(self.tally.lag_micros.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn took_up(&self, arrived: Instant) -> InFlight<'_> {
+        let lag = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.tally.lag_micros.store(lag, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.tally.last_message.store(millis, Ordering::Relaxed);

@@ -62,7 +62,7 @@ impl Queue {
 pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
     let running = Arc::clone(&queue.handler);
     while let Some(mut delivery) = queue.next().await {
-        let in_flight = running.took_up();
+        let in_flight = running.took_up(delivery.received.at);
         let gate = match &running.gate {
             Some(gate) => Some(gate.read().await),
             None => None,

@@ -5,15 +5,15 @@ mod options;
 mod views;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{ToTokens, quote};
 use syn::ItemStruct;
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
 
 use crate::descriptor::{Runtime, location};
 use crate::function::cfgs;
 use crate::literal::DurationTokens;
 use crate::mistakes::Mistakes;
+use crate::place::Place;
 use model::{Field, Model};
 use options::{Config, Envelope, Payload};
 use views::{LikeModel, View};
@@ -118,11 +118,12 @@ fn writing(model: &Model, config: &Config) -> (TokenStream, TokenStream, TokenSt
 
     let previous = previous.as_ref().map(|fields| view("Previous", fields, LikeModel::No));
     views.extend(previous.as_ref().map(|view| view.definition.to_token_stream()));
+    let whole_model = Place::of(&model.item.ident).put(quote!(self));
     let (encoded, whole) = match payload {
         Payload::Envelope(envelope) => {
             let metadata = view("Metadata", &envelope.metadata, LikeModel::No);
             views.extend(metadata.definition.to_token_stream());
-            (enveloped(envelope, &metadata, previous.as_ref(), config), quote!(self))
+            (enveloped(envelope, &metadata, previous.as_ref(), config), whole_model)
         }
         Payload::Whole | Payload::Fields(_) => {
             let (flattened, owned, value) = match payload {
@@ -134,7 +135,7 @@ fn writing(model: &Model, config: &Config) -> (TokenStream, TokenStream, TokenSt
                 }
                 _ => {
                     let name = &model.item.ident;
-                    (quote!(&'a #name), quote!(self), quote!(self))
+                    (quote!(&'a #name), quote!(self), whole_model)
                 }
             };
             match &previous {
@@ -190,7 +191,7 @@ fn enveloped(envelope: &Envelope, metadata: &View, previous: Option<&View>, conf
 /// `&self.field`, at the field's type, which is where a missing `Serialize` is reported.
 fn scalar(field: &Field) -> TokenStream {
     let ident = &field.ident;
-    quote_spanned!(field.ty.span()=> &self.#ident)
+    Place::of(&field.ty).put(quote!(&self.#ident))
 }
 
 /// `Model::field`.

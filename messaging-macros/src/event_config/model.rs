@@ -63,12 +63,9 @@ impl Model {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// "; did you mean `x`? its fields are …", for a name that is none of them.
+    /// What to write instead of a name that is no field.
     pub(super) fn suggestion(&self, wrong: &str) -> String {
-        if self.fields.is_empty() {
-            return "; it has no fields".to_owned();
-        }
-        advice(wrong, self.fields.iter().map(|field| field.name.as_str()), "its fields are")
+        advice(wrong, "field", self.fields.iter().map(|field| field.name.as_str()))
     }
 
     /// A field, named in the attribute.

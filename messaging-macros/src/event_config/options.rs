@@ -82,7 +82,12 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn publish(&mut self, entry: &Entry) -> Option<Vec<(Operation, Vec<LitStr>)>> {
-        let operations = Options::of_map(&entry.value, Operation::NAMES, self.mistakes)?;
+        let operations = Options::of_map(
+            &entry.value,
+            Operation::NAMES,
+            "{ create = \"camera.created\" }",
+            self.mistakes,
+        )?;
         if operations.is_empty() {
             let message = "nothing is published; name at least one operation, such as `create = \"camera.created\"`";
             self.mistakes.add(&entry.value, message);
@@ -90,7 +95,7 @@ impl Reader<'_> {
         let mut publish = Vec::new();
         for entry in operations.entries() {
             let operation = Operation::of(&entry.name.text)?;
-            let Some(texts) = self.mistakes.keep(entry.value.texts()) else { continue };
+            let Some(texts) = self.mistakes.keep(entry.value.channels()) else { continue };
             for (position, text) in texts.iter().enumerate() {
                 if texts[..position].iter().any(|earlier| earlier.value() == text.value()) {
                     let message = format!("{:?} is in the list twice; remove one of them", text.value());
@@ -161,15 +166,20 @@ impl Reader<'_> {
 
     fn envelope(&mut self, entry: &Entry) -> Option<Envelope> {
         let model = self.model;
-        let entries = Options::of_map(&entry.value, &["resource", "id", "tenant", "metadata"], self.mistakes)?;
-        let resource = entries.required("resource", "\"camera\"", self.mistakes, |value| {
+        let entries = Options::of_map(
+            &entry.value,
+            &["resource", "id", "tenant", "metadata"],
+            "{ resource = \"camera\", id = id }",
+            self.mistakes,
+        )?;
+        let resource = entries.required("resource", "the kind of thing it is: `resource = \"camera\"`", self.mistakes, |value| {
             let resource = value.text()?;
             if resource.value().is_empty() {
                 return Err(value.error("the resource has no name; write its kind, such as \"camera\""));
             }
             Ok(resource)
         });
-        let id = entries.required("id", "the field that identifies it", self.mistakes, |value| model.named(value));
+        let id = entries.required("id", "the field that says which one it is: `id = id`", self.mistakes, |value| model.named(value));
         let tenant = entries.get("tenant").map(|entry| self.mistakes.keep(model.named(&entry.value)));
         let metadata = entries.get("metadata").map(|entry| model.written("metadata", &entry.value, self.mistakes));
         Some(Envelope {
@@ -198,9 +208,14 @@ impl Reader<'_> {
     }
 
     fn cache(&mut self, entry: &Entry) -> Option<Cache> {
-        let entries = Options::of_map(&entry.value, &["key", "ttl", "fields"], self.mistakes)?;
-        let key = entries.required("key", "\"camera:{id}\"", self.mistakes, Value::text);
-        let ttl = entries.required("ttl", "3600", self.mistakes, Value::duration);
+        let entries = Options::of_map(
+            &entry.value,
+            &["key", "ttl", "fields"],
+            "{ key = \"camera:{id}\", ttl = 3600 }",
+            self.mistakes,
+        )?;
+        let key = entries.required("key", "`key = \"camera:{id}\"`", self.mistakes, Value::text);
+        let ttl = entries.required("ttl", "`ttl = 3600`", self.mistakes, Value::duration);
         let fields = entries.get("fields").map(|entry| self.fields(entry));
         if let Some((text, key)) = key.as_ref().and_then(|text| Some((text, self.mistakes.keep(Key::of(text))?))) {
             if let Some(path) = key.placeholders.iter().find(|placeholder| placeholder.contains('.')) {

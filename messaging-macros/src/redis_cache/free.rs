@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 
-use super::parts::{KeyParameter, Operation, Parts, local};
+use super::parts::{KeyParameter, Operation, Parts, local, scalar};
 use crate::function::Function;
 
 pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
@@ -29,9 +29,8 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
     let parameters = parts.key_parameters();
     let taken = parameters.iter().map(|KeyParameter { name, argument, .. }| quote!(#name: #argument));
     let taken = quote!(#(#taken),*);
-    let values = parameters.iter().map(|KeyParameter { name, .. }| {
-        quote!(&#name as &(dyn #runtime::Scalar + ::core::marker::Sync))
-    });
+    let values =
+        parameters.iter().map(|KeyParameter { name, place, .. }| scalar(runtime, &quote!(#name), *place));
     let values = quote!(&[#(#values),*]);
     let (function, key) = (local("function"), local("key"));
     let filled = quote! {

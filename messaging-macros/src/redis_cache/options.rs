@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use proc_macro2::{Ident, TokenStream};
 use syn::ext::IdentExt;
-use syn::spanned::Spanned;
-use syn::{LitStr, Path};
+use syn::{LitStr, Path, Type};
 
 use crate::descriptor::{Identity, Runtime};
 use crate::function::{Argument, Function};
@@ -13,6 +12,7 @@ use crate::mistakes::Mistakes;
 use crate::names::advice;
 use crate::operation::Operation;
 use crate::options::{Name, Options, Value, ValueKind, split};
+use crate::place::Place;
 use crate::template::{Key, Pattern};
 
 const KNOWN: &[&str] =
@@ -40,7 +40,9 @@ pub(super) struct Placeholder {
     /// The path into it; empty for a plain placeholder.
     pub(super) path: Vec<Ident>,
     /// The argument's type; none for `self`.
-    pub(super) ty: Option<syn::Type>,
+    pub(super) ty: Option<Type>,
+    /// Where a value that cannot be in a key is reported: at the argument's type, or at the key for a path.
+    pub(super) place: Place,
 }
 
 /// One entry of `invalidate_on`.
@@ -65,8 +67,8 @@ impl Config {
         let options = Options::of_attribute(segments, KNOWN, mistakes);
         let runtime = Runtime::of(&options, mistakes);
         let identity = Identity::of(&options, mistakes);
-        let text = options.required("key", "\"camera:{id}\"", mistakes, Value::text);
-        let ttl = options.required("ttl", "3600", mistakes, Value::duration);
+        let text = options.required("key", "`key = \"camera:{id}\"`", mistakes, Value::text);
+        let ttl = options.required("ttl", "`ttl = 3600`", mistakes, Value::duration);
         let jitter = options.optional("jitter", mistakes, Value::share);
         let cache_none = options
             .get("cache_none")
@@ -132,24 +134,22 @@ fn placeholders(
             if root == "self"
                 && let Some(receiver) = function.receiver()
             {
-                let root = Ident::new("self", receiver.self_token.span().located_at(text.span()));
+                let root = Ident::from(receiver.self_token);
                 let path = names.map(|name| field(name, place(&root))).collect::<Vec<_>>();
                 if path.is_empty() {
                     mistakes.add(text, "`{self}` names the whole service; write the field, such as `{self.tenant}`");
                     return None;
                 }
-                return Some(Placeholder { text: placeholder.clone(), root, path, ty: None });
+                return Some(Placeholder { text: placeholder.clone(), root, path, ty: None, place: Place::of(text) });
             }
             let Some(argument) = arguments.iter().find(|argument| argument.name.as_deref() == Some(root)) else {
                 mistakes.add(text, no_argument(placeholder, root, &arguments));
                 return None;
             };
             let path: Vec<Ident> = names.map(|name| field(name, place(&argument.ident))).collect();
-            let mut root = argument.ident.clone();
-            // A type that cannot be in a key is reported at the argument.
-            let span = if path.is_empty() { argument.ty.span() } else { text.span() };
-            root.set_span(root.span().located_at(span));
-            Some(Placeholder { text: placeholder.clone(), root, path, ty: Some(argument.ty.clone()) })
+            let place = if path.is_empty() { Place::of(&argument.ty) } else { Place::of(text) };
+            let (root, ty) = (argument.ident.clone(), Some(argument.ty.clone()));
+            Some(Placeholder { text: placeholder.clone(), root, path, ty, place })
         })
         .collect();
     found.into_iter().collect()
@@ -165,7 +165,7 @@ fn no_argument(placeholder: &str, root: &str, arguments: &[Argument]) -> String 
     if names.clone().next().is_none() {
         return format!("`{{{placeholder}}}` names no argument; the function has none with a name");
     }
-    format!("`{{{placeholder}}}` names no argument{}", advice(root, names, "the arguments are"))
+    format!("`{{{placeholder}}}` names no argument{}", advice(root, "argument", names))
 }
 
 fn read_triggers(value: &Value, key: Option<&Key>, mistakes: &mut Mistakes) -> Option<Vec<Trigger>> {
@@ -219,14 +219,14 @@ fn read_on(value: &Value, mistakes: &mut Mistakes) -> Option<TriggerOn> {
 fn read_operation(value: &Value) -> syn::Result<Operation> {
     let name = value.ident().map(|ident| ident.unraw().to_string());
     name.as_deref().and_then(Operation::of).ok_or_else(|| {
-        let advice = advice(&name.unwrap_or_default(), Operation::NAMES.iter().copied(), "there are");
+        let advice = advice(&name.unwrap_or_default(), "operation", Operation::NAMES.iter().copied());
         value.error(format_args!("this is no operation{advice}"))
     })
 }
 
 /// `{ on = …, placeholder = path.to.value }`.
 fn read_selecting(value: &Value, key: Option<&Key>, mistakes: &mut Mistakes) -> Option<Trigger> {
-    let entries = Options::of_free_map(value, mistakes)?;
+    let entries = Options::of_free_map(value, "{ on = \"camera.updated\", id = camera_id }", mistakes)?;
     let mut on = None;
     if let Some(entry) = entries.get("on") {
         on = read_on(&entry.value, mistakes);
@@ -241,7 +241,7 @@ fn read_selecting(value: &Value, key: Option<&Key>, mistakes: &mut Mistakes) -> 
         {
             let advice = match &*key.placeholders {
                 [] => "; it has none, so every event removes its only entry".to_owned(),
-                names => advice(placeholder, names.iter().map(String::as_str), "it has"),
+                names => advice(placeholder, "placeholder", names.iter().map(String::as_str)),
             };
             mistakes.add(&entry.name, format_args!("the key has no placeholder `{{{placeholder}}}`{advice}"));
         }

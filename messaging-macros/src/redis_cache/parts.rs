@@ -1,15 +1,16 @@
 //! The pieces that all forms of a cached function are made of.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, FnArg, Meta, Pat, Path, Signature, Type};
+use syn::{Attribute, FnArg, Meta, Pat, Path, ReturnType, Signature, Type};
 
 use super::options::{Config, Placeholder, Trigger, TriggerOn};
 use crate::assertion::assertion;
-use crate::descriptor::location;
+use crate::descriptor::{Runtime, location};
 use crate::function::{Elided, Function, with_lifetimes};
 use crate::literal::DurationTokens;
+use crate::place::Place;
 
 /// A function and what its attribute says.
 pub(super) struct Parts<'p> {
@@ -111,9 +112,16 @@ impl Parts<'_> {
         let [function, key, probe, shape] = ["function", "key", "probe", "shape"].map(local);
         let values = self.key_values();
         let option = cache_none.as_ref().map(|(name, _)| {
-            let span = Spanned::span(name);
-            quote_spanned!(span=> #runtime::assert_option_shape(&#shape);)
+            let argument = Place::of(name).put(quote!(&#shape));
+            quote!(#runtime::assert_option_shape(#argument);)
         });
+        // A result that cannot be stored is reported at the declared type.
+        let place = match &self.function.sig.output {
+            ReturnType::Type(_, ty) => Place::of(ty),
+            ReturnType::Default => Place::of(&self.function.sig.ident),
+        };
+        let passed = place.put(shape.to_token_stream());
+        let call = place.put(quote!(#runtime::#operation(#function, #key, #passed, #load).await));
         quote! {
             let #function = #family;
             let #key = #runtime::key(#function, &[#(#values),*]);
@@ -123,16 +131,15 @@ impl Parts<'_> {
                 (&&&&#probe).shape()
             };
             #option
-            #runtime::#operation(#function, #key, #shape, #load).await
+            #call
         }
     }
 
     /// One value for each placeholder of the key.
     fn key_values(&self) -> Vec<TokenStream> {
         let runtime = &self.config.runtime;
-        let value = |Placeholder { root, path, .. }: &Placeholder| {
-            let value = quote_spanned!(root.span()=> &#root #(.#path)*);
-            quote!(#value as &(dyn #runtime::Scalar + ::core::marker::Sync))
+        let value = |Placeholder { root, path, place, .. }: &Placeholder| {
+            scalar(runtime, &quote!(#root #(.#path)*), *place)
         };
         self.config.placeholders.iter().map(value).collect()
     }
@@ -200,7 +207,7 @@ impl Parts<'_> {
     pub(super) fn key_parameters(&self) -> Vec<KeyParameter> {
         let runtime = &self.config.runtime;
         let mut parameters: Vec<KeyParameter> = Vec::new();
-        for Placeholder { text, root, path, ty } in &self.config.placeholders {
+        for Placeholder { text, root, path, ty, place } in &self.config.placeholders {
             let mut name = if path.is_empty() { root.clone() } else { format_ident!("{}", text.replace('.', "_"), span = root.span()) };
             if parameters.iter().any(|earlier| earlier.name == name) {
                 name = format_ident!("{name}_{}", parameters.len() + 1);
@@ -208,12 +215,18 @@ impl Parts<'_> {
             let parameter = match ty.as_ref().filter(|_| path.is_empty()) {
                 Some(ty) => {
                     let argument = with_lifetimes(ty, "'_", Elided::Kept);
-                    KeyParameter { name, argument: quote!(#argument), tuple: with_lifetimes(ty, "'k", Elided::Named) }
+                    KeyParameter {
+                        name,
+                        argument: quote!(#argument),
+                        tuple: with_lifetimes(ty, "'k", Elided::Named),
+                        place: *place,
+                    }
                 }
                 None => KeyParameter {
                     name,
                     argument: quote!(impl #runtime::serde::Serialize + ::core::marker::Sync),
                     tuple: syn::parse_quote!(::std::string::String),
+                    place: *place,
                 },
             };
             parameters.push(parameter);
@@ -227,6 +240,13 @@ pub(super) struct KeyParameter {
     pub(super) name: Ident,
     pub(super) argument: TokenStream,
     pub(super) tuple: Type,
+    pub(super) place: Place,
+}
+
+/// One value of a key; what cannot be one is reported at `place`.
+pub(super) fn scalar(runtime: &Runtime, value: &TokenStream, place: Place) -> TokenStream {
+    let value = place.put(quote!(&#value));
+    quote!(#value as &(dyn #runtime::Scalar + ::core::marker::Sync))
 }
 
 /// A local variable that no name of the user's can meet.

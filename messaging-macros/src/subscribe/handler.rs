@@ -12,6 +12,7 @@ use crate::function::{Argument, Elided, with_lifetimes};
 use crate::literal::DurationTokens;
 use crate::mistakes::Mistakes;
 use crate::names::{closest, listed};
+use crate::place::Place;
 
 /// One argument of the user's function.
 pub(crate) enum Parameter {
@@ -98,17 +99,34 @@ fn ungrouped(ty: &Type) -> &Type {
 pub(crate) struct Call<'c> {
     pub(crate) runtime: &'c Runtime,
     pub(crate) parameters: &'c [Parameter],
-    /// `on_created`, or `<Service>::on_created`.
-    pub(crate) function: TokenStream,
+    pub(crate) name: &'c Ident,
     pub(crate) returned: Type,
     /// The type of `&self`.
     pub(crate) service: Option<&'c Type>,
 }
 
 impl Call<'_> {
-    /// The body of `Handler::call`, over the local variable `delivery`.
-    pub(crate) fn body(&self, delivery: &Ident) -> TokenStream {
-        let Self { runtime, parameters, function, returned, service } = self;
+    /// `Handler::call`.
+    pub(crate) fn method(&self) -> TokenStream {
+        let Self { runtime, name, .. } = self;
+        let delivery = Ident::new("delivery", Span::mixed_site());
+        let body = self.body(&delivery);
+        // A future that is not `Send` is reported at the function's name.
+        let future = Place::of(name).put(quote!(async move { #body }));
+        quote! {
+            fn call<'d>(
+                &'d self,
+                #delivery: &'d #runtime::Delivery,
+            ) -> impl ::core::future::Future<Output = ::core::result::Result<(), #runtime::Rejection>>
+            + ::core::marker::Send
+            + 'd {
+                #future
+            }
+        }
+    }
+
+    fn body(&self, delivery: &Ident) -> TokenStream {
+        let Self { runtime, parameters, name, returned, service } = self;
         let values = parameters.iter().map(|parameter| match parameter {
             Parameter::Text { placeholder } => quote!(#runtime::segment_str(#delivery, #placeholder)?),
             Parameter::Segment { placeholder, ty } => {
@@ -119,12 +137,12 @@ impl Call<'_> {
             }
         });
         match service {
-            None => quote!(#runtime::outcome::<#returned>(#function(#(#values),*).await)),
+            None => quote!(#runtime::outcome::<#returned>(#name(#(#values),*).await)),
             Some(service) => {
                 let instance = Ident::new("service", Span::mixed_site());
                 quote! {
                     let #instance = #runtime::service::<#service>(#delivery)?;
-                    #runtime::outcome::<#returned>(#function(&#instance, #(#values),*).await)
+                    #runtime::outcome::<#returned>(<#service>::#name(&#instance, #(#values),*).await)
                 }
             }
         }
@@ -183,6 +201,7 @@ pub(crate) fn descriptor(
         None => quote!(::core::option::Option::None),
         Some(Resync { path, every }) => {
             let path = resync_path(path);
+            let reference = Place::of(&path).put(quote!(&#path));
             let every = match every.map(DurationTokens) {
                 Some(every) => quote!(::core::option::Option::Some(#every)),
                 None => quote!(::core::option::Option::None),
@@ -192,7 +211,7 @@ pub(crate) fn descriptor(
             quote! {
                 ::core::option::Option::Some(#runtime::ResyncDescriptor {
                     every: #every,
-                    needs: |#needs| #runtime::resync_needs(#needs, &#path),
+                    needs: |#needs| #runtime::resync_needs(#needs, #reference),
                     call: |#context| #runtime::resync_call(#context, #path),
                 })
             }

@@ -3,7 +3,7 @@
 pub(crate) mod handler;
 pub(crate) mod options;
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Span, TokenStream};
 use quote::quote;
 
 use crate::descriptor::Runtime;
@@ -32,12 +32,11 @@ pub(crate) fn expand(
     let call = Call {
         runtime,
         parameters: &parameters,
-        function: quote!(#name),
+        name,
         returned: function.returned(),
         service: None,
     };
-    let delivery = Ident::new("delivery", Span::mixed_site());
-    let body = call.body(&delivery);
+    let method = call.method();
     let one_payload = call.one_payload();
     let descriptor =
         handler::descriptor(&subscription, &function.name(), &call.needs(), |path| quote!(#path));
@@ -52,14 +51,7 @@ pub(crate) fn expand(
 
             #[automatically_derived]
             impl #runtime::Handler for __Handler {
-                fn call<'d>(
-                    &'d self,
-                    #delivery: &'d #runtime::Delivery,
-                ) -> impl ::core::future::Future<Output = ::core::result::Result<(), #runtime::Rejection>>
-                + ::core::marker::Send
-                + 'd {
-                    async move { #body }
-                }
+                #method
             }
 
             impl __Handler {

@@ -68,7 +68,7 @@ enum OrderedBy {
 
 struct Buffer {
     messages: Option<NonZeroUsize>,
-    bytes: Option<usize>,
+    bytes: Option<NonZeroUsize>,
 }
 
 struct Retry {
@@ -88,6 +88,13 @@ impl Subscription {
     ) -> Option<Self> {
         let mut segments = split(arguments, mistakes);
         let channels = read_channels(&mut segments, place, mistakes);
+        segments.retain(|segment| {
+            let is_text = syn::parse2::<LitStr>(segment.clone()).is_ok();
+            if is_text {
+                mistakes.add(segment, "several channels stand in a list: `[\"a\", \"b\"]`");
+            }
+            !is_text
+        });
         let options = Options::of_attribute(segments, KNOWN, mistakes);
         let settings = Settings::read(&options, channels.as_ref(), mistakes);
         let resync = read_resync(&options, mistakes);
@@ -109,7 +116,7 @@ impl Subscription {
         let Settings { workers, ordered_by, buffer, overflow, timeout, retry } = &self.settings;
         let mut settings = quote!(#runtime::HandlerOptions::DEFAULT);
         if let Some(workers) = workers {
-            let workers = non_zero(workers.get());
+            let workers = non_zero(*workers);
             settings.extend(quote!(.workers(#workers)));
         }
         if let Some(ordered_by) = ordered_by {
@@ -122,7 +129,7 @@ impl Subscription {
         if let Some(Buffer { messages, bytes }) = buffer {
             let buffer = updated(
                 &quote!(#runtime::Buffer),
-                &[("messages", messages.map(|messages| non_zero(messages.get()))), ("bytes", bytes.map(non_zero))],
+                &[("messages", messages.map(non_zero)), ("bytes", bytes.map(non_zero))],
             );
             settings.extend(quote!(.buffer(#buffer)));
         }
@@ -165,7 +172,8 @@ fn updated(ty: &TokenStream, fields: &[(&str, Option<TokenStream>)]) -> TokenStr
     quote!(#ty { #(#given)* #rest })
 }
 
-fn non_zero(number: usize) -> TokenStream {
+fn non_zero(number: NonZeroUsize) -> TokenStream {
+    let number = number.get();
     quote!(::core::num::NonZeroUsize::new(#number).unwrap())
 }
 
@@ -186,7 +194,7 @@ fn read_channels(segments: &mut Vec<TokenStream>, place: Span, mistakes: &mut Mi
     if let ValueKind::Path(path) = value.kind {
         return Some(Channels::Typed(path));
     }
-    let texts = mistakes.keep(value.texts().map_err(|error| match value.kind {
+    let texts = mistakes.keep(value.channels().map_err(|error| match value.kind {
         ValueKind::List(_) | ValueKind::Literal(_) => error,
         _ => value.error(format_args!("expected a channel, {EXAMPLE}, a list of them, or a `#[channel]` type")),
     }))?;
@@ -233,7 +241,7 @@ fn same_placeholders(texts: Vec<LitStr>, mistakes: &mut Mistakes) -> Option<Chan
 
 impl Settings {
     fn read(options: &Options, channels: Option<&Channels>, mistakes: &mut Mistakes) -> Self {
-        let workers = options.optional("workers", mistakes, Value::number::<NonZeroUsize>);
+        let workers = options.optional("workers", mistakes, Value::count::<NonZeroUsize>);
         let ordered_by = options.get("ordered_by").and_then(|entry| {
             if !options.has("workers") || workers.is_some_and(|workers| workers.get() == 1) {
                 let message = "`ordered_by` needs `workers = …` with more than one; a single worker keeps the order anyway";
@@ -283,22 +291,22 @@ fn read_overflow(value: &Value) -> syn::Result<&'static str> {
         "wait" => Ok("Wait"),
         "drop_oldest" => Ok("DropOldest"),
         "block" => Ok("Block"),
-        _ => Err(value.error(format_args!("there is no overflow {text:?}; write \"wait\", \"drop_oldest\" or \"block\""))),
+        _ => Err(value.error(format_args!("{text:?} is no way to deal with overflow; write \"wait\", \"drop_oldest\" or \"block\""))),
     }
 }
 
 impl Buffer {
     fn read(value: &Value, mistakes: &mut Mistakes) -> Option<Self> {
         if let ValueKind::Literal(_) = &value.kind {
-            let messages = mistakes.keep(value.number().map_err(|_| {
+            let messages = mistakes.keep(value.count().map_err(|_| {
                 let advice = "a buffer is a number of messages above zero, such as `500`, or `{ messages = 500, bytes = \"8MiB\" }`";
                 value.error(advice)
             }));
             return Some(Self { messages, bytes: None });
         }
-        let entries = Options::of_map(value, &["messages", "bytes"], mistakes)?;
+        let entries = Options::of_map(value, &["messages", "bytes"], "{ messages = 500 }", mistakes)?;
         Some(Self {
-            messages: entries.optional("messages", mistakes, Value::number),
+            messages: entries.optional("messages", mistakes, Value::count),
             bytes: entries.optional("bytes", mistakes, Value::size),
         })
     }
@@ -306,7 +314,7 @@ impl Buffer {
 
 impl Retry {
     fn read(value: &Value, mistakes: &mut Mistakes) -> Option<Self> {
-        let entries = Options::of_map(value, &["attempts", "initial", "multiplier", "max_delay"], mistakes)?;
+        let entries = Options::of_map(value, &["attempts", "initial", "multiplier", "max_delay"], "{ attempts = 3 }", mistakes)?;
         let initial = entries.optional("initial", mistakes, Value::duration_or_zero);
         let max_delay = entries.optional("max_delay", mistakes, |value| {
             let max_delay = value.duration_or_zero()?;
@@ -317,7 +325,7 @@ impl Retry {
         });
         Some(Self {
             attempts: entries.optional("attempts", mistakes, |value| {
-                value.number().map_err(|_| {
+                value.count().map_err(|_| {
                     value.error("`attempts` counts the first call too, so it is a whole number from 1")
                 })
             }),

@@ -73,7 +73,7 @@ impl Dialer {
         let failed = |source: std::io::Error| {
             Error::new(
                 ErrorKind::Connection,
-                format!("cannot connect to redis at {}: {source}; is it running there", self.endpoint),
+                format!("cannot connect to redis at {}: {source}; is it running there?", self.endpoint),
             )
             .with_source(source)
         };

@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind as RedisErrorKind, IntoConnectionInfo as _,
-    PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -142,7 +142,8 @@ fn open_client(server: &Server, config: &Config) -> redis::RedisResult<Client> {
         }
         Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
-    let mut settings = RedisConnectionInfo::default().set_db(server.database);
+    // RESP3 is what tells of a connection that was closed while nobody was using it.
+    let mut settings = RedisConnectionInfo::default().set_db(server.database).set_protocol(ProtocolVersion::RESP3);
     if let Some(username) = &server.username {
         settings = settings.set_username(username);
     }
@@ -182,7 +183,7 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
             (ErrorKind::Timeout, format!("redis at {endpoint} did not answer in time"))
         }
         RedisErrorKind::Io if error.is_connection_refusal() => {
-            (ErrorKind::Connection, format!("cannot connect to redis at {endpoint}: {error}; is it running there"))
+            (ErrorKind::Connection, format!("cannot connect to redis at {endpoint}: {error}; is it running there?"))
         }
         RedisErrorKind::Io => (ErrorKind::Connection, format!("the connection to redis at {endpoint} failed: {error}")),
         RedisErrorKind::InvalidClientConfig => {

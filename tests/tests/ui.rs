@@ -1,0 +1,28 @@
+//! What the compiler says about wrong attributes (`ui/<attribute>/*.rs` with the recorded `.stderr`), and uses that must
+//! compile (`ui/pass/*.rs`). After a change, `TRYBUILD=overwrite cargo test -p messaging-tests --test ui` records anew;
+//! read every message that changed.
+
+use std::process::Command;
+
+/// The compiler's own words change between versions, so they are compared with one only.
+const RECORDED: &str = "rustc 1.95.";
+
+#[test]
+fn ui() {
+    let cases = trybuild::TestCases::new();
+    cases.pass("ui/pass/*.rs");
+    let version = compiler();
+    if version.starts_with(RECORDED) {
+        for attribute in ["channel", "event_config", "redis_cache", "subscribe", "subscribers"] {
+            cases.compile_fail(format!("ui/{attribute}/*.rs"));
+        }
+    } else {
+        println!("the error messages are recorded with {RECORDED}x and not compared with {version}");
+    }
+}
+
+fn compiler() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("--version").output().expect("rustc, which has just compiled this, runs");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

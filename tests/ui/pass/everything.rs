@@ -1,0 +1,321 @@
+//! Every attribute with every option, as a service would use it.
+#![deny(warnings, clippy::all)]
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use messaging_core::{
+    Attempt, Channel, ChannelOf, Context, HandlerError, Messaging, Raw, State, channel, event_config, redis_cache,
+    subscribe, subscribers,
+};
+use serde::{Deserialize, Serialize};
+
+mod lower_case {
+    // A generic one, as `serde_with` has them: it must see the field itself, not a reference to it.
+    pub fn serialize<T: AsRef<str>, S: serde::Serializer>(text: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text.as_ref().to_lowercase())
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[event_config(
+    publish = {
+        create = "camera.created",
+        update = ["camera.updated", "tenant:{tenant_id}:camera"],
+        delete = "camera.deleted",
+    },
+    payload_fields = [id, mac_address, r#type, count, extra],
+    previous = [mac_address, count],
+    cache = { key = "camera:mac:{mac_address}", ttl = "1h", fields = [id, secret] },
+    id = "cameras",
+)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub struct Camera {
+    pub id: u64,
+    pub tenant_id: Option<u64>,
+    #[serde(serialize_with = "lower_case::serialize", default)]
+    pub mac_address: String,
+    #[serde(rename = "model", alias = "type")]
+    pub r#type: String,
+    #[serde(skip_serializing_if = "is_default", default)]
+    pub count: u32,
+    #[serde(flatten)]
+    pub extra: HashMap<String, u8>,
+    secret: String,
+    #[cfg(any())]
+    pub absent: Absent,
+}
+
+#[event_config(
+    publish = { create = "monitor.created", update = ["monitor:update", "tenant:{tenant_id}:update"] },
+    envelope = { resource = "monitor", id = id, tenant = tenant_id, metadata = [active, slug] },
+    previous = [slug],
+    cache = { key = "monitor:{id}", ttl = 60 },
+)]
+#[derive(Serialize)]
+pub struct Monitor {
+    id: u64,
+    tenant_id: Option<String>,
+    active: bool,
+    slug: String,
+}
+
+// Neither Serialize nor anything else is needed beyond what is published.
+#[event_config(publish = { delete = "session.deleted" }, envelope = { resource = "session", id = token })]
+pub struct Session {
+    token: String,
+}
+
+#[event_config(publish = { update = "whole.updated" }, previous = [name])]
+#[derive(Serialize)]
+pub struct Whole {
+    name: String,
+}
+
+#[channel("auditlog:{user_id}.{level}", id = "audit")]
+pub struct AuditLog {
+    pub level: String,
+    pub user_id: u64,
+}
+
+#[channel("log:{rest*}")]
+pub struct Log {
+    pub rest: String,
+}
+
+#[channel("heartbeat")]
+pub struct Heartbeat;
+
+pub struct Mailer;
+
+#[derive(Debug)]
+pub struct AppError;
+
+impl std::fmt::Display for AppError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the application's error")
+    }
+}
+
+impl std::error::Error for AppError {}
+
+#[derive(Deserialize)]
+pub struct CameraEvent<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+/// Documentation stays.
+#[subscribe("camera.settings.updated")]
+async fn notify_admins(event: Camera, _mailer: State<Mailer>) -> Result<(), AppError> {
+    if event.id == 0 { Err(AppError) } else { Ok(()) }
+}
+
+#[subscribe(
+    ["camera.events.complex:{complex_id}.{_kind}", "camera.old.{_kind}:{complex_id}"],
+    workers = 8,
+    ordered_by = complex_id,
+    buffer = { messages = 500, bytes = "8MiB" },
+    overflow = "drop_oldest",
+    timeout = "5s",
+    retry = { attempts = 5, initial = "100ms", multiplier = 2.0, max_delay = "30s" },
+    resync = reload,
+    resync_every = "30s",
+    id = "on_complex",
+)]
+pub async fn on_complex<'a>(complex_id: u64, mut event: CameraEvent<'a>, channel: Channel) -> Result<(), HandlerError> {
+    event.name = Cow::Owned(format!("{complex_id}{channel}"));
+    if event.name.is_empty() {
+        return Err(HandlerError::skip("no name"));
+    }
+    Err("text is an error, too")?;
+    Ok(())
+}
+
+async fn reload(_mailer: State<Mailer>, _context: Context, _messaging: Messaging) -> Result<(), AppError> {
+    Ok(())
+}
+
+#[subscribe(AuditLog, workers = 2, ordered_by = channel, buffer = 10, overflow = "block", retry = { attempts = 1 })]
+async fn audit(log: ChannelOf<AuditLog>, Raw(bytes): Raw, _: Attempt) -> Result<(), String> {
+    if log.user_id == 0 || bytes.is_empty() { Err(log.level.clone()) } else { Ok(()) }
+}
+
+#[subscribe("events.*", overflow = "wait", buffer = { messages = 5 })]
+#[subscribe("other.*", id = "other_events")]
+async fn on_event(_: serde_json::Value, _: Context) {}
+
+#[subscribe("user:{name}", retry = { initial = 0, max_delay = 0 })]
+async fn on_user(name: &str) {
+    let _ = name.len();
+}
+
+#[subscribe("never")]
+#[cfg(any())]
+async fn never(absent: Absent) {}
+
+pub struct Notifications {
+    sent: std::sync::atomic::AtomicU64,
+}
+
+#[subscribers]
+impl Notifications {
+    #[subscribe("notifications:{user}", resync = Self::reload)]
+    #[subscribe("notes:{user}", id = "notes")]
+    async fn handle(&self, user: &str, message: Camera) -> Result<(), AppError> {
+        let _ = (user, message);
+        self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[subscribe("wake")]
+    #[cfg(any())]
+    async fn wake(&self, absent: Absent) {}
+
+    async fn reload(_this: State<Self>) {}
+}
+
+pub struct Projection<T>(T);
+
+pub trait Store: Send + Sync + 'static {
+    type Event: serde::de::DeserializeOwned + Send;
+    type Error: std::error::Error + Send + Sync;
+}
+
+#[subscribers(manual)]
+impl<T> Projection<T>
+where
+    T: Store,
+{
+    #[subscribe("orders.created")]
+    async fn apply(&self, order: T::Event, _this: State<Self>) -> Result<(), T::Error> {
+        let _ = (&self.0, order);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct User {
+    id: u64,
+}
+
+/// Documentation stays.
+#[redis_cache(key = "user:{name}", ttl = 3600, invalidate_on = ["user.updated", "users.*", "user:{name}"])]
+#[expect(clippy::needless_return)]
+pub async fn get_user(name: &str, mut tries: u32) -> Result<User, AppError> {
+    tries += 1;
+    let id = name.parse().map_err(|_| AppError)?;
+    if tries > 9 {
+        return Err(AppError);
+    }
+    return Ok(User { id });
+}
+
+#[redis_cache(
+    key = "camera:{user.id}:{mac_address}",
+    ttl = "1h",
+    prefix = "v2",
+    jitter = "5%",
+    cache_none = "30s",
+    invalidate_on = [
+        "camera.updated",
+        { on = "monitor:update", mac_address = resource_id, user.id = metadata.owner },
+        { on = Camera(update, delete), user.id = id },
+    ],
+    id = "camera_of",
+)]
+async fn camera_of<'a>(user: &'a User, mac_address: &'a str) -> Option<User> {
+    (mac_address.len() > 2).then(|| user.clone())
+}
+
+pub struct Cameras {
+    tenant: u64,
+}
+
+impl Cameras {
+    #[redis_cache(key = "camera:{self.tenant}:{mac_address}", ttl = 60, cache_none = 1, invalidate_on = ["cameras"])]
+    pub async fn get(&self, mac_address: &str, (first, _): (u32, u32)) -> Result<Option<User>, AppError> {
+        if first == 0 {
+            return Ok(None);
+        }
+        let id = mac_address.parse().map_err(|_| AppError)?;
+        Ok(Some(User { id: self.tenant + id }))
+    }
+
+    #[redis_cache(key = "cameras", ttl = 60)]
+    async fn count() -> Result<u64, AppError> {
+        Ok(Self::ONE)
+    }
+
+    const ONE: u64 = 1;
+}
+
+trait Fetch {
+    async fn fetch(&self, id: u64) -> Result<User, AppError>;
+}
+
+impl Fetch for Cameras {
+    #[redis_cache(key = "camera:{id}", ttl = 60, invalidate_on = [Camera(delete)], companions = false)]
+    async fn fetch(&self, id: u64) -> Result<User, AppError> {
+        let user: User = serde_json::from_str("{\"id\":1}").map_err(|_| AppError)?;
+        if id > self.tenant {
+            return Ok(user);
+        }
+        Err(AppError)
+    }
+}
+
+// Text without a fraction of a second, a value that is neither, and a function inside of another.
+fn local_functions() {
+    #[redis_cache(key = "local", ttl = "90m")]
+    async fn local() -> Cow<'static, str> {
+        Cow::Borrowed("local")
+    }
+
+    #[subscribe("local")]
+    async fn on_local() {}
+
+    is_send(local());
+    is_send(local::refresh());
+}
+
+fn is_send<F: Send>(future: F) -> F {
+    future
+}
+
+mod elsewhere {
+    pub(crate) use super::camera_of;
+    pub use super::get_user;
+}
+
+fn main() {
+    local_functions();
+    let cameras = Cameras { tenant: 1 };
+    let user = User { id: 1 };
+    is_send(elsewhere::get_user("a", 1));
+    is_send(elsewhere::get_user::refresh("a", 1));
+    is_send(elsewhere::get_user::invalidate("a"));
+    assert_eq!(elsewhere::get_user::key("a").unwrap(), "user:a");
+    is_send(elsewhere::camera_of(&user, "AA"));
+    is_send(camera_of::refresh(&user, "AA"));
+    is_send(camera_of::invalidate(7_u64, "AA"));
+    assert_eq!(camera_of::key("seven", "AA").unwrap(), "v2:camera:seven:AA");
+    is_send(cameras.get("AA", (1, 2)));
+    is_send(cameras.get_refresh("AA", (1, 2)));
+    let _ = Cameras::get_cache();
+    is_send(Cameras::count());
+    is_send(Cameras::count_refresh());
+    let _ = Cameras::count_cache();
+    is_send(cameras.fetch(1));
+    let _ = (notify_admins, audit, on_event, on_user, Notifications::handle, Monitor::fields, Heartbeat);
+}
+
+impl Monitor {
+    fn fields(&self) -> (u64, &Option<String>, bool, &str) {
+        (self.id, &self.tenant_id, self.active, &self.slug)
+    }
+}

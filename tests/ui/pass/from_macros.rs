@@ -1,0 +1,57 @@
+//! The attributes inside of `macro_rules!`, whose fragments are groups to them and whose names have marks of their own.
+#![deny(warnings)]
+
+use messaging_core::{channel, event_config, redis_cache, subscribe, subscribers};
+use serde::{Deserialize, Serialize};
+
+macro_rules! service {
+    (
+        $model:ident { $id:ident: $type:ty }, $created:literal, $channel:literal, $key:literal, $ttl:literal,
+        $handler:ident, $service:ident, $cached:ident, $argument:ident
+    ) => {
+        #[event_config(publish = { create = $created }, payload_fields = [$id], cache = { key = $key, ttl = $ttl })]
+        #[derive(Serialize, Deserialize)]
+        pub struct $model {
+            $id: $type,
+        }
+
+        #[subscribe($channel, timeout = $ttl)]
+        async fn $handler($argument: $type, event: $model) -> Result<(), String> {
+            let _ = ($argument, event.$id);
+            Err(String::new())
+        }
+
+        pub struct $service;
+
+        #[subscribers]
+        impl $service {
+            #[subscribe($channel)]
+            async fn handle(&self, $argument: $type, event: $model) {
+                let _ = ($argument, event);
+            }
+        }
+
+        #[redis_cache(key = $key, ttl = $ttl, invalidate_on = [$created, $model(create)])]
+        async fn $cached($argument: $type) -> Option<$type> {
+            let local = $argument;
+            Some(local)
+        }
+    };
+}
+
+service!(Camera { id: u64 }, "camera.created", "camera:{id}", "camera:{id}", 60, on_camera, Cameras, camera, id);
+
+macro_rules! text_channel {
+    ($name:ident, $text:expr) => {
+        #[channel($text)]
+        pub struct $name {
+            id: u64,
+        }
+    };
+}
+
+text_channel!(Text, "text:{id}");
+
+fn main() {
+    let _ = (on_camera, Cameras::handle, camera::key(1));
+}
