@@ -32,7 +32,7 @@ use crate::subscription::Subscription;
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The handle on messaging: publishes, subscribes, caches, and runs the handlers of this process. Cheap to clone; when
-/// the last clone and the last [`Running`] are dropped, everything stops.
+/// the last clone, the last [`Running`] and the last [`Subscription`] are dropped, everything stops.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -190,6 +190,23 @@ impl Messaging {
     ///
     /// # Errors
     /// [`ErrorKind::NotStarted`] if there is neither.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// use messaging_core::{CacheManager, ErrorKind, Messaging, init_redis, redis_publish};
+    ///
+    /// assert_eq!(Messaging::current().unwrap_err().kind(), ErrorKind::NotStarted);
+    /// assert_eq!(redis_publish("c", &1).await.unwrap_err().kind(), ErrorKind::NotStarted);
+    /// assert_eq!(CacheManager::new("c").invalidate("k").await.unwrap_err().kind(), ErrorKind::NotStarted);
+    ///
+    /// let first = init_redis("memory://").await?;
+    /// let _second = init_redis("memory://").await?; // the first one stays the default
+    /// let _subscription = first.subscribe("c").await?;
+    /// assert_eq!(redis_publish("c", &1).await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn current() -> Result<Self> {
         let current = Current::require()?;
         let runtime = match current.runtime {
@@ -333,7 +350,7 @@ impl Messaging {
     /// Dropping the future unsubscribes.
     pub async fn subscribe<P: ToPattern + ?Sized>(&self, pattern: &P) -> Result<Subscription> {
         let pattern = pattern.to_pattern()?;
-        Subscription::open(self.core(), self.session(), pattern).await
+        Subscription::open(Arc::clone(&self.0) as _, self.core(), self.session(), pattern).await
     }
 
     /// Adds handlers at run time.

@@ -1,5 +1,6 @@
 //! A subscription that is read by hand.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -24,6 +25,8 @@ use crate::session::Session;
 /// up to a second, then the oldest are dropped, which is a gap too.
 #[derive(Debug)]
 pub struct Subscription {
+    /// As long as somebody reads, messaging must not end by itself.
+    _alive: Arc<dyn Any + Send + Sync>,
     core: Arc<Core>,
     session: Session,
     inbox: Arc<Inbox>,
@@ -53,11 +56,17 @@ impl std::fmt::Debug for NextBox {
 }
 
 impl Subscription {
-    pub(crate) async fn open(core: &Arc<Core>, session: &Session, pattern: Pattern) -> Result<Self> {
+    pub(crate) async fn open(
+        alive: Arc<dyn Any + Send + Sync>,
+        core: &Arc<Core>,
+        session: &Session,
+        pattern: Pattern,
+    ) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
         session.want(&mailbox, std::slice::from_ref(&pattern), &core.config.channel_prefix);
         // From here on a drop, of this future too, undoes it.
         let subscription = Self {
+            _alive: alive,
             core: Arc::clone(core),
             session: session.clone(),
             inbox: Arc::new(Inbox { mailbox, pattern }),

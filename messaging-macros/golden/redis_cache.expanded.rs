@@ -52,7 +52,11 @@ impl get_camera {
         &FUNCTION
     }
     #[allow(clippy::too_many_lines)]
-    async fn __load(mac_address: &str, mut db: Db) -> Result<Camera, ApiError> {
+    async fn __load(
+        #[allow(unused_variables)]
+        mac_address: &str,
+        mut db: Db,
+    ) -> Result<Camera, ApiError> {
         Ok(db.camera(mac_address).await?)
     }
     /// Calls the function and stores what it returns, whatever the cache holds.

@@ -98,7 +98,12 @@ impl camera_of {
         );
         &FUNCTION
     }
-    async fn __load<'a>(user: &'a User, mac_address: &'a str) -> Option<Camera> {
+    async fn __load<'a>(
+        #[allow(unused_variables)]
+        user: &'a User,
+        #[allow(unused_variables)]
+        mac_address: &'a str,
+    ) -> Option<Camera> {
         load(user, mac_address).await
     }
     /// Calls the function and stores what it returns, whatever the cache holds.

@@ -54,6 +54,7 @@ impl Cameras {
     #[doc(hidden)]
     async fn __get_load(
         &self,
+        #[allow(unused_variables)]
         mac_address: &str,
         (retries, _): (u32, u32),
     ) -> Result<Camera, ApiError> {

@@ -132,7 +132,7 @@ const _: () = {
         fn handlers() -> ::std::vec::Vec<
             ::messaging_core::__private::HandlerDescriptor,
         > {
-            ::std::vec::Vec::from([
+            ::core::convert::Into::into([
                 __Handler_handle::<NotificationSubscriber>::DESCRIPTOR,
                 #[cfg(unix)]
                 __Handler_wake::<NotificationSubscriber>::DESCRIPTOR,

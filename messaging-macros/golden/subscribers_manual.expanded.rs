@@ -78,7 +78,7 @@ const _: () = {
         fn handlers() -> ::std::vec::Vec<
             ::messaging_core::__private::HandlerDescriptor,
         > {
-            ::std::vec::Vec::from([__Handler_apply::<Projection<T>>::DESCRIPTOR])
+            ::core::convert::Into::into([__Handler_apply::<Projection<T>>::DESCRIPTOR])
         }
     }
 };

@@ -1,4 +1,24 @@
-//! wip
+//! The attributes of `messaging-core`: models that publish, handlers that start at boot, typed channels, cached functions.
+//!
+//! They are used through `messaging_core`, which re-exports them; this crate knows it only as a path. It parses and
+//! checks what the attributes say and emits constant data and function pointers; all behaviour is in `messaging_core`.
+//!
+//! # The grammar
+//! Options are `name = value`, separated by commas. Lists stand in `[]`, maps in `{}`.
+//!
+//! | value | is written |
+//! |---|---|
+//! | duration | seconds (`30`) or text (`"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"7d"`) |
+//! | size | bytes (`65536`) or text (`"64KiB"`, `"16MiB"`) |
+//! | channel | text: `"camera.created"`, with placeholders `"camera:{id}"`, or where it is subscribed to a glob `"events.*"` |
+//! | field, argument, placeholder | its name, without quotes |
+//!
+//! Every attribute takes `crate = path`, for crates that see `messaging_core` under another path.
+//!
+//! All mistakes in an attribute are reported at once, each where it is, and the item stays as it was written.
+
+#![forbid(unsafe_code)]
+
 mod assertion;
 mod channel;
 mod descriptor;
@@ -22,31 +42,147 @@ mod template;
 
 use proc_macro::TokenStream;
 
-/// sub
-#[proc_macro_attribute]
-pub fn subscribe(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    front::run(arguments.into(), item.into(), subscribe::expand, front::item).into()
-}
-
-/// subs
-#[proc_macro_attribute]
-pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    front::run(arguments.into(), item.into(), subscribers::expand, subscribers::bare).into()
-}
-
-/// ch
-#[proc_macro_attribute]
-pub fn channel(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    front::run(arguments.into(), item.into(), channel::expand, channel::bare).into()
-}
-
-/// ev
+/// Makes a struct a model: what is created, updated or deleted is published on channels of your choice.
+///
+/// ```text
+/// #[event_config(
+///     publish = {
+///         create = "camera.created",
+///         update = ["camera.updated", "tenant:{tenant_id}:camera"],
+///         delete = "camera.deleted",
+///     },
+///     payload_fields = [id, mac_address, model],
+/// )]
+/// #[derive(Clone, Serialize, Deserialize)]
+/// pub struct Camera {
+///     pub id: Uuid,
+///     pub tenant_id: Option<Uuid>,
+///     pub mac_address: String,
+///     pub model: String,
+///     secret: String,
+/// }
+/// ```
+///
+/// | option | meaning |
+/// |---|---|
+/// | `publish = { create = …, update = …, delete = … }` | the channels of each operation, one or a list; a placeholder is a field, and a channel whose field is `None` is left out |
+/// | `payload_fields = [fields]` | only these fields leave the process, in this order; without it the whole struct does. Names and forms are those of serde's attributes |
+/// | `envelope = { resource = "camera", id = field, tenant = field, metadata = [fields] }` | publishes a `ChangeEvent` instead; `tenant` and `metadata` may be left out |
+/// | `previous = [fields]` | updates also carry `"previous": {…}` with the old values of these fields |
+/// | `cache = { key = "camera:{id}", ttl = duration, fields = [fields] }` | creating and updating also write the model into the cache, deleting removes it; without `fields` the payload is written, with an envelope the whole struct |
+/// | `id = "…"` | the model's identity, instead of `module::Name` |
+///
+/// The struct has named fields and no parameters. It implements `Serialize` unless `payload_fields` or `envelope` say
+/// what is written.
 #[proc_macro_attribute]
 pub fn event_config(arguments: TokenStream, item: TokenStream) -> TokenStream {
     front::run(arguments.into(), item.into(), event_config::expand, event_config::bare).into()
 }
 
-/// rc
+/// Makes a struct a typed channel: a value of it can be published to and subscribed to, and is read back from the
+/// channel that a message came on (`ChannelOf<AuditLog>`).
+///
+/// ```text
+/// #[channel("auditlog:{user_id}")]
+/// pub struct AuditLog {
+///     pub user_id: u64,
+/// }
+///
+/// #[channel("heartbeat")]
+/// pub struct Heartbeat;
+/// ```
+///
+/// Every placeholder is a field and every field a placeholder. Fields are written with `Display` and read with
+/// `FromStr`. The option `id = "…"` is the channel's identity, instead of `module::Name`.
+#[proc_macro_attribute]
+pub fn channel(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    front::run(arguments.into(), item.into(), channel::expand, channel::bare).into()
+}
+
+/// Makes an async function a handler of one or several channels, which starts by itself at boot.
+///
+/// ```text
+/// #[subscribe("camera.settings.updated")]
+/// async fn notify_admins(event: CameraSettings, mailer: State<Mailer>) -> Result<(), AppError> { … }
+///
+/// #[subscribe("camera.events.complex:{complex_id}", workers = 8, ordered_by = complex_id)]
+/// async fn on_complex(complex_id: u64, event: CameraEvent<'_>) { … }
+///
+/// #[subscribe(AuditLog)]
+/// async fn on_audit(log: ChannelOf<AuditLog>, entry: Entry) { … }
+/// ```
+///
+/// First comes what it listens to: a channel, template or glob in quotes, a list of them with the same placeholders, or
+/// a [`#[channel]`](macro@channel) type. Then come options:
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `workers = 8` | how many messages are handled at the same time | 1: in order |
+/// | `ordered_by = placeholder` or `channel` | with several workers: messages with the same value keep their order | none |
+/// | `buffer = 500` or `{ messages = 500, bytes = size }` | how much may wait for the workers | 1,000 messages, 16 MiB |
+/// | `overflow = "wait"`, `"drop_oldest"` or `"block"` | what happens when more arrives: the reader waits for up to a second in all and then the oldest are dropped; the oldest are dropped at once; nothing is ever dropped | `"wait"` |
+/// | `timeout = duration` | how long one call may take | 30 s |
+/// | `retry = { attempts = 3, initial = duration, multiplier = 2.0, max_delay = duration }` | how often and when a failed call is repeated; `attempts` counts the first | 3 from 100 ms, doubling, at most 30 s |
+/// | `resync = path` | an async function that catches up: it is called at start and after every gap in the subscription | none |
+/// | `resync_every = duration` | also at this interval | never |
+/// | `id = "…"` | the handler's identity | `module::function` |
+///
+/// Every placeholder is an argument of that name, `&str` or any `FromStr` type; `{_name}` needs none. At most one other
+/// argument is the payload: any `Deserialize` type, owned or borrowed from the message. All others are taken from the
+/// delivery: `Channel`, `ChannelOf`, `State`, `Context`, `Attempt`, `Raw`, `Messaging`, or your own `FromDelivery`
+/// types. It returns `()` or `Result<(), E>` with any error.
+///
+/// The function stays an ordinary function. Methods are handlers inside of [`#[subscribers]`](macro@subscribers).
+#[proc_macro_attribute]
+pub fn subscribe(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    front::run(arguments.into(), item.into(), subscribe::expand, front::item).into()
+}
+
+/// Makes the methods of an impl that are marked with [`#[subscribe]`](macro@subscribe) handlers, which are called on the
+/// instance that was given with `.service(instance)`.
+///
+/// ```text
+/// #[subscribers]
+/// impl NotificationSubscriber {
+///     #[subscribe("notifications:{user}")]
+///     async fn handle(&self, user: &str, message: Notification) -> Result<(), AppError> { … }
+/// }
+/// ```
+///
+/// Handlers take `&self`. With `#[subscribers(manual)]` none of them starts by itself: an instance is started with
+/// `messaging.subscriber().service(instance)`. That is also the form for generic types.
+#[proc_macro_attribute]
+pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    front::run(arguments.into(), item.into(), subscribers::expand, subscribers::bare).into()
+}
+
+/// Caches what an async function returns, and forgets it when an event says so.
+///
+/// ```text
+/// #[redis_cache(key = "camera:mac:{mac_address}", ttl = 3600, invalidate_on = ["camera.updated", Camera(delete)])]
+/// async fn get_camera(mac_address: &str) -> Result<Camera, ApiError> { … }
+///
+/// get_camera::invalidate("AA:BB:CC").await?;
+/// ```
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `key = "camera:{id}"` | the key; a placeholder is an argument, a path into one (`{user.id}`) or into the service (`{self.tenant}`) | required |
+/// | `ttl = duration` | how long a value is kept at most | required |
+/// | `invalidate_on = [events]` | what removes a value: a channel, template or glob in quotes; `Camera(update, delete)` for events of a model; `{ on = …, placeholder = path.to.value }` where the key's value stands elsewhere in the event than under the placeholder's name | nothing |
+/// | `jitter = 0.1` or `"10%"` | which part of `ttl` is drawn at random, so that values do not all end at once | 10 % |
+/// | `cache_none = duration` | `None` is kept, too, for this long | not kept |
+/// | `prefix = "camera"` | stands before the key, with a `:` | none |
+/// | `id = "…"` | the function's identity | `module::function` |
+/// | `companions = false` | adds nothing beside the function; needed in impls of traits | `true` |
+///
+/// The signature does not change. `Result` and `Option` are recognised by type: only `Ok` is kept, and `None` only with
+/// `cache_none`. The function is generic over nothing but lifetimes.
+///
+/// Beside a function `get_camera` stands a type of that name: `get_camera::invalidate(mac_address)` removes a value,
+/// `get_camera::refresh(…)` loads it anew, `get_camera::key(mac_address)` is its key. A method `get` gets associated
+/// functions: `Cameras::get_cache()` returns a handle with the same operations, `cameras.get_refresh(…)` loads anew.
+/// Methods of two types in one module that are called the same need an `id`.
 #[proc_macro_attribute]
 pub fn redis_cache(arguments: TokenStream, item: TokenStream) -> TokenStream {
     front::run(arguments.into(), item.into(), redis_cache::expand, front::item).into()

@@ -87,7 +87,7 @@ pub(crate) fn expand(
             #[automatically_derived]
             impl #impl_generics #runtime::Subscribers for #service #where_clause {
                 fn handlers() -> ::std::vec::Vec<#runtime::HandlerDescriptor> {
-                    ::std::vec::Vec::from([#(#descriptors),*])
+                    ::core::convert::Into::into([#(#descriptors),*])
                 }
             }
 

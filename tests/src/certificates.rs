@@ -1,7 +1,8 @@
 //! Certificates for one TLS server and its clients, made on the spot and trusted by nobody else.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use std::fs;
 use std::path::{Path, PathBuf};

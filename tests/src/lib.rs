@@ -15,7 +15,7 @@
 //! redis.start_again();
 //!
 //! // A test waits for a condition, never for a time.
-//! eventually(async || redis.cli(&["PUBSUB", "CHANNELS"]).contains(&channel)).await;
+//! eventually("it is subscribed", async || redis.cli(&["PUBSUB", "CHANNELS"]).contains(&channel)).await;
 //! # }
 //! ```
 
@@ -25,6 +25,8 @@ mod python;
 mod reaper;
 mod resp;
 mod server;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 pub use certificates::TlsFiles;

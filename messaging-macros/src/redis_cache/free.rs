@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
+use syn::Signature;
 
 use super::parts::{KeyParameter, Operation, Parts, local, scalar};
 use crate::function::Function;
@@ -19,10 +20,8 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
     let cached = parts.through_cache(Operation::Cached, &quote!(#companion::__function()), &load);
 
     let family = parts.family();
-    let mut load_sig = sig.clone();
-    load_sig.ident = format_ident!("__load");
-    let mut refresh_sig = plain.clone();
-    refresh_sig.ident = format_ident!("refresh");
+    let load_sig = parts.load_signature(format_ident!("__load"));
+    let refresh_sig = Signature { ident: format_ident!("refresh"), ..plain.clone() };
     let refresh =
         parts.through_cache(Operation::Refresh, &quote!(Self::__function()), &quote!(Self::__load(#(#arguments),*)));
 

@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
+use syn::Signature;
 use syn::ext::IdentExt;
 
 use super::parts::{Operation, Parts};
@@ -25,10 +26,8 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
     let plain = parts.plain_signature();
     let cached = parts.through_cache(Operation::Cached, &family, &load);
     let refresh = parts.through_cache(Operation::Refresh, &family, &load);
-    let mut load_sig = sig.clone();
-    load_sig.ident = load_name;
-    let mut refresh_sig = plain.clone();
-    refresh_sig.ident = format_ident!("{name}_refresh");
+    let load_sig = parts.load_signature(load_name);
+    let refresh_sig = Signature { ident: format_ident!("{name}_refresh"), ..plain.clone() };
 
     let cache_name = format_ident!("{name}_cache");
     let keys = parts.key_parameters();

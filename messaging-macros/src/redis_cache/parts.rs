@@ -3,12 +3,12 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, FnArg, Meta, Pat, Path, ReturnType, Signature, Type};
+use syn::{Attribute, FnArg, Meta, Pat, PatType, Path, ReturnType, Signature, Type};
 
 use super::options::{Config, Placeholder, Trigger, TriggerOn};
 use crate::assertion::assertion;
 use crate::descriptor::{Runtime, location};
-use crate::function::{Elided, Function, with_lifetimes};
+use crate::function::{Argument, Elided, Function, with_lifetimes};
 use crate::literal::DurationTokens;
 use crate::place::Place;
 
@@ -168,13 +168,21 @@ impl Parts<'_> {
     /// The signature with plain names for arguments, so that they can be handed on.
     pub(super) fn plain_signature(&self) -> Signature {
         let mut sig = self.function.sig.clone();
-        let typed = sig.inputs.iter_mut().filter_map(|input| match input {
-            FnArg::Typed(argument) => Some(argument),
-            FnArg::Receiver(_) => None,
-        });
-        for (argument, plain) in typed.zip(self.function.arguments()) {
+        for (argument, plain) in typed_mut(&mut sig).zip(self.function.arguments()) {
             let ident = plain.ident;
             *argument.pat = Pat::Verbatim(quote!(#ident));
+        }
+        sig
+    }
+
+    /// The signature for the user's body: an argument that only the key uses is not unused.
+    pub(super) fn load_signature(&self, name: Ident) -> Signature {
+        let mut sig = Signature { ident: name, ..self.function.sig.clone() };
+        let of_key = |argument: &Argument| self.config.placeholders.iter().any(|it| it.root == argument.ident);
+        for (argument, plain) in typed_mut(&mut sig).zip(self.function.arguments()) {
+            if of_key(&plain) {
+                argument.attrs.push(syn::parse_quote!(#[allow(unused_variables)]));
+            }
         }
         sig
     }
@@ -241,6 +249,13 @@ pub(super) struct KeyParameter {
     pub(super) argument: TokenStream,
     pub(super) tuple: Type,
     pub(super) place: Place,
+}
+
+fn typed_mut(sig: &mut Signature) -> impl Iterator<Item = &mut PatType> {
+    sig.inputs.iter_mut().filter_map(|input| match input {
+        FnArg::Typed(argument) => Some(argument),
+        FnArg::Receiver(_) => None,
+    })
 }
 
 /// One value of a key; what cannot be one is reported at `place`.

@@ -112,15 +112,16 @@ impl Call<'_> {
         let delivery = Ident::new("delivery", Span::mixed_site());
         let body = self.body(&delivery);
         // A future that is not `Send` is reported at the function's name.
-        let future = Place::of(name).put(quote!(async move { #body }));
-        quote! {
-            fn call<'d>(
-                &'d self,
-                #delivery: &'d #runtime::Delivery,
-            ) -> impl ::core::future::Future<Output = ::core::result::Result<(), #runtime::Rejection>>
+        let place = Place::of(name);
+        let future = place.put(quote! {
+            impl ::core::future::Future<Output = ::core::result::Result<(), #runtime::Rejection>>
             + ::core::marker::Send
-            + 'd {
-                #future
+            + 'd
+        });
+        let block = place.put(quote!(async move { #body }));
+        quote! {
+            fn call<'d>(&'d self, #delivery: &'d #runtime::Delivery) -> #future {
+                #block
             }
         }
     }

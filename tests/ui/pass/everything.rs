@@ -232,6 +232,12 @@ async fn camera_of<'a>(user: &'a User, mac_address: &'a str) -> Option<User> {
     (mac_address.len() > 2).then(|| user.clone())
 }
 
+// The key alone uses these arguments.
+#[redis_cache(key = "{tenant}:{user.id}", ttl = 60)]
+async fn only_in_the_key(tenant: u64, user: &User) -> u64 {
+    1
+}
+
 pub struct Cameras {
     tenant: u64,
 }
@@ -242,8 +248,13 @@ impl Cameras {
         if first == 0 {
             return Ok(None);
         }
-        let id = mac_address.parse().map_err(|_| AppError)?;
+        let id = mac_address.parse::<u64>().map_err(|_| AppError)?;
         Ok(Some(User { id: self.tenant + id }))
+    }
+
+    #[redis_cache(key = "other:{tenant}", ttl = 60)]
+    async fn only_in_the_key(&self, tenant: u64) -> u64 {
+        1
     }
 
     #[redis_cache(key = "cameras", ttl = 60)]
@@ -283,9 +294,7 @@ fn local_functions() {
     is_send(local::refresh());
 }
 
-fn is_send<F: Send>(future: F) -> F {
-    future
-}
+fn is_send<F: Send>(_: F) {}
 
 mod elsewhere {
     pub(crate) use super::camera_of;
@@ -311,6 +320,8 @@ fn main() {
     is_send(Cameras::count_refresh());
     let _ = Cameras::count_cache();
     is_send(cameras.fetch(1));
+    is_send(only_in_the_key(1, &user));
+    is_send(cameras.only_in_the_key(1));
     let _ = (notify_admins, audit, on_event, on_user, Notifications::handle, Monitor::fields, Heartbeat);
 }
 

@@ -1,3 +1,5 @@
+#![allow(dead_code, unused_variables)]
+
 use messaging_core::redis_cache;
 
 #[redis_cache(key = "a:{id}", ttl = 60, invalidate_on = "a")]

@@ -1,3 +1,5 @@
+#![allow(dead_code, unused_variables)]
+
 use messaging_core::{event_config, redis_cache};
 
 #[event_config(publish = { create = "camera.created", update = "camera.updated" }, payload_fields = [id, name])]

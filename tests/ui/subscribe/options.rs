@@ -1,3 +1,5 @@
+#![allow(dead_code, unused_variables)]
+
 use messaging_core::subscribe;
 
 #[subscribe("a", time_out = 5, wrokers = 2, delivery = "queue")]

@@ -1,3 +1,5 @@
+#![allow(dead_code, unused_variables)]
+
 use messaging_core::subscribe;
 
 struct Complex(u64);

@@ -1,3 +1,5 @@
+#![allow(dead_code, unused_variables)]
+
 use std::rc::Rc;
 
 use messaging_core::subscribers;

@@ -1,6 +1,6 @@
 //! The support library keeps its own promises: a server starts, stops, pauses and comes back, and leaves nothing behind.
 
-use messaging_tests::{Python, RedisServer, eventually, free_port, shared_redis, unique};
+use crate::{Python, RedisServer, eventually, free_port, shared_redis, unique};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -64,24 +64,19 @@ fn a_dropped_server_leaves_nothing_behind() {
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
-/// The other half of `a_killed_process_leaves_no_server_behind`: does nothing in a run of its own.
-#[test]
-fn helper_that_is_killed() {
-    if std::env::var_os("MESSAGING_TESTS_TO_BE_KILLED").is_some() {
+/// The test runs itself: the inner one, told so by the environment, starts a server and waits to be killed.
+#[tokio::test]
+async fn a_killed_process_leaves_no_server_behind() {
+    const INNER: &str = "MESSAGING_TESTS_TO_BE_KILLED";
+    if std::env::var_os(INNER).is_some() {
         let redis = shared_redis();
         let directory = redis.cli(&["CONFIG", "GET", "dir"]).lines().nth(1).unwrap().to_owned();
         println!("\nready {} {directory}", redis.port());
-        loop {
-            std::thread::park();
-        }
+        return std::future::pending().await;
     }
-}
-
-#[tokio::test]
-async fn a_killed_process_leaves_no_server_behind() {
     let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helper_that_is_killed", "--nocapture"])
-        .env("MESSAGING_TESTS_TO_BE_KILLED", "1")
+        .args(["--exact", "tests::a_killed_process_leaves_no_server_behind", "--nocapture"])
+        .env(INNER, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -93,7 +88,10 @@ async fn a_killed_process_leaves_no_server_behind() {
 
     process.kill().unwrap();
     process.wait().unwrap();
-    eventually(async || TcpStream::connect(&address).is_err() && !Path::new(directory).exists()).await;
+    eventually("the server and its directory are gone", async || {
+        TcpStream::connect(&address).is_err() && !Path::new(directory).exists()
+    })
+    .await;
 }
 
 #[test]
@@ -106,7 +104,8 @@ fn a_unix_socket_is_the_only_way_in() {
 
 #[test]
 fn passwords_and_users_are_checked() {
-    let redis = RedisServer::builder().password("s/cret").acl("user reader on >open ~* &* +@read +ping").start();
+    let redis =
+        RedisServer::builder().password("s/cret").acl("user reader on >open ~* &* +@read +ping").start();
     let port = redis.port();
     assert_eq!(redis.url(), format!("redis://:s%2Fcret@127.0.0.1:{port}"));
     assert_eq!(redis.url_for("reader", "open"), format!("redis://reader:open@127.0.0.1:{port}"));
@@ -123,7 +122,9 @@ fn options_reach_the_server() {
         .arg("--client-output-buffer-limit", "pubsub 1mb 1mb 5")
         .start();
     assert_eq!(redis.cli(&["CONFIG", "GET", "maxmemory"]), format!("maxmemory\n{}", 8 << 20));
-    assert!(redis.cli(&["CONFIG", "GET", "client-output-buffer-limit"]).ends_with("pubsub 1048576 1048576 5"));
+    assert!(
+        redis.cli(&["CONFIG", "GET", "client-output-buffer-limit"]).ends_with("pubsub 1048576 1048576 5")
+    );
     assert!(redis.version() >= (6, 0));
 }
 
@@ -135,10 +136,16 @@ fn a_server_that_ends_shows_its_log() {
 
 #[test]
 fn a_tls_server_listens_twice() {
+    if !RedisServer::has_tls() {
+        return;
+    }
     let redis = RedisServer::builder().tls().start();
     let plain = redis.plain_url();
     assert_eq!(redis.url(), format!("rediss://127.0.0.1:{}", redis.port()));
-    assert!(plain.starts_with("redis://127.0.0.1:") && !plain.ends_with(&redis.port().to_string()), "{plain}");
+    assert!(
+        plain.starts_with("redis://127.0.0.1:") && !plain.ends_with(&redis.port().to_string()),
+        "{plain}"
+    );
     assert!(TcpStream::connect(("127.0.0.1", redis.port())).is_ok());
     let files = redis.tls_files();
     for file in [&files.ca_certs, &files.certfile, &files.keyfile] {
@@ -164,13 +171,13 @@ fn names_and_ports_are_unique() {
 #[tokio::test]
 async fn eventually_asks_until_it_is_so() {
     let mut left = 3;
-    eventually(async || {
+    eventually("the condition is met", async || {
         left -= 1;
         left == 0
     })
     .await;
     assert_eq!(left, 0);
-    assert_eq!(eventually(async || Some("value")).await, "value");
+    assert_eq!(eventually("there is a value", async || Some("value")).await, "value");
 }
 
 #[tokio::test]
