@@ -481,9 +481,10 @@ impl Messaging {
         let listener = self.core().cache.listener();
         let confirmed = async {
             if let Some(listener) = listener {
-                listener.confirmed().await.map_err(|error| error.context("subscribe to the events of invalidate_on"))?;
+                let confirmed = self.patiently(|| listener.confirmed()).await;
+                confirmed.map_err(|error| error.context("subscribe to the events of invalidate_on"))?;
             }
-            join_all(tasks.iter().map(|task| task.confirmed())).await.into_iter().collect::<Result<Vec<()>>>()
+            join_all(tasks.iter().map(|task| self.patiently(|| task.confirmed()))).await.into_iter().collect::<Result<Vec<()>>>()
         };
         match self.core().config.start {
             StartPolicy::Wait => confirmed.await?,
@@ -492,6 +493,18 @@ impl Messaging {
             })?,
         };
         Ok(())
+    }
+
+    /// Waits for a confirmation; whoever waits for Redis waits also for an ACL that refuses.
+    async fn patiently<F: Future<Output = Result<()>>>(&self, confirmed: impl Fn() -> F) -> Result<()> {
+        loop {
+            match confirmed().await {
+                Err(error) if error.kind() == ErrorKind::Refused && self.core().config.start == StartPolicy::Wait => {
+                    tokio::time::sleep(self.core().config.reconnect.max).await;
+                }
+                confirmed => return confirmed,
+            }
+        }
     }
 
     fn not_there(&self, reason: &str) -> Error {

@@ -44,10 +44,9 @@ const _: () = {
         };
         fn payload(
             &self,
-            op: ::messaging_core::__private::Op,
-            previous: ::core::option::Option<&Self>,
+            _: ::messaging_core::__private::Op,
+            _: ::core::option::Option<&Self>,
         ) -> ::messaging_core::__private::Result<::messaging_core::__private::Bytes> {
-            let _ = (op, previous);
             ::messaging_core::__private::encode(self)
         }
         fn field(

@@ -48,14 +48,6 @@ const _: () = {
         &'a Camera,
     );
     #[derive(::messaging_core::__private::serde::Serialize)]
-    #[serde(crate = "::messaging_core::__private::serde")]
-    struct __Update<'a> {
-        #[serde(flatten)]
-        model: __Payload<'a>,
-        #[serde(skip_serializing_if = "::core::option::Option::is_none")]
-        previous: ::core::option::Option<__Previous<'a>>,
-    }
-    #[derive(::messaging_core::__private::serde::Serialize)]
     #[serde(
         crate = "::messaging_core::__private::serde",
         remote = "Camera",
@@ -118,10 +110,17 @@ const _: () = {
         };
         fn payload(
             &self,
-            op: ::messaging_core::__private::Op,
+            _: ::messaging_core::__private::Op,
             previous: ::core::option::Option<&Self>,
         ) -> ::messaging_core::__private::Result<::messaging_core::__private::Bytes> {
-            let _ = op;
+            #[derive(::messaging_core::__private::serde::Serialize)]
+            #[serde(crate = "::messaging_core::__private::serde")]
+            struct __Update<'a> {
+                #[serde(flatten)]
+                model: __Payload<'a>,
+                #[serde(skip_serializing_if = "::core::option::Option::is_none")]
+                previous: ::core::option::Option<__Previous<'a>>,
+            }
             ::messaging_core::__private::encode(
                 &__Update {
                     model: __Payload(self),

@@ -15,14 +15,6 @@ const _: () = {
         #[serde(serialize_with = "__PreviousFields::serialize")]
         &'a Camera,
     );
-    #[derive(::messaging_core::__private::serde::Serialize)]
-    #[serde(crate = "::messaging_core::__private::serde")]
-    struct __Update<'a> {
-        #[serde(flatten)]
-        model: &'a Camera,
-        #[serde(skip_serializing_if = "::core::option::Option::is_none")]
-        previous: ::core::option::Option<__Previous<'a>>,
-    }
     #[automatically_derived]
     impl ::messaging_core::__private::Model for Camera {
         const DESCRIPTOR: &'static ::messaging_core::__private::ModelDescriptor = &::messaging_core::__private::ModelDescriptor {
@@ -55,10 +47,17 @@ const _: () = {
         };
         fn payload(
             &self,
-            op: ::messaging_core::__private::Op,
+            _: ::messaging_core::__private::Op,
             previous: ::core::option::Option<&Self>,
         ) -> ::messaging_core::__private::Result<::messaging_core::__private::Bytes> {
-            let _ = op;
+            #[derive(::messaging_core::__private::serde::Serialize)]
+            #[serde(crate = "::messaging_core::__private::serde")]
+            struct __Update<'a> {
+                #[serde(flatten)]
+                model: &'a Camera,
+                #[serde(skip_serializing_if = "::core::option::Option::is_none")]
+                previous: ::core::option::Option<__Previous<'a>>,
+            }
             ::messaging_core::__private::encode(
                 &__Update {
                     model: self,

@@ -25,7 +25,7 @@ pub async fn get_camera(mac_address: &str, db: Db) -> Result<Camera, ApiError> {
         .await
 }
 /// The cache of [`get_camera`](fn@get_camera): what it holds can be refreshed and invalidated.
-#[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
+#[derive(::core::fmt::Debug)]
 #[allow(non_camel_case_types, dead_code)]
 pub enum get_camera {}
 #[allow(dead_code)]

@@ -24,7 +24,7 @@ async fn camera_of<'a>(user: &'a User, mac_address: &'a str) -> Option<Camera> {
         .await
 }
 /// The cache of [`camera_of`](fn@camera_of): what it holds can be refreshed and invalidated.
-#[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
+#[derive(::core::fmt::Debug)]
 #[allow(non_camel_case_types, dead_code)]
 enum camera_of {}
 #[allow(dead_code)]

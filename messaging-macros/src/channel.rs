@@ -9,10 +9,11 @@ use crate::descriptor::{Identity, Runtime, location};
 use crate::function::cfgs;
 use crate::mistakes::Mistakes;
 use crate::names::{closest, listed};
-use crate::options::{Options, Value, split};
+use crate::options::Options;
 use crate::place::Place;
 use crate::structure;
 use crate::template::Pattern;
+use crate::value::{Value, split};
 
 pub(crate) fn expand(
     arguments: TokenStream,
@@ -167,7 +168,8 @@ fn fields<'i>(
     let names = || fields.iter().map(|(_, name)| name.as_str());
     for (field, name) in &fields {
         if !pattern.names.contains(name) {
-            let unfilled = pattern.names.iter().map(String::as_str).filter(|name| !names().any(|field| field == *name));
+            let unfilled =
+                pattern.names.iter().map(String::as_str).filter(|name| !names().any(|field| field == *name));
             let advice = match closest(name, unfilled) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "a channel type holds what its channel says, and nothing else".to_owned(),
@@ -185,7 +187,8 @@ fn fields<'i>(
                     none if none.is_empty() => "the struct has no fields".to_owned(),
                     all => format!("the fields are {all}"),
                 };
-                mistakes.add(template, format_args!("`{{{placeholder}}}` needs a field `{placeholder}`; {all}"));
+                mistakes
+                    .add(template, format_args!("`{{{placeholder}}}` needs a field `{placeholder}`; {all}"));
             }
         }
     }

@@ -5,7 +5,8 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::{LitStr, Path};
 
 use crate::mistakes::Mistakes;
-use crate::options::{Options, Value, split};
+use crate::options::Options;
+use crate::value::{Value, split};
 
 /// Where generated code finds the runtime's parts: `::messaging_core::__private`, or below what `crate = …` says.
 #[derive(Clone)]

@@ -8,8 +8,8 @@ use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{
-    Attribute, FnArg, GenericParam, Lifetime, Pat, PatType, Receiver, ReceiverKind, ReturnType, Safety, Signature, Type,
-    TypeImplTrait, Visibility, token,
+    Attribute, FnArg, GenericParam, Pat, PatType, Receiver, ReceiverKind, ReturnType, Safety, Signature,
+    Type, TypeImplTrait, Visibility, token,
 };
 
 use crate::mistakes::Mistakes;
@@ -133,12 +133,25 @@ impl Function {
         }
         for argument in self.typed() {
             for cfg in cfgs(&argument.attrs) {
-                mistakes.add(cfg, format_args!("{attribute} always takes the same arguments; put the `#[cfg]` on the whole function"));
+                mistakes.add(
+                    cfg,
+                    format_args!(
+                        "{attribute} always takes the same arguments; put the `#[cfg]` on the whole function"
+                    ),
+                );
             }
-            refuse_impl_trait(&argument.ty, &format!("{attribute} cannot take `impl Trait`; name the type"), mistakes);
+            refuse_impl_trait(
+                &argument.ty,
+                &format!("{attribute} cannot take `impl Trait`; name the type"),
+                mistakes,
+            );
         }
         if let ReturnType::Type(_, ty) = &self.sig.output {
-            refuse_impl_trait(ty, &format!("{attribute} cannot return `impl Trait`; name the type"), mistakes);
+            refuse_impl_trait(
+                ty,
+                &format!("{attribute} cannot return `impl Trait`; name the type"),
+                mistakes,
+            );
         }
     }
 
@@ -219,41 +232,4 @@ fn mentions_self(tokens: TokenStream) -> bool {
         proc_macro2::TokenTree::Group(group) => mentions_self(group.stream()),
         _ => false,
     })
-}
-
-/// The type with its named lifetimes (but not `'static`) and, where `elided` is true of them, the elided ones of
-/// references replaced by `lifetime`.
-pub(crate) fn with_lifetimes(ty: &Type, lifetime: &str, elided: Elided) -> Type {
-    struct Replace<'l>(&'l str, Elided);
-
-    impl syn::visit_mut::VisitMut for Replace<'_> {
-        fn visit_lifetime_mut(&mut self, found: &mut Lifetime) {
-            if found.ident != "static" {
-                *found = Lifetime::new(self.0, found.span());
-            }
-        }
-
-        fn visit_type_reference_mut(&mut self, found: &mut syn::TypeReference) {
-            if found.lifetime.is_none() && self.1 == Elided::Named {
-                found.lifetime = Some(Lifetime::new(self.0, found.and_token.span));
-            }
-            syn::visit_mut::visit_type_reference_mut(self, found);
-        }
-
-        // `for<'x> fn(&'x str)` and `fn(&str)` have lifetimes of their own.
-        fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
-    }
-
-    let mut replaced = ty.clone();
-    syn::visit_mut::VisitMut::visit_type_mut(&mut Replace(lifetime, elided), &mut replaced);
-    replaced
-}
-
-/// What becomes of references without a lifetime.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Elided {
-    /// They stay as they are.
-    Kept,
-    /// They get the lifetime's name.
-    Named,
 }

@@ -24,7 +24,8 @@ fn expansions() {
     for input in inputs {
         let file = syn::parse_file(&fs::read_to_string(&input).unwrap()).unwrap();
         let items = file.items.into_iter().map(expand_item);
-        let expanded = syn::parse2(quote!(#(#items)*)).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
+        let expanded =
+            syn::parse2(quote!(#(#items)*)).unwrap_or_else(|error| panic!("{}: {error}", input.display()));
         expect_file![input.with_extension("expanded.rs")].assert_eq(&prettyplease::unparse(&expanded));
     }
 }

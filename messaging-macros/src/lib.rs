@@ -39,6 +39,8 @@ mod structure;
 mod subscribe;
 mod subscribers;
 mod template;
+mod types;
+mod value;
 
 use proc_macro::TokenStream;
 

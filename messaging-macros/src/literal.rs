@@ -7,9 +7,10 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::{Lit, LitStr, Result};
 
-use crate::options::{Value, ValueKind};
+use crate::value::{Value, ValueKind};
 
-const DURATION: &str = "write seconds, such as `30`, or text such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\"";
+const DURATION: &str =
+    "write seconds, such as `30`, or text such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\"";
 const SIZE: &str = "write bytes, such as `65536`, or text such as \"64KiB\" or \"16MiB\"";
 
 impl Value {
@@ -91,7 +92,9 @@ impl Value {
             ValueKind::Literal(Lit::Str(text)) => {
                 let text = text.value();
                 read_duration(&text).ok_or_else(|| match text.parse::<u64>() {
-                    Ok(_) => self.error(format_args!("{text:?} has no unit; write \"{text}s\", or `{text}` for seconds")),
+                    Ok(_) => self.error(format_args!(
+                        "{text:?} has no unit; write \"{text}s\", or `{text}` for seconds"
+                    )),
                     Err(_) => self.error(format_args!("{text:?} is not a duration; {DURATION}")),
                 })
             }
@@ -126,14 +129,16 @@ impl Value {
     /// A part of a whole: `0.1` or `"10%"`.
     pub(crate) fn share(&self) -> Result<f64> {
         let share = match &self.kind {
-            ValueKind::Literal(Lit::Str(text)) => {
-                text.value().strip_suffix('%').and_then(|percent| percent.parse::<f64>().ok()).map(|it| it / 100.0)
-            }
+            ValueKind::Literal(Lit::Str(text)) => text
+                .value()
+                .strip_suffix('%')
+                .and_then(|percent| percent.parse::<f64>().ok())
+                .map(|it| it / 100.0),
             _ => self.fraction().ok(),
         };
-        share
-            .filter(|share| (0.0..=1.0).contains(share))
-            .ok_or_else(|| self.error("expected a share of the whole between 0 and 1, such as `0.1`, or \"10%\""))
+        share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| {
+            self.error("expected a share of the whole between 0 and 1, such as `0.1`, or \"10%\"")
+        })
     }
 }
 

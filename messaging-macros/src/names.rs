@@ -76,7 +76,10 @@ mod tests {
 
     #[test]
     fn advice_names_what_there_is() {
-        assert_eq!(advice("idd", "field", ["id", "name"]), "; did you mean `id`? the fields are `id` and `name`");
+        assert_eq!(
+            advice("idd", "field", ["id", "name"]),
+            "; did you mean `id`? the fields are `id` and `name`"
+        );
         assert_eq!(advice("idd", "field", ["id"]), "; did you mean `id`?");
         assert_eq!(advice("x", "field", ["name"]), "; the only field is `name`");
         assert_eq!(advice("x", "field", ["name", "id"]), "; the fields are `name` and `id`");

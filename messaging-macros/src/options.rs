@@ -1,14 +1,15 @@
-//! The grammar that all attributes share: `name = value` separated by commas, lists in `[]`, maps in `{}`. Knows where
-//! everything stands; knows nothing of what any option means.
+//! The grammar that all attributes share: `name = value`, separated by commas. Knows where everything stands; knows
+//! nothing of what any option means.
 
-use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Error, Lit, Path, Result, Token, token};
+use syn::{Error, Result, Token};
 
 use crate::mistakes::Mistakes;
 use crate::names::{advice, closest};
+use crate::value::{Value, ValueKind, split};
 
 /// The options of an attribute or the entries of a map.
 pub(crate) struct Options {
@@ -33,33 +34,6 @@ pub(crate) struct Name {
 }
 
 impl ToTokens for Name {
-    fn to_tokens(&self, tokens: &mut TokenStream) {
-        self.tokens.to_tokens(tokens);
-    }
-}
-
-/// What stands after the `=`.
-#[derive(Clone)]
-pub(crate) struct Value {
-    pub(crate) kind: ValueKind,
-    tokens: TokenStream,
-}
-
-#[derive(Clone)]
-pub(crate) enum ValueKind {
-    Literal(Lit),
-    /// `name` or `path::to::it`.
-    Path(Path),
-    /// `path.to.value`, with at least one dot.
-    Dotted(Vec<Ident>),
-    /// `Camera(update, delete)`.
-    Call(Path, Vec<Value>),
-    List(Vec<Value>),
-    /// The entries are read later, by whoever knows which there may be.
-    Map(TokenStream),
-}
-
-impl ToTokens for Value {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         self.tokens.to_tokens(tokens);
     }
@@ -114,7 +88,8 @@ impl Options {
                 mistakes.add(&name, format_args!("`{}` is given twice; remove one of them", name.text));
                 continue;
             }
-            let value = mistakes.keep(read_equals(&name, rest)).and_then(|value| Value::read(value, mistakes));
+            let value =
+                mistakes.keep(read_equals(&name, rest)).and_then(|value| Value::read(value, mistakes));
             match value {
                 Some(value) => options.entries.push(Entry { name, value }),
                 None => options.broken.push(name.text),
@@ -191,73 +166,6 @@ impl<'k> Known<'k> {
     }
 }
 
-impl Value {
-    /// Reads one value; `None` if there was a mistake.
-    pub(crate) fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Option<Self> {
-        let raw = mistakes.keep(read_raw.parse2(tokens.clone()))?;
-        let kind = match raw {
-            Raw::Done(kind) => kind,
-            Raw::List(group) => ValueKind::List(Self::read_all(group.stream(), mistakes)?),
-            Raw::Call(path, group) => ValueKind::Call(path, Self::read_all(group.stream(), mistakes)?),
-        };
-        Some(Self { kind, tokens })
-    }
-
-    fn read_all(tokens: TokenStream, mistakes: &mut Mistakes) -> Option<Vec<Self>> {
-        let values: Vec<_> =
-            split(tokens, mistakes).into_iter().map(|segment| Self::read(segment, mistakes)).collect();
-        values.into_iter().collect()
-    }
-
-    pub(crate) fn error(&self, message: impl std::fmt::Display) -> Error {
-        Error::new_spanned(self, message)
-    }
-
-    /// A single name.
-    pub(crate) fn ident(&self) -> Option<&Ident> {
-        match &self.kind {
-            ValueKind::Path(path) => path.get_ident(),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn path(&self) -> Result<Path> {
-        match &self.kind {
-            ValueKind::Path(path) => Ok(path.clone()),
-            _ => Err(self.error("expected a path, such as `module::name`")),
-        }
-    }
-}
-
-/// Cuts tokens at their commas, but not at those between `<` and `>`.
-pub(crate) fn split(tokens: TokenStream, mistakes: &mut Mistakes) -> Vec<TokenStream> {
-    let mut segments = Vec::new();
-    let mut segment = Vec::new();
-    let mut depth = 0_usize;
-    for token in tokens {
-        if let TokenTree::Punct(punct) = &token {
-            match punct.as_char() {
-                ',' if depth == 0 => {
-                    if segment.is_empty() {
-                        mistakes.add(punct, "there is nothing before this comma; remove it");
-                    } else {
-                        segments.push(std::mem::take(&mut segment).into_iter().collect());
-                    }
-                    continue;
-                }
-                '<' => depth += 1,
-                '>' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-        segment.push(token);
-    }
-    if !segment.is_empty() {
-        segments.push(segment.into_iter().collect());
-    }
-    segments
-}
-
 fn read_name(input: ParseStream<'_>) -> Result<(Name, TokenStream)> {
     if !input.peek(Ident::peek_any) {
         let rest: TokenStream = input.parse()?;
@@ -286,7 +194,10 @@ fn read_equals(name: &Name, rest: TokenStream) -> Result<TokenStream> {
         Some(TokenTree::Punct(punct)) if punct.as_char() == '=' => {
             let value: TokenStream = tokens.collect();
             if value.is_empty() {
-                return Err(Error::new(punct.span(), format_args!("`{text}` has no value; write it after the `=`")));
+                return Err(Error::new(
+                    punct.span(),
+                    format_args!("`{text}` has no value; write it after the `=`"),
+                ));
             }
             Ok(value)
         }
@@ -296,55 +207,4 @@ fn read_equals(name: &Name, rest: TokenStream) -> Result<TokenStream> {
         }
         Some(other) => Err(Error::new(other.span(), format_args!("expected `=`, as in `{text} = …`"))),
     }
-}
-
-enum Raw {
-    Done(ValueKind),
-    List(Group),
-    Call(Path, Group),
-}
-
-fn read_raw(input: ParseStream<'_>) -> Result<Raw> {
-    let raw = if input.peek(Lit) {
-        Raw::Done(ValueKind::Literal(input.parse()?))
-    } else if input.peek(token::Bracket) {
-        Raw::List(input.parse()?)
-    } else if input.peek(token::Brace) {
-        Raw::Done(ValueKind::Map(input.parse::<Group>()?.stream()))
-    } else if input.peek(Ident::peek_any) || input.peek(Token![::]) {
-        read_path(input)?
-    } else {
-        let rest: TokenStream = input.parse()?;
-        let message = "expected a value: text in quotes, a number, a name, a list in `[]` or a map in `{}`";
-        return Err(Error::new_spanned(rest, message));
-    };
-    if !input.is_empty() {
-        let rest: TokenStream = input.parse()?;
-        return Err(Error::new_spanned(rest, "expected a comma before this"));
-    }
-    Ok(raw)
-}
-
-fn read_path(input: ParseStream<'_>) -> Result<Raw> {
-    // A path's own parser refuses keywords such as `type`, which are good names of fields and placeholders.
-    if !input.peek2(Token![::]) && !input.peek(Token![::]) && !input.peek2(Token![<]) {
-        let first = Ident::parse_any(input)?;
-        if input.peek(Token![.]) {
-            let mut names = vec![first];
-            while input.peek(Token![.]) {
-                input.parse::<Token![.]>()?;
-                names.push(Ident::parse_any(input)?);
-            }
-            return Ok(Raw::Done(ValueKind::Dotted(names)));
-        }
-        return read_call(Path::from(first), input);
-    }
-    read_call(input.parse()?, input)
-}
-
-fn read_call(path: Path, input: ParseStream<'_>) -> Result<Raw> {
-    if input.peek(token::Paren) {
-        return Ok(Raw::Call(path, input.parse()?));
-    }
-    Ok(Raw::Done(ValueKind::Path(path)))
 }

@@ -60,7 +60,12 @@ impl Container {
 }
 
 impl Field {
-    pub(crate) fn of(ident: &Ident, attrs: &[Attribute], container: &Container, mistakes: &mut Mistakes) -> Self {
+    pub(crate) fn of(
+        ident: &Ident,
+        attrs: &[Attribute],
+        container: &Container,
+        mistakes: &mut Mistakes,
+    ) -> Self {
         let name = ident.unraw().to_string();
         let mut field = Self {
             wire: container.rename_all.map_or_else(|| name.clone(), |case| case.apply(&name)),
@@ -95,7 +100,8 @@ fn metas(attrs: &[Attribute], mistakes: &mut Mistakes) -> Vec<Meta> {
             let parsed = attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
             metas.extend(parsed.into_iter().flatten());
         } else if attr.path().is_ident("cfg_attr") && mentions_serde(attr) {
-            let message = "the event's fields depend on serde's attributes, and whether this one holds cannot be seen here; write `#[serde(…)]` without `cfg_attr`";
+            let message = "the event's fields depend on serde's attributes, and whether this one holds \
+                cannot be seen here; write `#[serde(…)]` without `cfg_attr`";
             mistakes.add(attr, message);
         }
     }

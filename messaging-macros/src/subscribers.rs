@@ -5,15 +5,16 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, ImplItem, ItemImpl, Meta, Path, Type, TypePath};
+use syn::{Attribute, ImplItem, ItemImpl, Meta, Path, Type};
 
 use crate::descriptor::Runtime;
 use crate::function::{Argument, Function, is_shared_reference};
 use crate::mistakes::Mistakes;
-use crate::options::{Options, split};
+use crate::options::Options;
 use crate::subscribe::handler::{self, Call};
 use crate::subscribe::options::Subscription;
+use crate::types::{below, without_self};
+use crate::value::split;
 
 /// The impl without our markers, and what others need of it.
 pub(crate) fn bare(arguments: &TokenStream, item: TokenStream) -> TokenStream {
@@ -44,7 +45,9 @@ pub(crate) fn expand(
     let (is_manual, runtime) = read_options(arguments, mistakes);
     let mut block = match syn::parse2::<ItemImpl>(item.clone()) {
         Ok(block) => block,
-        Err(error) if item.into_iter().any(|token| matches!(token, TokenTree::Ident(ident) if ident == "impl")) => {
+        Err(error)
+            if item.into_iter().any(|token| matches!(token, TokenTree::Ident(ident) if ident == "impl")) =>
+        {
             mistakes.note(error);
             return None;
         }
@@ -56,17 +59,21 @@ pub(crate) fn expand(
     check_block(&block, is_manual, mistakes);
     let methods = take_markers(&mut block);
     if methods.is_empty() {
-        mistakes.add(&block.self_ty, "no method of this impl has `#[subscribe(\"…\")]`; mark those that handle messages");
+        mistakes.add(
+            &block.self_ty,
+            "no method of this impl has `#[subscribe(\"…\")]`; mark those that handle messages",
+        );
     }
-    let methods: Vec<_> = methods.into_iter().map(|method| method.expand(&block, &runtime, mistakes)).collect();
+    let methods: Vec<_> =
+        methods.into_iter().map(|method| method.expand(&block, &runtime, mistakes)).collect();
     let methods: Vec<Expanded> = methods.into_iter().collect::<Option<_>>()?;
 
     let (impl_generics, _, where_clause) = block.generics.split_for_impl();
     let service = &block.self_ty;
     let items = methods.iter().map(|method| &method.items);
-    let descriptors = methods.iter().map(|Expanded { cfgs, handler, .. }| {
-        quote!(#(#cfgs)* #handler::<#service>::DESCRIPTOR)
-    });
+    let descriptors = methods
+        .iter()
+        .map(|Expanded { cfgs, handler, .. }| quote!(#(#cfgs)* #handler::<#service>::DESCRIPTOR));
     let submits = (!is_manual).then(|| {
         let submits = methods.iter().map(|Expanded { cfgs, handler, .. }| {
             quote! {
@@ -110,15 +117,25 @@ fn read_options(arguments: TokenStream, mistakes: &mut Mistakes) -> (bool, Runti
 
 fn check_block(block: &ItemImpl, is_manual: bool, mistakes: &mut Mistakes) {
     if let Some((path, _)) = &block.trait_ {
-        mistakes.add(path, "`#[subscribers]` stands on an impl of the type itself, not of a trait; move the handlers into `impl Type { … }`");
+        mistakes.add(
+            path,
+            "`#[subscribers]` stands on an impl of the type itself, not of a trait; move the \
+            handlers into `impl Type { … }`",
+        );
     }
     let mut lifetimes = block.generics.lifetimes().peekable();
     if lifetimes.peek().is_some() {
         for lifetime in lifetimes {
-            mistakes.add(lifetime, "a service lives as long as its handlers run, so it cannot borrow; own the data, or share it with `Arc`");
+            mistakes.add(
+                lifetime,
+                "a service lives as long as its handlers run, so it cannot borrow; own \
+                the data, or share it with `Arc`",
+            );
         }
     } else if !is_manual && !block.generics.params.is_empty() {
-        let message = "handlers of a generic service cannot start by themselves, because nothing says for which types; write `#[subscribers(manual)]` and start each instance with `messaging.subscriber().service(x)`";
+        let message = "handlers of a generic service cannot start by themselves, because nothing says for \
+            which types; write `#[subscribers(manual)]` and start each instance with \
+            `messaging.subscriber().service(x)`";
         mistakes.add(&block.generics.params, message);
     }
 }
@@ -136,7 +153,8 @@ fn take_markers(block: &mut ItemImpl) -> Vec<Method> {
     let mut methods = Vec::new();
     for item in &mut block.items {
         let ImplItem::Fn(method) = item else { continue };
-        let is_marker = |attr: &Attribute| attr.path().segments.last().is_some_and(|last| last.ident == "subscribe");
+        let is_marker =
+            |attr: &Attribute| attr.path().segments.last().is_some_and(|last| last.ident == "subscribe");
         let (markers, attrs) = method.attrs.drain(..).partition::<Vec<_>, _>(is_marker);
         method.attrs = attrs;
         for (position, marker) in markers.into_iter().enumerate() {
@@ -167,7 +185,11 @@ impl Method {
         match function.receiver() {
             Some(receiver) if is_shared_reference(receiver) => {}
             Some(receiver) => mistakes.add(receiver, "handlers share their service; take `&self`"),
-            None => mistakes.add(&function.sig.ident, "a handler in `#[subscribers]` takes `&self`; without it, make it a free function with `#[subscribe]`"),
+            None => mistakes.add(
+                &function.sig.ident,
+                "a handler in `#[subscribers]` takes `&self`; without \
+                it, make it a free function with `#[subscribe]`",
+            ),
         }
         let subscription = subscription?;
         let service = &block.self_ty;
@@ -242,38 +264,9 @@ fn type_name(ty: &Type) -> String {
     .unwrap_or_else(|| ty.to_token_stream().to_string().replace(' ', ""))
 }
 
-/// The type as it reads outside of the impl: `Self` replaced by what it stands for.
-fn without_self(mut ty: Type, service: &Type) -> Type {
-    struct Replace<'s>(&'s Type);
-
-    impl VisitMut for Replace<'_> {
-        fn visit_type_mut(&mut self, ty: &mut Type) {
-            if let Type::Path(TypePath { qself: None, path, .. }) = ty
-                && path.segments.first().is_some_and(|first| first.ident == "Self")
-            {
-                *ty = if path.segments.len() == 1 {
-                    self.0.clone()
-                } else {
-                    Type::Verbatim(below(path, self.0))
-                };
-            }
-            visit_mut::visit_type_mut(self, ty);
-        }
-    }
-
-    Replace(service).visit_type_mut(&mut ty);
-    ty
-}
-
 fn resync_path(path: &Path, service: &Type) -> TokenStream {
     if path.segments.len() > 1 && path.segments[0].ident == "Self" {
         return below(path, service);
     }
     path.to_token_stream()
-}
-
-/// `<Service>::rest` for `Self::rest`.
-fn below(path: &Path, service: &Type) -> TokenStream {
-    let rest = path.segments.iter().skip(1);
-    quote!(<#service> #(::#rest)*)
 }

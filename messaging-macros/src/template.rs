@@ -23,7 +23,8 @@ impl Pattern {
     pub(crate) fn of(literal: &LitStr) -> syn::Result<Self> {
         let text = literal.value();
         Self::parse(&text).map_err(|reason| {
-            let message = if text.is_empty() { reason } else { format!("{text:?} is not a valid channel: {reason}") };
+            let message =
+                if text.is_empty() { reason } else { format!("{text:?} is not a valid channel: {reason}") };
             syn::Error::new(literal.span(), message)
         })
     }
@@ -32,7 +33,10 @@ impl Pattern {
     pub(crate) fn of_publisher(literal: &LitStr) -> syn::Result<Self> {
         let pattern = Self::of(literal)?;
         if pattern.kind == Kind::Glob {
-            let message = format!("{:?} is a glob; publish to a channel, or to a template such as \"a:{{id}}\"", literal.value());
+            let message = format!(
+                "{:?} is a glob; publish to a channel, or to a template such as \"a:{{id}}\"",
+                literal.value()
+            );
             return Err(syn::Error::new(literal.span(), message));
         }
         Ok(pattern)
@@ -89,7 +93,8 @@ impl Key {
     pub(crate) fn of(literal: &LitStr) -> syn::Result<Self> {
         let text = literal.value();
         Self::parse(&text).map_err(|reason| {
-            let message = if text.is_empty() { reason } else { format!("{text:?} is not a valid key: {reason}") };
+            let message =
+                if text.is_empty() { reason } else { format!("{text:?} is not a valid key: {reason}") };
             syn::Error::new(literal.span(), message)
         })
     }
@@ -105,7 +110,10 @@ impl Key {
         each_part(text, |part| {
             if let Part::Placeholder { inside, touching, .. } = part {
                 if !inside.split('.').all(is_name) {
-                    return Err(format!("{{{inside}}} is not a placeholder; write a name like {{id}} or a path like {{user.id}}"));
+                    return Err(format!(
+                        "{{{inside}}} is not a placeholder; write a name like {{id}} or a path like \
+                            {{user.id}}"
+                    ));
                 }
                 if touching {
                     return Err(TOUCHING.to_owned());
@@ -124,16 +132,17 @@ impl Key {
 enum Part<'t> {
     Literal(&'t str),
     /// `inside` the braces; `touching` the one before it.
-    Placeholder { inside: &'t str, touching: bool, is_last: bool },
+    Placeholder {
+        inside: &'t str,
+        touching: bool,
+        is_last: bool,
+    },
 }
 
 const TOUCHING: &str = "two placeholders touch each other; put literal text between them";
 
 /// Walks over literal text and placeholders.
-fn each_part<'t>(
-    text: &'t str,
-    mut visit: impl FnMut(Part<'t>) -> Result<(), String>,
-) -> Result<(), String> {
+fn each_part<'t>(text: &'t str, mut visit: impl FnMut(Part<'t>) -> Result<(), String>) -> Result<(), String> {
     let mut rest = text;
     let mut after_placeholder = false;
     while !rest.is_empty() {
@@ -207,7 +216,10 @@ mod tests {
             ("{a}:{a}", Err("{a} stands there twice")),
             ("{a.}", Err("{a.} is not a placeholder; write a name like {id} or a path like {user.id}")),
             ("{rest*}", Err("{rest*} is not a placeholder; write a name like {id} or a path like {user.id}")),
-            ("{user:{id}}", Err("{user:{id} is not a placeholder; write a name like {id} or a path like {user.id}")),
+            (
+                "{user:{id}}",
+                Err("{user:{id} is not a placeholder; write a name like {id} or a path like {user.id}"),
+            ),
             ("a}", Err("there is a `}` without its `{`")),
         ] {
             let placeholders = Key::parse(text).map(|key| key.placeholders);

@@ -33,12 +33,16 @@ pub(crate) static STEPS: &[Step] = &[
 /// What the steps know of the machine.
 pub(crate) struct Context {
     pub(crate) workspace: Workspace,
-    /// The environment of the tests.
-    environment: Vec<(&'static str, OsString)>,
+    provided: Provided,
 }
 
-/// Suites that cannot run on this machine, each with the reason.
-type Skipped = Vec<String>;
+/// What the tests need beyond Rust.
+#[derive(Default)]
+struct Provided {
+    environment: Vec<(&'static str, OsString)>,
+    /// Suites that cannot run on this machine, each with the reason.
+    skipped: Vec<String>,
+}
 
 impl PartialEq for Step {
     fn eq(&self, other: &Self) -> bool {
@@ -50,58 +54,81 @@ impl PartialEq for Step {
 pub(crate) fn test(only: Option<&'static Step>) -> ExitCode {
     let start = Instant::now();
     let chosen: Vec<_> = STEPS.iter().filter(|step| only.is_none_or(|only| only == *step)).collect();
-    let mut report = Report::default();
-
+    let needs_more = chosen.iter().any(|step| step.name == "test");
     let prepared = Workspace::read().and_then(|workspace| {
-        if chosen.iter().all(|step| step.name != "test") {
-            return Ok((Context { workspace, environment: Vec::new() }, Vec::new()));
-        }
-        let (environment, skipped) = provide(&workspace)?;
-        Ok((Context { workspace, environment }, skipped))
+        let provided = if needs_more { provide(&workspace)? } else { Provided::default() };
+        Ok(Context { workspace, provided })
     });
-    let (context, skipped) = match prepared {
-        Ok(prepared) => prepared,
-        Err(failure) => return failed("preparation", &failure, "cargo xtask test", start.elapsed()),
+    let context = match prepared {
+        Ok(context) => context,
+        Err(failure) => return give_up("preparation", &failure, None),
     };
 
+    let mut rows = Vec::new();
+    let mut failed = None;
     for (index, step) in chosen.iter().enumerate() {
         let place = format!("{}/{}", index + 1, chosen.len());
-        println!("\n{} {place:>5}  {:<12}{}", stamp(start.elapsed()), step.name, step.what);
+        println!("\n{}{place:>7}  {:<12}{}", stamp(start.elapsed()), step.name, step.what);
         let step_start = Instant::now();
         let outcome = (step.run)(&context);
-        let took = step_start.elapsed();
-        match outcome {
-            Ok(passed) => report.0.push((step.name, took, passed)),
-            Err(failure) => {
-                report.print(start.elapsed(), &skipped);
-                return failed(step.name, &failure, &format!("cargo xtask test --only {}", step.name), took);
-            }
+        let result = match &outcome {
+            Ok(None) => "ok".to_owned(),
+            Ok(Some(note)) => format!("ok  ({note})"),
+            Err(_) => "FAILED".to_owned(),
+        };
+        rows.push(format!("{}  {:<12}{result}", stamp(step_start.elapsed()), step.name));
+        if let Err(failure) = outcome {
+            failed = Some((step.name, failure));
+            break;
         }
     }
-    report.print(start.elapsed(), &skipped);
-    ExitCode::SUCCESS
+
+    println!("\n{}\n{}  in all", rows.join("\n"), stamp(start.elapsed()));
+    for suite in &context.provided.skipped {
+        println!("skipped: {suite}");
+    }
+    match failed {
+        None => ExitCode::SUCCESS,
+        Some((name, failure)) => give_up(name, &failure, Some(name)),
+    }
+}
+
+fn give_up(what: &str, failure: &Failure, step: Option<&str>) -> ExitCode {
+    eprintln!("\n{what} failed: {}", failure.message);
+    let only = step.map_or(String::new(), |step| format!(" --only {step}"));
+    eprintln!("to see it again:   cargo xtask test{only}");
+    if let Some(command) = &failure.command {
+        eprintln!("or the command:    {command}");
+    }
+    ExitCode::FAILURE
+}
+
+/// A time, in a column of its own.
+fn stamp(time: Duration) -> String {
+    format!("{:>7.1} s", time.as_secs_f64())
 }
 
 /// Finds or installs what the tests need beyond Rust.
-fn provide(workspace: &Workspace) -> Result<(Vec<(&'static str, OsString)>, Skipped), Failure> {
-    let mut skipped = Skipped::new();
+fn provide(workspace: &Workspace) -> Result<Provided, Failure> {
+    let mut provided = Provided::default();
     let server = redis::provide(workspace)?;
     println!("{:<14}{server}", "redis-server");
-    skipped.extend(server.lacks());
-    let mut environment = vec![("REDIS_SERVER_BIN", server.path.into_os_string())];
+    provided.skipped.extend(server.lacks());
+    provided.environment.push(("REDIS_SERVER_BIN", server.path.into_os_string()));
     match python::provide(workspace) {
         Ok(interpreter) => {
             println!("{:<14}{}", "python", interpreter.display());
-            environment.push(("MESSAGING_TEST_PYTHON", interpreter.into_os_string()));
+            provided.environment.push(("MESSAGING_TEST_PYTHON", interpreter.into_os_string()));
         }
-        Err(reason) => skipped.push(format!("python interop ({reason})")),
+        Err(reason) => provided.skipped.push(format!("python interop ({reason})")),
     }
-    if !skipped.is_empty() && std::env::var_os("CI").is_some_and(|ci| ci == "true") {
-        let message =
-            format!("these suites cannot run here, and under CI=true all have to: {}", skipped.join(", "));
-        return Err(Failure::new(message));
+    if !provided.skipped.is_empty() && std::env::var_os("CI").is_some_and(|ci| ci == "true") {
+        let suites = provided.skipped.join(", ");
+        return Err(Failure::new(format!(
+            "under CI=true every suite has to run, and these cannot: {suites}"
+        )));
     }
-    Ok((environment, skipped))
+    Ok(provided)
 }
 
 fn fmt(_: &Context) -> Result<Passed, Failure> {
@@ -115,7 +142,7 @@ fn clippy(_: &Context) -> Result<Passed, Failure> {
 }
 
 fn tests(context: &Context) -> Result<Passed, Failure> {
-    let environment = context.environment.iter().map(|(name, value)| (*name, value));
+    let environment = context.provided.environment.iter().map(|(name, value)| (*name, value));
     cargo("test --workspace --all-features --no-fail-fast").envs(environment).run()?;
     Ok(None)
 }
@@ -129,41 +156,6 @@ fn deny(_: &Context) -> Result<Passed, Failure> {
     if tool("cargo-deny").arg("--version").output().is_err() {
         return Ok(Some("cargo-deny is not installed: nothing checked".to_owned()));
     }
-    cargo("deny --all-features check").run()?;
+    cargo("deny check").run()?;
     Ok(None)
-}
-
-/// The steps that passed so far.
-#[derive(Default)]
-struct Report(Vec<(&'static str, Duration, Passed)>);
-
-impl Report {
-    fn print(&self, total: Duration, skipped: &[String]) {
-        println!();
-        for (name, took, passed) in &self.0 {
-            println!(
-                "{}  {name:<12}ok{}",
-                stamp(*took),
-                passed.as_ref().map_or(String::new(), |note| format!("  ({note})"))
-            );
-        }
-        println!("{}  in all", stamp(total));
-        for suite in skipped {
-            println!("skipped: {suite}");
-        }
-    }
-}
-
-fn failed(name: &str, failure: &Failure, again: &str, took: Duration) -> ExitCode {
-    eprintln!("{}  {name:<12}FAILED: {}", stamp(took), failure.message);
-    eprintln!("\nthis step alone:   {again}");
-    if let Some(command) = &failure.command {
-        eprintln!("its last command:  {command}");
-    }
-    ExitCode::FAILURE
-}
-
-/// A time, in a column of its own.
-fn stamp(time: Duration) -> String {
-    format!("{:>7.1} s", time.as_secs_f64())
 }

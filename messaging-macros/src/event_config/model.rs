@@ -7,7 +7,8 @@ use syn::{Attribute, Fields, ItemStruct, Type};
 use crate::function::cfgs;
 use crate::mistakes::Mistakes;
 use crate::names::advice;
-use crate::options::{Value, ValueKind};
+use crate::types::without_self;
+use crate::value::{Value, ValueKind};
 use crate::{serde_attrs, structure};
 
 /// The struct that `#[event_config]` stands on.
@@ -17,7 +18,6 @@ pub(super) struct Model {
     pub(super) fields: Vec<Field>,
 }
 
-#[derive(Clone)]
 pub(super) struct Field {
     pub(super) ident: Ident,
     pub(super) name: String,
@@ -35,11 +35,14 @@ impl Model {
         let item = structure::read(item, "`#[event_config]`", mistakes)?;
         structure::refuse_generics(&item, "a model", mistakes);
         let Fields::Named(named) = &item.fields else {
-            let what = if item.fields.is_empty() { &item.ident as &dyn quote::ToTokens } else { &item.fields };
+            let what =
+                if item.fields.is_empty() { &item.ident as &dyn quote::ToTokens } else { &item.fields };
             mistakes.add(what, "a model has named fields: `struct Camera { id: Uuid, … }`");
             return None;
         };
         let container = serde_attrs::Container::of(&item.attrs, mistakes);
+        let name = &item.ident;
+        let own_type: Type = syn::parse_quote!(#name);
         let mut fields = Vec::with_capacity(named.named.len());
         for field in &named.named {
             let ident = field.ident.clone().expect("a named field");
@@ -48,7 +51,7 @@ impl Model {
             fields.push(Field {
                 name: ident.unraw().to_string(),
                 ident,
-                ty: field.ty.clone(),
+                ty: without_self(field.ty.clone(), &own_type),
                 cfgs: cfgs(&field.attrs).into_iter().cloned().collect(),
                 wire,
                 skipped,
@@ -69,34 +72,28 @@ impl Model {
     }
 
     /// A field, named in the attribute.
-    pub(super) fn named(&self, value: &Value) -> syn::Result<Field> {
+    pub(super) fn named(&self, value: &Value) -> syn::Result<&Field> {
         let Some(ident) = value.ident() else {
             return Err(value.error("expected the name of a field, without quotes"));
         };
         let name = ident.unraw().to_string();
-        self.field(&name).cloned().ok_or_else(|| {
+        self.field(&name).ok_or_else(|| {
             value.error(format_args!("`{}` has no field `{name}`{}", self.item.ident, self.suggestion(&name)))
         })
     }
 
     /// A list of fields that are written to JSON; `option` is where they are named.
-    pub(super) fn written(&self, option: &str, value: &Value, mistakes: &mut Mistakes) -> Option<Vec<Field>> {
+    pub(super) fn written(&self, option: &str, value: &Value, mistakes: &mut Mistakes) -> Vec<&Field> {
         let ValueKind::List(items) = &value.kind else {
             mistakes.add(value, "expected a list of fields, such as `[id, name]`");
-            return None;
+            return Vec::new();
         };
-        let mut fields: Vec<Field> = Vec::with_capacity(items.len());
-        let mut complete = true;
+        let mut fields: Vec<&Field> = Vec::with_capacity(items.len());
         for item in items {
-            let Some(field) = mistakes.keep(self.named(item)) else {
-                complete = false;
-                continue;
-            };
+            let Some(field) = mistakes.keep(self.named(item)) else { continue };
             if fields.iter().any(|earlier| earlier.name == field.name) {
                 mistakes.add(item, format_args!("`{}` is in the list twice; remove one of them", field.name));
-                continue;
-            }
-            if field.skipped {
+            } else if field.skipped {
                 let message = format!(
                     "`{}` is skipped by serde, so it cannot be in `{option}`; remove it here, or its `#[serde(skip)]`",
                     field.name
@@ -105,6 +102,6 @@ impl Model {
             }
             fields.push(field);
         }
-        complete.then_some(fields)
+        fields
     }
 }

@@ -9,78 +9,77 @@ use super::model::{Field, Model};
 use crate::descriptor::{Identity, Runtime};
 use crate::mistakes::Mistakes;
 use crate::operation::Operation;
-use crate::options::{Entry, Options, Value, split};
+use crate::options::{Entry, Options};
 use crate::template::{Key, Pattern};
+use crate::value::{Value, ValueKind, split};
 
 const KNOWN: &[&str] = &["publish", "payload_fields", "envelope", "previous", "cache", "id", "crate"];
 
 /// One `#[event_config]`.
-pub(super) struct Config {
+pub(super) struct Config<'m> {
     pub(super) runtime: Runtime,
     pub(super) identity: Identity,
     pub(super) publish: Vec<(Operation, Vec<LitStr>)>,
-    pub(super) payload: Payload,
+    pub(super) payload: Payload<'m>,
     /// Fields whose old values an update carries; `None` without the option.
-    pub(super) previous: Option<Vec<Field>>,
-    pub(super) cache: Option<Cache>,
+    pub(super) previous: Option<Vec<&'m Field>>,
+    pub(super) cache: Option<Cache<'m>>,
     /// Fields whose values fill placeholders.
-    pub(super) placeholders: Vec<Field>,
+    pub(super) placeholders: Vec<&'m Field>,
 }
 
-pub(super) enum Payload {
+pub(super) enum Payload<'m> {
     Whole,
-    Fields(Vec<Field>),
-    Envelope(Envelope),
+    Fields(Vec<&'m Field>),
+    Envelope(Envelope<'m>),
 }
 
-pub(super) struct Envelope {
+pub(super) struct Envelope<'m> {
     pub(super) resource: LitStr,
-    pub(super) id: Field,
-    pub(super) tenant: Option<Field>,
-    pub(super) metadata: Vec<Field>,
+    pub(super) id: &'m Field,
+    pub(super) tenant: Option<&'m Field>,
+    pub(super) metadata: Vec<&'m Field>,
 }
 
-pub(super) struct Cache {
+pub(super) struct Cache<'m> {
     pub(super) key: LitStr,
     pub(super) ttl: Duration,
-    pub(super) fields: Option<Vec<Field>>,
+    pub(super) fields: Option<Vec<&'m Field>>,
 }
 
-impl Config {
-    pub(super) fn read(arguments: TokenStream, model: Option<&Model>, mistakes: &mut Mistakes) -> Option<Self> {
+impl<'m> Config<'m> {
+    /// `None` only after a mistake. An option with a mistake in it is taken as not given.
+    pub(super) fn read(
+        arguments: TokenStream,
+        model: Option<&'m Model>,
+        mistakes: &mut Mistakes,
+    ) -> Option<Self> {
         let segments = split(arguments, mistakes);
         let options = Options::of_attribute(segments, KNOWN, mistakes);
         let runtime = Runtime::of(&options, mistakes);
         let identity = Identity::of(&options, mistakes);
         if !options.has("publish") {
-            let message = "`publish` is missing; add `publish = { create = \"…\", update = \"…\", delete = \"…\" }`, or those of them that you want";
+            let message = "`publish` is missing; add `publish = { create = \"…\", update = \"…\", delete = \
+                \"…\" }`, or those of them that you want";
             mistakes.add_at(Span::call_site(), message);
         }
         let mut reader = Reader { model: model?, placeholders: Vec::new(), mistakes };
         let publish = options.get("publish").and_then(|entry| reader.publish(entry));
         let payload = reader.payload(&options);
         let previous = options.get("previous").map(|entry| reader.previous(entry, payload.as_ref()));
-        let cache = options.get("cache").map(|entry| reader.cache(entry));
+        let cache = options.get("cache").and_then(|entry| reader.cache(entry));
         let placeholders = reader.placeholders;
-        Some(Self {
-            runtime,
-            identity,
-            publish: publish?,
-            payload: payload?,
-            previous: previous.map_or(Some(None), |previous| previous.map(Some))?,
-            cache: cache.map_or(Some(None), |cache| cache.map(Some))?,
-            placeholders,
-        })
+        Some(Self { runtime, identity, publish: publish?, payload: payload?, previous, cache, placeholders })
     }
 }
 
-struct Reader<'r> {
-    model: &'r Model,
-    placeholders: Vec<Field>,
+struct Reader<'m, 'r> {
+    model: &'m Model,
+    placeholders: Vec<&'m Field>,
     mistakes: &'r mut Mistakes,
 }
 
-impl Reader<'_> {
+impl<'m> Reader<'m, '_> {
     fn publish(&mut self, entry: &Entry) -> Option<Vec<(Operation, Vec<LitStr>)>> {
         let operations = Options::of_map(
             &entry.value,
@@ -89,7 +88,8 @@ impl Reader<'_> {
             self.mistakes,
         )?;
         if operations.is_empty() {
-            let message = "nothing is published; name at least one operation, such as `create = \"camera.created\"`";
+            let message =
+                "nothing is published; name at least one operation, such as `create = \"camera.created\"`";
             self.mistakes.add(&entry.value, message);
         }
         let mut publish = Vec::new();
@@ -115,7 +115,7 @@ impl Reader<'_> {
         for name in names {
             match self.model.field(name) {
                 Some(field) if self.placeholders.iter().all(|earlier| earlier.name != field.name) => {
-                    self.placeholders.push(field.clone());
+                    self.placeholders.push(field);
                 }
                 Some(_) => {}
                 None => {
@@ -130,11 +130,12 @@ impl Reader<'_> {
         }
     }
 
-    fn payload(&mut self, options: &Options) -> Option<Payload> {
+    fn payload(&mut self, options: &Options) -> Option<Payload<'m>> {
         let fields = options.get("payload_fields");
         let envelope = options.get("envelope");
         if let (Some(fields), Some(envelope)) = (fields, envelope) {
-            let message = "an envelope has a form of its own; with it, write `metadata = […]` inside it instead of `payload_fields`";
+            let message = "an envelope has a form of its own; with it, write `metadata = […]` inside it \
+                instead of `payload_fields`";
             self.mistakes.add(&fields.name, message);
             return self.envelope(envelope).map(Payload::Envelope);
         }
@@ -142,11 +143,12 @@ impl Reader<'_> {
             for meta in &self.model.container.foreign {
                 let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
                 let message = format!(
-                    "`payload_fields` takes fields as they stand in the struct, and with `#[serde({name})]` the struct's JSON is not made of its fields; remove one of the two"
+                    "`payload_fields` takes fields as they stand in the struct, and with `#[serde({name})]` \
+                        the struct's JSON is not made of its fields; remove one of the two"
                 );
                 self.mistakes.add(meta, message);
             }
-            return self.fields(entry).map(Payload::Fields);
+            return Some(Payload::Fields(self.fields(entry)));
         }
         match envelope {
             Some(entry) => self.envelope(entry).map(Payload::Envelope),
@@ -155,16 +157,16 @@ impl Reader<'_> {
     }
 
     /// A list of fields with at least one.
-    fn fields(&mut self, entry: &Entry) -> Option<Vec<Field>> {
+    fn fields(&mut self, entry: &Entry) -> Vec<&'m Field> {
         let Entry { name, value } = entry;
-        let fields = self.model.written(&name.text, value, self.mistakes)?;
-        if fields.is_empty() {
-            self.mistakes.add(value, format_args!("this list is empty; name the fields, or leave `{}` out", name.text));
+        if matches!(&value.kind, ValueKind::List(items) if items.is_empty()) {
+            let message = format!("this list is empty; name the fields, or leave `{}` out", name.text);
+            self.mistakes.add(value, message);
         }
-        Some(fields)
+        self.model.written(&name.text, value, self.mistakes)
     }
 
-    fn envelope(&mut self, entry: &Entry) -> Option<Envelope> {
+    fn envelope(&mut self, entry: &Entry) -> Option<Envelope<'m>> {
         let model = self.model;
         let entries = Options::of_map(
             &entry.value,
@@ -172,42 +174,48 @@ impl Reader<'_> {
             "{ resource = \"camera\", id = id }",
             self.mistakes,
         )?;
-        let resource = entries.required("resource", "the kind of thing it is: `resource = \"camera\"`", self.mistakes, |value| {
-            let resource = value.text()?;
-            if resource.value().is_empty() {
-                return Err(value.error("the resource has no name; write its kind, such as \"camera\""));
-            }
-            Ok(resource)
-        });
-        let id = entries.required("id", "the field that says which one it is: `id = id`", self.mistakes, |value| model.named(value));
-        let tenant = entries.get("tenant").map(|entry| self.mistakes.keep(model.named(&entry.value)));
-        let metadata = entries.get("metadata").map(|entry| model.written("metadata", &entry.value, self.mistakes));
-        Some(Envelope {
-            resource: resource?,
-            id: id?,
-            tenant: tenant.map_or(Some(None), |tenant| tenant.map(Some))?,
-            metadata: metadata.unwrap_or(Some(Vec::new()))?,
-        })
+        let resource = entries.required(
+            "resource",
+            "the kind of thing it is: `resource = \"camera\"`",
+            self.mistakes,
+            |value| {
+                let resource = value.text()?;
+                if resource.value().is_empty() {
+                    return Err(value.error("the resource has no name; write its kind, such as \"camera\""));
+                }
+                Ok(resource)
+            },
+        );
+        let id = entries.required(
+            "id",
+            "the field that says which one it is: `id = id`",
+            self.mistakes,
+            |value| model.named(value),
+        );
+        let tenant = entries.optional("tenant", self.mistakes, |value| model.named(value));
+        let metadata = entries.get("metadata");
+        let metadata = metadata.map(|entry| model.written("metadata", &entry.value, self.mistakes));
+        Some(Envelope { resource: resource?, id: id?, tenant, metadata: metadata.unwrap_or_default() })
     }
 
-    fn previous(&mut self, entry: &Entry, payload: Option<&Payload>) -> Option<Vec<Field>> {
-        let fields = self.fields(entry)?;
-        let written = match payload {
-            Some(Payload::Whole) => &self.model.fields,
-            Some(Payload::Fields(fields)) => fields,
-            Some(Payload::Envelope(_)) | None => return Some(fields),
+    fn previous(&mut self, entry: &Entry, payload: Option<&Payload<'m>>) -> Vec<&'m Field> {
+        let written: Vec<&Field> = match payload {
+            Some(Payload::Whole) => self.model.fields.iter().collect(),
+            Some(Payload::Fields(fields)) => fields.clone(),
+            Some(Payload::Envelope(_)) | None => Vec::new(),
         };
         if let Some(clash) = written.iter().find(|field| !field.skipped && field.wire == "previous") {
             let message = format!(
-                "the payload has a `previous` already, from the field `{}`; give that another name with `#[serde(rename = \"…\")]`",
+                "the payload has a `previous` already, from the field `{}`; give that another name with \
+                    `#[serde(rename = \"…\")]`",
                 clash.name
             );
             self.mistakes.add(&entry.name, message);
         }
-        Some(fields)
+        self.fields(entry)
     }
 
-    fn cache(&mut self, entry: &Entry) -> Option<Cache> {
+    fn cache(&mut self, entry: &Entry) -> Option<Cache<'m>> {
         let entries = Options::of_map(
             &entry.value,
             &["key", "ttl", "fields"],
@@ -217,13 +225,16 @@ impl Reader<'_> {
         let key = entries.required("key", "`key = \"camera:{id}\"`", self.mistakes, Value::text);
         let ttl = entries.required("ttl", "`ttl = 3600`", self.mistakes, Value::duration);
         let fields = entries.get("fields").map(|entry| self.fields(entry));
-        if let Some((text, key)) = key.as_ref().and_then(|text| Some((text, self.mistakes.keep(Key::of(text))?))) {
+        if let Some((text, key)) =
+            key.as_ref().and_then(|text| Some((text, self.mistakes.keep(Key::of(text))?)))
+        {
             if let Some(path) = key.placeholders.iter().find(|placeholder| placeholder.contains('.')) {
-                self.mistakes.add(text, format_args!("`{{{path}}}` is a path; a model's key is made of its fields"));
+                self.mistakes
+                    .add(text, format_args!("`{{{path}}}` is a path; a model's key is made of its fields"));
             } else {
                 self.fill(text, &key.placeholders);
             }
         }
-        Some(Cache { key: key?, ttl: ttl?, fields: fields.map_or(Some(None), |fields| fields.map(Some))? })
+        Some(Cache { key: key?, ttl: ttl?, fields })
     }
 }

@@ -22,7 +22,7 @@ impl View {
     /// `like_model` carries the container's `tag` and `rename` over.
     pub(super) fn new(
         name: &str,
-        fields: &[Field],
+        fields: &[&Field],
         model: &Model,
         runtime: &Runtime,
         like_model: LikeModel,
@@ -34,9 +34,10 @@ impl View {
         let serialize = format!("{shape}::serialize");
         let remote = model_name.to_string();
         let serde = runtime.serde();
-        let kept = container.kept.iter().filter(|meta| {
-            like_model == LikeModel::Yes || meta.path().is_ident("rename_all")
-        });
+        let kept = container
+            .kept
+            .iter()
+            .filter(|meta| like_model == LikeModel::Yes || meta.path().is_ident("rename_all"));
         let rename = (like_model == LikeModel::Yes && !container.has_rename).then(|| {
             let own_name = model_name.unraw().to_string();
             quote!(, rename = #own_name)

@@ -22,8 +22,11 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
     let family = parts.family();
     let load_sig = parts.load_signature(format_ident!("__load"));
     let refresh_sig = Signature { ident: format_ident!("refresh"), ..plain.clone() };
-    let refresh =
-        parts.through_cache(Operation::Refresh, &quote!(Self::__function()), &quote!(Self::__load(#(#arguments),*)));
+    let refresh = parts.through_cache(
+        Operation::Refresh,
+        &quote!(Self::__function()),
+        &quote!(Self::__load(#(#arguments),*)),
+    );
 
     let parameters = parts.key_parameters();
     let taken = parameters.iter().map(|KeyParameter { name, argument, .. }| quote!(#name: #argument));
@@ -36,7 +39,9 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
         let #function = Self::__function();
         let #key = #runtime::key(#function, #values);
     };
-    let doc = format!(" The cache of [`{companion}`](fn@{companion}): what it holds can be refreshed and invalidated.");
+    let doc = format!(
+        " The cache of [`{companion}`](fn@{companion}): what it holds can be refreshed and invalidated."
+    );
     quote! {
         #(#attrs)*
         #vis #plain {
@@ -45,7 +50,7 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
 
         #(#cfgs)*
         #[doc = #doc]
-        #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug)]
+        #[derive(::core::fmt::Debug)]
         #[allow(non_camel_case_types, dead_code)]
         #vis enum #companion {}
 

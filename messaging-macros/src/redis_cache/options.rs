@@ -11,9 +11,10 @@ use crate::function::{Argument, Function};
 use crate::mistakes::Mistakes;
 use crate::names::advice;
 use crate::operation::Operation;
-use crate::options::{Name, Options, Value, ValueKind, split};
+use crate::options::{Name, Options};
 use crate::place::Place;
 use crate::template::{Key, Pattern};
+use crate::value::{Value, ValueKind, split};
 
 const KNOWN: &[&str] =
     &["key", "ttl", "invalidate_on", "jitter", "cache_none", "prefix", "id", "companions", "crate"];
@@ -78,7 +79,7 @@ impl Config {
         let key = text.as_ref().and_then(|text| mistakes.keep(Key::of(text)));
         let triggers = match options.get("invalidate_on") {
             Some(entry) => read_triggers(&entry.value, key.as_ref(), mistakes),
-            None => Some(Vec::new()),
+            None => Vec::new(),
         };
         let text = text?;
         let placeholders = placeholders(&text, &key?, function?, mistakes);
@@ -95,7 +96,7 @@ impl Config {
             ttl: ttl?,
             jitter,
             cache_none,
-            triggers: triggers?,
+            triggers,
             has_companions,
         })
     }
@@ -137,12 +138,22 @@ fn placeholders(
                 let root = Ident::from(receiver.self_token);
                 let path = names.map(|name| field(name, place(&root))).collect::<Vec<_>>();
                 if path.is_empty() {
-                    mistakes.add(text, "`{self}` names the whole service; write the field, such as `{self.tenant}`");
+                    mistakes.add(
+                        text,
+                        "`{self}` names the whole service; write the field, such as `{self.tenant}`",
+                    );
                     return None;
                 }
-                return Some(Placeholder { text: placeholder.clone(), root, path, ty: None, place: Place::of(text) });
+                return Some(Placeholder {
+                    text: placeholder.clone(),
+                    root,
+                    path,
+                    ty: None,
+                    place: Place::of(text),
+                });
             }
-            let Some(argument) = arguments.iter().find(|argument| argument.name.as_deref() == Some(root)) else {
+            let Some(argument) = arguments.iter().find(|argument| argument.name.as_deref() == Some(root))
+            else {
                 mistakes.add(text, no_argument(placeholder, root, &arguments));
                 return None;
             };
@@ -168,27 +179,30 @@ fn no_argument(placeholder: &str, root: &str, arguments: &[Argument]) -> String 
     format!("`{{{placeholder}}}` names no argument{}", advice(root, "argument", names))
 }
 
-fn read_triggers(value: &Value, key: Option<&Key>, mistakes: &mut Mistakes) -> Option<Vec<Trigger>> {
-    const EXAMPLE: &str = "such as `[\"camera.updated\", Camera(delete), { on = \"moved\", id = camera_id }]`";
+fn read_triggers(value: &Value, key: Option<&Key>, mistakes: &mut Mistakes) -> Vec<Trigger> {
+    const EXAMPLE: &str =
+        "such as `[\"camera.updated\", Camera(delete), { on = \"moved\", id = camera_id }]`";
     let ValueKind::List(items) = &value.kind else {
         mistakes.add(value, format_args!("expected a list of events, {EXAMPLE}"));
-        return None;
+        return Vec::new();
     };
     if items.is_empty() {
-        mistakes.add(value, format_args!("this list is empty; name events, {EXAMPLE}, or leave `invalidate_on` out"));
+        mistakes.add(
+            value,
+            format_args!("this list is empty; name events, {EXAMPLE}, or leave `invalidate_on` out"),
+        );
     }
-    let triggers: Vec<_> = items
-        .iter()
-        .map(|item| match &item.kind {
+    let mut triggers = Vec::with_capacity(items.len());
+    for item in items {
+        triggers.extend(match &item.kind {
             ValueKind::Map(_) => read_selecting(item, key, mistakes),
-            _ => {
-                let on = read_on(item, mistakes)?;
+            _ => read_on(item, mistakes).map(|on| {
                 refuse_paths_of_models(&on, item, &[], key, mistakes);
-                Some(Trigger { on, select: Vec::new() })
-            }
-        })
-        .collect();
-    triggers.into_iter().collect()
+                Trigger { on, select: Vec::new() }
+            }),
+        });
+    }
+    triggers
 }
 
 fn read_on(value: &Value, mistakes: &mut Mistakes) -> Option<TriggerOn> {
@@ -208,7 +222,10 @@ fn read_on(value: &Value, mistakes: &mut Mistakes) -> Option<TriggerOn> {
         }
         _ => {
             let text = mistakes.keep(value.text().map_err(|_| {
-                value.error("expected a channel in quotes, a model with its operations such as `Camera(update)`, or a map `{ on = …, placeholder = field }`")
+                value.error(
+                    "expected a channel in quotes, a model with its operations such as \
+                    `Camera(update)`, or a map `{ on = …, placeholder = field }`",
+                )
             }))?;
             mistakes.keep(Pattern::of(&text))?;
             Some(TriggerOn::Channel(text))
@@ -263,7 +280,8 @@ fn read_selector(value: &Value, is_model: bool) -> syn::Result<String> {
             Ok(path.get_ident().map(|ident| ident.unraw().to_string()).unwrap_or_default())
         }
         ValueKind::Dotted(_) | ValueKind::Literal(_) if is_model => {
-            Err(value.error("for a model, name one of its Rust fields; where that stands in the event is known"))
+            Err(value
+                .error("for a model, name one of its Rust fields; where that stands in the event is known"))
         }
         ValueKind::Dotted(names) => {
             let names: Vec<String> = names.iter().map(|name| name.unraw().to_string()).collect();
@@ -272,7 +290,10 @@ fn read_selector(value: &Value, is_model: bool) -> syn::Result<String> {
         ValueKind::Literal(syn::Lit::Str(text)) if text.value().split('.').all(|name| !name.is_empty()) => {
             Ok(text.value())
         }
-        _ => Err(value.error("expected where the value stands in the payload, such as `id` or `metadata.slug`")),
+        _ => {
+            Err(value
+                .error("expected where the value stands in the payload, such as `id` or `metadata.slug`"))
+        }
     }
 }
 
@@ -291,7 +312,8 @@ fn refuse_paths_of_models(
         let operations: Vec<String> =
             operations.iter().map(|operation| format!("{operation:?}").to_lowercase()).collect();
         let message = format!(
-            "which field of `{model}` fills `{{{placeholder}}}`? write `{{ on = {model}({}), {placeholder} = … }}`",
+            "which field of `{model}` fills `{{{placeholder}}}`? write `{{ on = {model}({}), {placeholder} \
+                = … }}`",
             operations.join(", ")
         );
         mistakes.add(place, message);

@@ -8,9 +8,10 @@ use syn::{Attribute, FnArg, Meta, Pat, PatType, Path, ReturnType, Signature, Typ
 use super::options::{Config, Placeholder, Trigger, TriggerOn};
 use crate::assertion::assertion;
 use crate::descriptor::{Runtime, location};
-use crate::function::{Argument, Elided, Function, with_lifetimes};
+use crate::function::{Argument, Function};
 use crate::literal::DurationTokens;
 use crate::place::Place;
+use crate::types::{Elided, with_lifetimes};
 
 /// A function and what its attribute says.
 pub(super) struct Parts<'p> {
@@ -84,17 +85,27 @@ impl Parts<'_> {
         let listed = listed.join(", ");
         let published = operations.iter().map(|operation| {
             let name = format!("{operation:?}").to_lowercase();
-            let message = format!("`{model}` does not publish `{name}`; add `{name} = \"…\"` to `publish` in its `#[event_config]`, or remove it here");
+            let message = format!(
+                "`{model}` does not publish `{name}`; add `{name} = \"…\"` to `publish` \
+                in its `#[event_config]`, or remove it here"
+            );
             assertion(span, &quote_spanned!(span=> #descriptor.publishes(#runtime::Op::#operation)), &message)
         });
         let carried = self.config.placeholders.iter().map(|Placeholder { text, .. }| {
             let selected = select.iter().find(|(placeholder, _)| placeholder == text);
             let (field, advice) = match selected {
                 Some((_, field)) => (field, "select another field".to_owned()),
-                None => (text, format!("select another field: `{{ on = {model}({listed}), {text} = field }}`")),
+                None => (
+                    text,
+                    format!(
+                        "select another field: `{{ on = {model}({listed}), {text} = field \
+                    }}`"
+                    ),
+                ),
             };
             let message = format!(
-                "the events of `{model}` do not carry the field `{field}`, which the key needs for `{{{text}}}`; add it to its `payload_fields`, or {advice}"
+                "the events of `{model}` do not carry the field `{field}`, which the key needs for \
+                    `{{{text}}}`; add it to its `payload_fields`, or {advice}"
             );
             assertion(span, &quote_spanned!(span=> #descriptor.carries(&[#field])), &message)
         });
@@ -102,7 +113,12 @@ impl Parts<'_> {
     }
 
     /// `key(…)` and the call around the load. `family` is an expression.
-    pub(super) fn through_cache(&self, operation: Operation, family: &TokenStream, load: &TokenStream) -> TokenStream {
+    pub(super) fn through_cache(
+        &self,
+        operation: Operation,
+        family: &TokenStream,
+        load: &TokenStream,
+    ) -> TokenStream {
         let Config { runtime, cache_none, .. } = self.config;
         let operation = match operation {
             Operation::Cached => quote!(cached),
@@ -172,13 +188,17 @@ impl Parts<'_> {
             let ident = plain.ident;
             *argument.pat = Pat::Verbatim(quote!(#ident));
         }
+        if let Some(FnArg::Receiver(receiver)) = sig.inputs.first_mut() {
+            receiver.mutability = None;
+        }
         sig
     }
 
     /// The signature for the user's body: an argument that only the key uses is not unused.
     pub(super) fn load_signature(&self, name: Ident) -> Signature {
         let mut sig = Signature { ident: name, ..self.function.sig.clone() };
-        let of_key = |argument: &Argument| self.config.placeholders.iter().any(|it| it.root == argument.ident);
+        let of_key =
+            |argument: &Argument| self.config.placeholders.iter().any(|it| it.root == argument.ident);
         for (argument, plain) in typed_mut(&mut sig).zip(self.function.arguments()) {
             if of_key(&plain) {
                 argument.attrs.push(syn::parse_quote!(#[allow(unused_variables)]));
@@ -216,7 +236,11 @@ impl Parts<'_> {
         let runtime = &self.config.runtime;
         let mut parameters: Vec<KeyParameter> = Vec::new();
         for Placeholder { text, root, path, ty, place } in &self.config.placeholders {
-            let mut name = if path.is_empty() { root.clone() } else { format_ident!("{}", text.replace('.', "_"), span = root.span()) };
+            let mut name = if path.is_empty() {
+                root.clone()
+            } else {
+                format_ident!("{}", text.replace('.', "_"), span = root.span())
+            };
             if parameters.iter().any(|earlier| earlier.name == name) {
                 name = format_ident!("{name}_{}", parameters.len() + 1);
             }

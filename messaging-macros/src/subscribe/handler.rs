@@ -8,11 +8,12 @@ use syn::{Path, Type};
 use super::options::{Channels, Resync, Subscription};
 use crate::assertion::assertion;
 use crate::descriptor::{Runtime, location};
-use crate::function::{Argument, Elided, with_lifetimes};
+use crate::function::Argument;
 use crate::literal::DurationTokens;
 use crate::mistakes::Mistakes;
 use crate::names::{closest, listed};
 use crate::place::Place;
+use crate::types::{Elided, with_lifetimes};
 
 /// One argument of the user's function.
 pub(crate) enum Parameter {
@@ -40,7 +41,9 @@ pub(crate) fn parameters(
             let free = names().filter(|name| !placeholders.iter().any(|placeholder| placeholder == name));
             let advice = match closest(placeholder, free) {
                 Some(meant) => format!("did you mean the argument `{meant}` by it?"),
-                None => format!("add `{placeholder}: …`, or write `{{_{placeholder}}}` if it does not need the value"),
+                None => format!(
+                    "add `{placeholder}: …`, or write `{{_{placeholder}}}` if it does not need the value"
+                ),
             };
             let all = match listed(names()) {
                 none if none.is_empty() => String::new(),
@@ -70,12 +73,17 @@ fn parameter(argument: &Argument, subscription: &Subscription, mistakes: &mut Mi
         Some(placeholder) if is_str => return Some(Parameter::Text { placeholder }),
         Some(_) => mistakes.add(
             &argument.ty,
-            format_args!("a placeholder is taken as `&str`, or as any type that implements `FromStr`, without `&`"),
+            format_args!(
+                "a placeholder is taken as `&str`, or as any type that implements `FromStr`, \
+                without `&`"
+            ),
         ),
         None if is_str => mistakes.add(
             &argument.ty,
             format_args!(
-                "`{shown}` is no placeholder of the channel, so it would be the payload, and a `&str` cannot hold JSON's escapes; take `String`, or `Cow<'_, str>` in a struct with `#[serde(borrow)]`, or put `{{{shown}}}` into the channel"
+                "`{shown}` is no placeholder of the channel, so it would be the payload, and a `&str` \
+                    cannot hold JSON's escapes; take `String`, or `Cow<'_, str>` in a struct with \
+                    `#[serde(borrow)]`, or put `{{{shown}}}` into the channel"
             ),
         ),
         None => {
@@ -169,7 +177,8 @@ impl Call<'_> {
         for (position, ty) in types.iter().enumerate().skip(1) {
             let this = is_payload(ty);
             let earlier = types[..position].iter().map(is_payload);
-            let message = "a handler takes at most one payload, and an argument before this one is the payload already; make one struct of both, or take shared state as `State<…>`";
+            let message = "a handler takes at most one payload, and an argument before this one is the \
+                payload already; make one struct of both, or take shared state as `State<…>`";
             let condition = quote_spanned!(ty.span()=> !#this || !(#(#earlier)||*));
             checks.extend(assertion(ty.span(), &condition, message));
         }
@@ -197,7 +206,7 @@ pub(crate) fn descriptor(
         Channels::Texts { texts, .. } => quote!(&[#(#texts),*]),
         Channels::Typed(path) => quote!(&[<#path as #runtime::TypedChannel>::TEMPLATE]),
     };
-    let options = subscription.settings();
+    let options = subscription.settings.tokens(runtime);
     let resync = match resync {
         None => quote!(::core::option::Option::None),
         Some(Resync { path, every }) => {

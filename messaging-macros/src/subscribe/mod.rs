@@ -2,6 +2,7 @@
 
 pub(crate) mod handler;
 pub(crate) mod options;
+mod settings;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
@@ -20,7 +21,10 @@ pub(crate) fn expand(
     let subscription = Subscription::read(arguments, Span::call_site(), &Runtime::default(), mistakes);
     let function = Function::read(item, "`#[subscribe]`", mistakes)?;
     if let Some(receiver) = function.receiver() {
-        mistakes.add(receiver, "a handler with `self` needs its service: write `#[subscribers]` on the impl around it");
+        mistakes.add(
+            receiver,
+            "a handler with `self` needs its service: write `#[subscribers]` on the impl around it",
+        );
         return None;
     }
     function.check("a handler", mistakes);
@@ -29,13 +33,7 @@ pub(crate) fn expand(
 
     let runtime = &subscription.runtime;
     let name = &function.sig.ident;
-    let call = Call {
-        runtime,
-        parameters: &parameters,
-        name,
-        returned: function.returned(),
-        service: None,
-    };
+    let call = Call { runtime, parameters: &parameters, name, returned: function.returned(), service: None };
     let method = call.method();
     let one_payload = call.one_payload();
     let descriptor =

@@ -8,4 +8,5 @@ mod lifecycle;
 mod models;
 mod place;
 mod pubsub;
+mod python;
 mod redis_only;

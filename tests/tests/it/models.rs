@@ -77,6 +77,7 @@ async fn events_carry_exactly_the_payload_fields_in_their_order(place: Place) {
 
 #[event_config(publish = { create = "auditlog:{user_id}" })]
 #[derive(Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[allow(dead_code, reason = "the point of `hidden` is that nobody reads it")]
 #[serde(rename_all = "camelCase")]
 struct AuditLog {
     #[serde(rename = "user_id")]

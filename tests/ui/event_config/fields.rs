@@ -35,8 +35,8 @@ struct Into {
 
 #[event_config(publish = { update = "a" }, payload_fields = [id])]
 #[derive(Serialize)]
-#[cfg_attr(unix, serde(rename_all = "camelCase"))]
 struct Conditional {
+    #[cfg_attr(unix, serde(rename = "key"))]
     id: u64,
 }
 

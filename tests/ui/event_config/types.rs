@@ -20,4 +20,10 @@ struct PlaceholderNotSerialize {
     opaque: Opaque,
 }
 
+#[event_config(publish = { create = "a" })]
+#[derive(serde::Serialize)]
+struct NotSync {
+    cell: std::cell::Cell<u64>,
+}
+
 fn main() {}

@@ -76,6 +76,14 @@ pub struct Whole {
     name: String,
 }
 
+#[event_config(publish = { update = "tree.updated" }, payload_fields = [children])]
+pub struct Tree {
+    children: Vec<Leaf<Self>>,
+}
+
+#[derive(Serialize)]
+pub struct Leaf<T>(std::marker::PhantomData<T>);
+
 #[channel("auditlog:{user_id}.{level}", id = "audit")]
 pub struct AuditLog {
     pub level: String,
@@ -257,6 +265,18 @@ impl Cameras {
         1
     }
 
+    #[redis_cache(key = "by value:{self.tenant}", ttl = 60)]
+    async fn by_value(mut self) -> u64 {
+        self.tenant += 1;
+        self.tenant
+    }
+
+    #[redis_cache(key = "exclusive:{self.tenant}", ttl = 60)]
+    async fn exclusive(&mut self) -> u64 {
+        self.tenant += 1;
+        self.tenant
+    }
+
     #[redis_cache(key = "cameras", ttl = 60)]
     async fn count() -> Result<u64, AppError> {
         Ok(Self::ONE)
@@ -322,6 +342,8 @@ fn main() {
     is_send(cameras.fetch(1));
     is_send(only_in_the_key(1, &user));
     is_send(cameras.only_in_the_key(1));
+    is_send(Cameras { tenant: 1 }.exclusive());
+    is_send(cameras.by_value());
     let _ = (notify_admins, audit, on_event, on_user, Notifications::handle, Monitor::fields, Heartbeat);
 }
 

@@ -52,6 +52,26 @@ macro_rules! text_channel {
 
 text_channel!(Text, "text:{id}");
 
+macro_rules! paths {
+    ($channel:path, $model:path, $resync:path, $type:ty) => {
+        #[subscribe($channel, resync = $resync)]
+        async fn on_text(text: messaging_core::ChannelOf<$type>) {
+            let _ = text.0.id;
+        }
+
+        #[redis_cache(key = "{id}", ttl = 1, invalidate_on = [$model(create)])]
+        async fn of_model(id: u64) -> u64 {
+            id
+        }
+    };
+}
+
+mod functions {
+    pub async fn resync() {}
+}
+
+paths!(self::Text, self::Camera, functions::resync, Text);
+
 fn main() {
-    let _ = (on_camera, Cameras::handle, camera::key(1));
+    let _ = (on_text, of_model, on_camera, Cameras::handle, camera::key(1));
 }

@@ -1,16 +1,6 @@
 #![allow(dead_code, unused_variables)]
 
-use std::rc::Rc;
-
 use messaging_core::subscribers;
-
-struct NotSync(Rc<u8>);
-
-#[subscribers]
-impl NotSync {
-    #[subscribe("a")]
-    async fn handle(&self) {}
-}
 
 struct NotDeserialize;
 
@@ -25,14 +15,6 @@ impl Service {
     async fn returns(&self) -> Self {
         Self
     }
-}
-
-struct Manual<T>(T);
-
-#[subscribers(manual)]
-impl<T> Manual<T> {
-    #[subscribe("a")]
-    async fn handle(&self) {}
 }
 
 fn main() {}

@@ -69,7 +69,9 @@ impl Link {
         match timeout_at(deadline, command(connection)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                if error.is_unrecoverable_error() || error.is_connection_dropped() {
+                // After a failover the address may lead to another server, which takes writes.
+                let elsewhere = first_refusal(&error).0 == "READONLY";
+                if elsewhere || error.is_unrecoverable_error() || error.is_connection_dropped() {
                     self.discard(number);
                 }
                 Err(self.error(error))
@@ -165,7 +167,6 @@ fn open_client(server: &Server, config: &Config) -> redis::RedisResult<Client> {
 
 /// Our error for one of the `redis` crate, in words that say what to do.
 pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
-    let detail = error.detail().unwrap_or_default().to_owned();
     let (kind, text) = match error.kind() {
         RedisErrorKind::Server(ServerErrorKind::BusyLoading) => {
             let text = format!("redis at {endpoint} is still loading its data");
@@ -176,7 +177,7 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
             format!("redis at {endpoint} refused the credentials; check the user and the password: {error}"),
         ),
         RedisErrorKind::Server(_) | RedisErrorKind::Extension => {
-            let code = error.code().unwrap_or("ERR").to_owned();
+            let (code, detail) = first_refusal(&error);
             (ErrorKind::Refused, refused(endpoint, &code, &detail))
         }
         RedisErrorKind::Io if error.is_timeout() => {
@@ -192,6 +193,17 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
         _ => (ErrorKind::Refused, format!("redis at {endpoint} answered unexpectedly: {error}")),
     };
     Error::new(kind, text).with_source(error)
+}
+
+/// The code and the text of an error reply; of a transaction or a batch, those of its first command that was refused.
+fn first_refusal(error: &RedisError) -> (String, String) {
+    let of_a_command = error.clone().into_server_errors().and_then(|errors| {
+        let (_, first) = errors.first()?;
+        Some((first.code().to_owned(), first.details().unwrap_or_default().to_owned()))
+    });
+    of_a_command.unwrap_or_else(|| {
+        (error.code().unwrap_or("ERR").to_owned(), error.detail().unwrap_or_default().to_owned())
+    })
 }
 
 /// An error reply in words that say what to do.

@@ -32,9 +32,11 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn new(server: &Server, config: &Config) -> Result<Self> {
+        // The dialer names the variable of a file that cannot be used; the `redis` crate would only name the file.
+        let dialer = Dialer::new(server, config)?;
         Ok(Self {
             link: Link::new(server, config)?,
-            dialer: Dialer::new(server, config)?,
+            dialer,
             scripts: Scripts::new(),
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
