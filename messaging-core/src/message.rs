@@ -60,6 +60,5 @@ impl Message {
 
 /// The named values at `captures`.
 pub(crate) fn segments(pattern: &Pattern, channel: &Channel, captures: &Captures) -> Segments {
-    let values = pattern.names().zip(captures).map(|(name, range)| (name.to_owned(), channel[range.clone()].to_owned()));
-    Segments::new(values.collect())
+    pattern.names().zip(captures).map(|(name, range)| (name, &channel[range.clone()])).collect()
 }

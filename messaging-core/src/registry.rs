@@ -270,3 +270,52 @@ pub trait Subscribers: Send + Sync + 'static {
     #[doc(hidden)]
     fn handlers() -> Vec<HandlerDescriptor>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(line: u32) -> Location {
+        Location { file: "src/cameras.rs", line }
+    }
+
+    #[test]
+    fn two_of_one_id_are_refused_with_both_places() {
+        let channel = |id, line| -> &'static FunctionDescriptor {
+            Box::leak(Box::new(FunctionDescriptor {
+                id,
+                key: "k",
+                ttl: Duration::from_secs(1),
+                jitter: 0.1,
+                cache_none: None,
+                invalidate_on: &[],
+                location: at(line),
+            }))
+        };
+        let mut registry = Registry { models: vec![], channels: vec![], handlers: vec![], functions: vec![] };
+        registry.functions = vec![channel("a", 1), channel("b", 2)];
+        registry.check().unwrap();
+        registry.functions = vec![channel("a", 1), channel("b", 2), channel("b", 30)];
+        let error = registry.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Registration);
+        let expected = "two cached functions have the id `b`: src/cameras.rs:2 and src/cameras.rs:30; give one of them `id = \"…\"`";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn models_know_what_they_carry() {
+        const MODEL: ModelDescriptor = ModelDescriptor {
+            id: "m",
+            name: "M",
+            publish: &[(Op::Create, &["m.created"])],
+            payload: &[PayloadField { field: "mac", path: "macAddress" }],
+            previous: &[],
+            envelope: None,
+            cache: None,
+            schema: || None,
+            location: at(1),
+        };
+        const { assert!(MODEL.carries(&["mac"]) && !MODEL.carries(&["mac", "macAddress"])) };
+        const { assert!(MODEL.publishes(Op::Create) && !MODEL.publishes(Op::Delete)) };
+    }
+}

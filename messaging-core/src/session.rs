@@ -372,10 +372,13 @@ impl Supervisor {
     fn answered(&mut self, request: &Request, id: u64, reply: Reply) {
         match (request, reply) {
             (Request::Subscribe(wire), Reply::Error(reason)) => {
-                tracing::warn!(channel = wire.name, reason, "cannot subscribe; asking again");
-                self.routes.note(wire, id, RouteState::Refused(reason), self.generation);
+                if self.routes.note(wire, id, RouteState::Refused(reason.clone()), self.generation) {
+                    tracing::warn!(channel = wire.name, reason, "cannot subscribe; asking again until it is allowed");
+                }
             }
-            (Request::Subscribe(wire), _) => self.routes.note(wire, id, RouteState::Confirmed, self.generation),
+            (Request::Subscribe(wire), _) => {
+                self.routes.note(wire, id, RouteState::Confirmed, self.generation);
+            }
             (Request::Unsubscribe(wire), Reply::Error(reason)) => {
                 tracing::warn!(channel = wire.name, reason, "cannot unsubscribe");
             }

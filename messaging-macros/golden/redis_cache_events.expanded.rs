@@ -94,7 +94,7 @@ impl camera_of {
         const _: () = ::core::assert!(
             < models::Camera as ::messaging_core::__private::Model > ::DESCRIPTOR
             .carries(& ["mac_address"]),
-            "the events of `models::Camera` do not carry the field `mac_address`, which the key needs for `{{mac_address}}`; add it to its `payload_fields`, or select another field: `{{ on = models::Camera(update, delete), mac_address = field }}`"
+            "the events of `models::Camera` do not carry the field `mac_address`, which the key needs for `{{mac_address}}`; add it to its `payload_fields`, or select another field: `{{ on = models::Camera(update, delete), mac_address = … }}`"
         );
         &FUNCTION
     }

@@ -35,7 +35,7 @@ impl Cameras for Client {
             const _: () = ::core::assert!(
                 < Camera as ::messaging_core::__private::Model > ::DESCRIPTOR.carries(&
                 ["id"]),
-                "the events of `Camera` do not carry the field `id`, which the key needs for `{{id}}`; add it to its `payload_fields`, or select another field: `{{ on = Camera(delete), id = field }}`"
+                "the events of `Camera` do not carry the field `id`, which the key needs for `{{id}}`; add it to its `payload_fields`, or select another field: `{{ on = Camera(delete), id = … }}`"
             );
             &FUNCTION
         };

@@ -233,3 +233,82 @@ fn mentions_self(tokens: TokenStream) -> bool {
         _ => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    #[test]
+    fn methods_say_self() {
+        for (function, expected) in [
+            (
+                quote!(
+                    async fn f(&self) {}
+                ),
+                true,
+            ),
+            (
+                quote!(
+                    async fn f() -> Self {}
+                ),
+                true,
+            ),
+            (
+                quote!(
+                    async fn f(other: Vec<Self>) {}
+                ),
+                true,
+            ),
+            (
+                quote!(
+                    async fn f() {
+                        Self::g()
+                    }
+                ),
+                true,
+            ),
+            (
+                quote!(
+                    async fn f() {
+                        Self { x: 1 }
+                    }
+                ),
+                true,
+            ),
+            (
+                quote!(
+                    async fn f() {
+                        format!("{}", [Self::X])
+                    }
+                ),
+                true,
+            ),
+            (
+                quote!(
+                    async fn f() {}
+                ),
+                false,
+            ),
+            (
+                quote!(
+                    async fn f() {
+                        struct S;
+                        impl S {
+                            fn new() -> Self {
+                                Self
+                            }
+                        }
+                    }
+                ),
+                false,
+            ),
+            (quote!(async fn f() { syntax of tomorrow(Self) }), true),
+            (quote!(async fn f() { syntax of tomorrow(itself) }), false),
+        ] {
+            let read = Function::read(function.clone(), "", &mut Mistakes::default()).unwrap();
+            assert_eq!(read.is_method(), expected, "{function}");
+        }
+    }
+}

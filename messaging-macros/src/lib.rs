@@ -179,7 +179,7 @@ pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `companions = false` | adds nothing beside the function; needed in impls of traits | `true` |
 ///
 /// The signature does not change. `Result` and `Option` are recognised by type: only `Ok` is kept, and `None` only with
-/// `cache_none`. The function is generic over nothing but lifetimes.
+/// `cache_none`. The function, and the impl around it, are generic over nothing but lifetimes.
 ///
 /// Beside a function `get_camera` stands a type of that name: `get_camera::invalidate(mac_address)` removes a value,
 /// `get_camera::refresh(…)` loads it anew, `get_camera::key(mac_address)` is its key. A method `get` gets associated

@@ -1,6 +1,6 @@
 //! The operations on a model, as attributes name them.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident};
 
 /// `Op` of the runtime.
@@ -23,13 +23,17 @@ impl Operation {
         }
     }
 
-    fn variant(self) -> Ident {
-        format_ident!("{self:?}")
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
     }
 }
 
 impl ToTokens for Operation {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        self.variant().to_tokens(tokens);
+        format_ident!("{self:?}").to_tokens(tokens);
     }
 }

@@ -14,8 +14,10 @@ use crate::value::{Value, ValueKind, split};
 /// The options of an attribute or the entries of a map.
 pub(crate) struct Options {
     entries: Vec<Entry>,
-    /// Names whose value could not be read: they are not missing.
+    /// Names whose value could not be read.
     broken: Vec<String>,
+    /// Names that were probably meant by unknown ones.
+    meant: Vec<String>,
     /// Where a missing option is reported.
     place: TokenStream,
 }
@@ -75,16 +77,15 @@ impl Options {
         known: &Known<'_>,
         mistakes: &mut Mistakes,
     ) -> Self {
-        let mut options = Self { entries: Vec::new(), broken: Vec::new(), place };
+        let mut options = Self { entries: Vec::new(), broken: Vec::new(), meant: Vec::new(), place };
         for segment in segments {
             let Some((name, rest)) = mistakes.keep(read_name.parse2(segment)) else { continue };
             if let Some(unknown) = known.refuse(&name) {
-                // What was meant is not missing as well.
-                options.broken.extend(known.meant(&name).map(str::to_owned));
+                options.meant.extend(known.meant(&name).map(str::to_owned));
                 mistakes.note(unknown);
                 continue;
             }
-            if options.has(&name.text) {
+            if options.get(&name.text).is_some() || options.broken.contains(&name.text) {
                 mistakes.add(&name, format_args!("`{}` is given twice; remove one of them", name.text));
                 continue;
             }
@@ -98,9 +99,10 @@ impl Options {
         options
     }
 
-    /// Whether it was given, even if its value could not be read.
+    /// Whether it was given, even if with a mistake: then it is not missing as well.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.get(name).is_some() || self.broken.iter().any(|broken| broken == name)
+        let is = |given: &String| given == name;
+        self.get(name).is_some() || self.broken.iter().any(is) || self.meant.iter().any(is)
     }
 
     /// The option of that name.
@@ -113,7 +115,7 @@ impl Options {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.broken.is_empty()
+        self.entries.is_empty() && self.broken.is_empty() && self.meant.is_empty()
     }
 
     /// Reads an option if it is there.
@@ -206,5 +208,111 @@ fn read_equals(name: &Name, rest: TokenStream) -> Result<TokenStream> {
             Err(Error::new(group.span(), format_args!("options are written with `=`: `{text} = …`")))
         }
         Some(other) => Err(Error::new(other.span(), format_args!("expected `=`, as in `{text} = …`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    /// Shows the options that were read, and then the mistakes.
+    fn check(text: &str, expected: Expect) {
+        let mut mistakes = Mistakes::default();
+        let segments = split(text.parse().unwrap(), &mut mistakes);
+        let options = Options::of_attribute(segments, &["key", "ttl", "on", "in"], &mut mistakes);
+        options.required("key", "`key = …`", &mut mistakes, Value::text);
+        let entries = options.entries().iter().map(|Entry { name, value }| {
+            format!("{} = {}\n", name.text, value.to_token_stream().to_string().replace(' ', ""))
+        });
+        let errors = mistakes.into_error().into_iter().flatten().map(|error| format!("error: {error}\n"));
+        expected.assert_eq(&entries.chain(errors).collect::<String>());
+    }
+
+    #[test]
+    fn names_and_values() {
+        check(
+            r#"key = "a", ttl = 30, on = [Camera(update, delete), a::<B, C>, { x.y = z.type }], in = ::a::b,"#,
+            expect![[r#"
+                key = "a"
+                ttl = 30
+                on = [Camera(update,delete),a::<B,C>,{x.y=z.type}]
+                in = ::a::b
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_missing_option_is_reported_unless_it_was_tried() {
+        check(
+            "",
+            expect![[r#"
+            error: `key` is missing; add `key = …`
+        "#]],
+        );
+        check(
+            "kye = 1",
+            expect![[r#"
+            error: unknown option `kye`; did you mean `key`? the options are `key`, `ttl`, `on` and `in`
+        "#]],
+        );
+        check(
+            "key",
+            expect![[r#"
+            error: `key` has no value; write `key = …`
+        "#]],
+        );
+        check(
+            "key = 1",
+            expect![[r#"
+            key = 1
+            error: expected text in quotes
+        "#]],
+        );
+    }
+
+    #[test]
+    fn all_mistakes_are_reported() {
+        check(
+            r#"key = "a", , ttl = , 5, on: 1, in(x), key = "b", other = 2, ttl = 3 4"#,
+            expect![[r#"
+                key = "a"
+                error: there is nothing before this comma; remove it
+                error: `ttl` has no value; write it after the `=`
+                error: expected `name = value`
+                error: expected `=`, as in `on = …`
+                error: options are written with `=`: `in = …`
+                error: `key` is given twice; remove one of them
+                error: unknown option `other`; the options are `key`, `ttl`, `on` and `in`
+                error: `ttl` is given twice; remove one of them
+            "#]],
+        );
+    }
+
+    #[test]
+    fn values_that_are_none() {
+        check(
+            r#"key = "a", ttl = -, on = 3 4, in = [1, +, 2 3, a b]"#,
+            expect![[r#"
+            key = "a"
+            error: expected a value: text in quotes, a number, a name, a list in `[]` or a map in `{}`
+            error: expected a comma before this
+            error: expected a value: text in quotes, a number, a name, a list in `[]` or a map in `{}`
+            error: expected a comma before this
+            error: expected a comma before this
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_misspelt_option_beside_the_right_one_is_only_unknown() {
+        check(
+            r#"kye = 1, key = "a""#,
+            expect![[r#"
+            key = "a"
+            error: unknown option `kye`; did you mean `key`? the options are `key`, `ttl`, `on` and `in`
+        "#]],
+        );
     }
 }

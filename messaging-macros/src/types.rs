@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Lifetime, Path, Type, TypeFnPtr, TypePath, TypeReference};
+use syn::{Lifetime, Path, TraitBound, Type, TypeFnPtr, TypePath, TypeReference};
 
 /// The type with its named lifetimes (but not `'static`) and, where `elided` is true of them, the elided ones of
 /// references replaced by `lifetime`.
@@ -24,8 +24,14 @@ pub(crate) fn with_lifetimes(ty: &Type, lifetime: &str, elided: Elided) -> Type 
             visit_mut::visit_type_reference_mut(self, found);
         }
 
-        // `for<'x> fn(&'x str)` and `fn(&str)` have lifetimes of their own.
+        // `for<'x> fn(&'x str)` and `dyn for<'x> Fn(&'x str)` have lifetimes of their own.
         fn visit_type_fn_ptr_mut(&mut self, _: &mut TypeFnPtr) {}
+
+        fn visit_trait_bound_mut(&mut self, found: &mut TraitBound) {
+            if found.lifetimes.is_none() {
+                visit_mut::visit_trait_bound_mut(self, found);
+            }
+        }
     }
 
     let mut replaced = ty.clone();
@@ -69,4 +75,38 @@ pub(crate) fn without_self(mut ty: Type, service: &Type) -> Type {
 pub(crate) fn below(path: &Path, service: &Type) -> TokenStream {
     let rest = path.segments.iter().skip(1);
     quote!(<#service> #(::#rest)*)
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn shown(ty: &Type) -> String {
+        quote!(#ty).to_string().replace(' ', "")
+    }
+
+    #[test]
+    fn lifetimes() {
+        let rewritten = |ty: Type, elided| shown(&with_lifetimes(&ty, "'k", elided));
+        assert_eq!(rewritten(parse_quote!(&'a Event<'b, 'static>), Elided::Kept), "&'kEvent<'k,'static>");
+        assert_eq!(rewritten(parse_quote!(Option<&str>), Elided::Kept), "Option<&str>");
+        assert_eq!(rewritten(parse_quote!(Option<&str>), Elided::Named), "Option<&'kstr>");
+        assert_eq!(rewritten(parse_quote!(Event<'_>), Elided::Named), "Event<'k>");
+        let function: Type = parse_quote!((for<'x> fn(&'x str), Box<dyn for<'x> Fn(&'x str) + 'a>));
+        assert_eq!(rewritten(function, Elided::Kept), "(for<'x>fn(&'xstr),Box<dynfor<'x>Fn(&'xstr)+'k>)");
+    }
+
+    #[test]
+    fn the_meaning_of_self() {
+        let rewritten = |ty: Type| shown(&without_self(ty, &parse_quote!(Service<T>)));
+        assert_eq!(rewritten(parse_quote!(Self)), "Service<T>");
+        assert_eq!(
+            rewritten(parse_quote!(Result<Option<Self>, Self::Error>)),
+            "Result<Option<Service<T>>,<Service<T>>::Error>"
+        );
+        assert_eq!(rewritten(parse_quote!(<Self as Trait>::Type)), "<Service<T>asTrait>::Type");
+        assert_eq!(rewritten(parse_quote!(other::Self_)), "other::Self_");
+    }
 }

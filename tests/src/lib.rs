@@ -25,6 +25,7 @@ mod python;
 mod reaper;
 mod resp;
 mod server;
+mod setup;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -32,7 +33,8 @@ mod waiting;
 pub use certificates::TlsFiles;
 pub use ports::free_port;
 pub use python::{Python, Script};
-pub use server::{RedisBuilder, RedisServer};
+pub use server::RedisServer;
+pub use setup::RedisBuilder;
 pub use waiting::{Condition, eventually};
 
 use std::sync::OnceLock;

@@ -97,10 +97,13 @@ fn in_package(directory: &Path) -> Option<Server> {
     Server::at(Path::new(path.trim()))
 }
 
-/// Whether this is root on a Debian or one of its relatives.
+/// Whether this is root on a Debian or one of its relatives, without the package.
 fn may_install_packages() -> bool {
     let root = tool("id").arg("-u").output().is_ok_and(|id| id.trim() == "0");
+    // Where the package is there already, it is of no use, and its server is none of our business.
+    let status = tool("dpkg-query").args(["-W", "-f=${Status}", "redis-server"]).output();
     root && tool("apt-get").arg("--version").output().is_ok()
+        && !status.is_ok_and(|it| it.contains("ok installed"))
 }
 
 fn install_package() -> Result<(), Failure> {
@@ -117,7 +120,7 @@ fn install_package() -> Result<(), Failure> {
     if Path::new("/run/systemd/system").exists() {
         tool("systemctl").args(["disable", "--now", "redis-server"]).output().map(drop)
     } else {
-        // Exits with an error where none was started.
+        // Fails where none was started.
         let _ = tool("service").args(["redis-server", "stop"]).output();
         Ok(())
     }

@@ -166,9 +166,11 @@ impl Segments {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
+}
 
-    pub(crate) fn new(values: Vec<(String, String)>) -> Self {
-        Self(values)
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Segments {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(values: I) -> Self {
+        Self(values.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 
@@ -222,6 +224,20 @@ impl FromContext for Context {
 /// [`Messaging::provide`](crate::Messaging::provide). It derefs to `T`; a handler whose state was not given is refused
 /// at start.
 pub struct State<T: ?Sized>(Arc<T>);
+
+impl<T> State<T> {
+    /// State for a test that calls a handler as the function that it is.
+    #[must_use]
+    pub fn new(state: T) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl<T: ?Sized> From<Arc<T>> for State<T> {
+    fn from(state: Arc<T>) -> Self {
+        Self(state)
+    }
+}
 
 impl<T: ?Sized> State<T> {
     /// The shared value itself, to keep beyond the call.

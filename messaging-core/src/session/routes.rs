@@ -164,11 +164,14 @@ impl Routes {
         requests
     }
 
-    /// Notes what became of the subscription that was asked for as `id`.
-    pub(super) fn note(&mut self, wire: &Wire, id: u64, state: RouteState, generation: u64) {
+    /// Notes what became of the subscription that was asked for as `id`; `false` if that is nothing new.
+    pub(super) fn note(&mut self, wire: &Wire, id: u64, state: RouteState, generation: u64) -> bool {
         let Some(route) = self.map(wire.glob).get_mut(wire.name.as_bytes()).filter(|route| route.id == id) else {
-            return;
+            return false;
         };
+        if route.state == state {
+            return false;
+        }
         let before = std::mem::replace(&mut route.state, state.clone());
         let targets: Vec<usize> = route.targets.iter().map(|(slot, _)| *slot).collect();
         self.leave(wire, &before);
@@ -181,6 +184,7 @@ impl Routes {
             }
             self.answer(number, Some(generation));
         }
+        true
     }
 
     /// The connection is gone: nothing is confirmed, and everybody who was subscribed misses messages from now on.
@@ -297,4 +301,107 @@ impl Routes {
 
 fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::{Buffer, Entry, Overflow};
+
+    fn wire(name: &str) -> Wire {
+        Wire { glob: name.contains('*'), name: name.to_owned() }
+    }
+
+    fn mailbox() -> Arc<Mailbox> {
+        Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait))
+    }
+
+    /// What is known of a confirmation: nothing yet, or whether it came.
+    fn answered(answer: &mut oneshot::Receiver<Result<()>>) -> Option<bool> {
+        answer.try_recv().ok().map(|answer| answer.is_ok())
+    }
+
+    fn confirm(routes: &mut Routes, name: &str, generation: u64) -> bool {
+        let id = routes.id(&wire(name));
+        routes.note(&wire(name), id, RouteState::Confirmed, generation)
+    }
+
+    async fn gaps(mailbox: &Mailbox) -> Vec<GapCause> {
+        mailbox.close();
+        let mut gaps = Vec::new();
+        while let Some(Entry::Gap(cause)) = mailbox.pop(0).await {
+            gaps.push(cause);
+        }
+        gaps
+    }
+
+    #[test]
+    fn a_slot_is_confirmed_when_all_of_its_channels_are() {
+        let (mut routes, mailbox) = (Routes::default(), mailbox());
+        assert_eq!(routes.add(Arc::clone(&mailbox), vec![wire("a"), wire("b*")]).len(), 2);
+        let (confirmed, mut answer) = oneshot::channel();
+        routes.confirm(&mailbox, confirmed);
+        confirm(&mut routes, "a", 0);
+        assert_eq!(answered(&mut answer), None);
+        confirm(&mut routes, "b*", 0);
+        assert_eq!(answered(&mut answer), Some(true));
+        // What is there already is not asked for again, and given up only with its last user.
+        let other = self::mailbox();
+        assert!(routes.add(Arc::clone(&other), vec![wire("a")]).is_empty());
+        assert_eq!(routes.remove(&mailbox), [Request::Unsubscribe(wire("b*"))]);
+        assert_eq!(routes.remove(&other), [Request::Unsubscribe(wire("a"))]);
+        assert!(routes.is_empty());
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_subscription_of_the_name_confirms_nothing() {
+        let (mut routes, first, second) = (Routes::default(), mailbox(), mailbox());
+        routes.add(Arc::clone(&first), vec![wire("a")]);
+        let old = routes.id(&wire("a"));
+        routes.remove(&first);
+        routes.add(Arc::clone(&second), vec![wire("a")]);
+        let (confirmed, mut answer) = oneshot::channel();
+        routes.confirm(&second, confirmed);
+        assert!(!routes.note(&wire("a"), old, RouteState::Confirmed, 0));
+        assert_eq!(answered(&mut answer), None);
+        confirm(&mut routes, "a", 0);
+        assert_eq!(answered(&mut answer), Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_announced_once_when_everything_is_confirmed_again() {
+        let (mut routes, mailbox) = (Routes::default(), mailbox());
+        routes.add(Arc::clone(&mailbox), vec![wire("a"), wire("b")]);
+        confirm(&mut routes, "a", 0);
+        confirm(&mut routes, "b", 0);
+        for generation in [1, 2] {
+            routes.lost();
+            confirm(&mut routes, "a", generation);
+        }
+        confirm(&mut routes, "b", 2);
+        assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_channel_holds_no_other_up_and_is_a_gap_when_it_comes_back() {
+        let book = Arc::<Mutex<Book>>::default();
+        let (mut routes, mailbox) = (Routes::new(Arc::clone(&book)), mailbox());
+        routes.add(Arc::clone(&mailbox), vec![wire("a"), wire("b")]);
+        confirm(&mut routes, "a", 0);
+        let (confirmed, mut answer) = oneshot::channel();
+        routes.confirm(&mailbox, confirmed);
+        let id = routes.id(&wire("b"));
+        let refused = RouteState::Refused("NOPERM".to_owned());
+        assert!(routes.note(&wire("b"), id, refused.clone(), 0));
+        assert!(!routes.note(&wire("b"), id, refused, 0), "the same refusal again is nothing new");
+        assert_eq!(answered(&mut answer), Some(false));
+        assert_eq!(routes.refused(), [Request::Subscribe(wire("b"))]);
+        assert_eq!(lock(&book).unconfirmed[&wire("b")].as_deref(), Some("NOPERM"));
+        confirm(&mut routes, "b", 0);
+        assert!(!routes.has_refused());
+        let known = lock(&book);
+        assert_eq!((known.confirmed, known.unconfirmed.len()), (2, 0));
+        drop(known);
+        assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(0)]);
+    }
 }

@@ -38,7 +38,8 @@ impl View {
             .kept
             .iter()
             .filter(|meta| like_model == LikeModel::Yes || meta.path().is_ident("rename_all"));
-        let rename = (like_model == LikeModel::Yes && !container.has_rename).then(|| {
+        let is_tagged = container.kept.iter().any(|meta| meta.path().is_ident("tag"));
+        let rename = (like_model == LikeModel::Yes && is_tagged && !container.has_rename).then(|| {
             let own_name = model_name.unraw().to_string();
             quote!(, rename = #own_name)
         });

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::Signature;
 
-use super::parts::{KeyParameter, Operation, Parts, local, scalar};
+use super::parts::{KeyParameter, Mode, Parts, local, scalar};
 use crate::function::Function;
 
 pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
@@ -17,13 +17,13 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
 
     let plain = parts.plain_signature();
     let load = quote!(#companion::__load(#(#arguments),*));
-    let cached = parts.through_cache(Operation::Cached, &quote!(#companion::__function()), &load);
+    let cached = parts.through_cache(Mode::Cached, &quote!(#companion::__function()), &load);
 
     let family = parts.family();
     let load_sig = parts.load_signature(format_ident!("__load"));
     let refresh_sig = Signature { ident: format_ident!("refresh"), ..plain.clone() };
     let refresh = parts.through_cache(
-        Operation::Refresh,
+        Mode::Refresh,
         &quote!(Self::__function()),
         &quote!(Self::__load(#(#arguments),*)),
     );

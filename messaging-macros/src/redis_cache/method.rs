@@ -5,7 +5,7 @@ use quote::{format_ident, quote};
 use syn::Signature;
 use syn::ext::IdentExt;
 
-use super::parts::{Operation, Parts};
+use super::parts::{Mode, Parts};
 use crate::function::Function;
 
 pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
@@ -24,8 +24,8 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
         None => quote!(Self::#load_name(#(#arguments),*)),
     };
     let plain = parts.plain_signature();
-    let cached = parts.through_cache(Operation::Cached, &family, &load);
-    let refresh = parts.through_cache(Operation::Refresh, &family, &load);
+    let cached = parts.through_cache(Mode::Cached, &family, &load);
+    let refresh = parts.through_cache(Mode::Refresh, &family, &load);
     let load_sig = parts.load_signature(load_name);
     let refresh_sig = Signature { ident: format_ident!("{name}_refresh"), ..plain.clone() };
 

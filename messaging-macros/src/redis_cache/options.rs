@@ -309,8 +309,7 @@ fn refuse_paths_of_models(
     let unnamed = key.placeholders.iter().filter(|placeholder| placeholder.contains('.'));
     for placeholder in unnamed.filter(|placeholder| !selected.contains(&placeholder.as_str())) {
         let model = path.segments.last().map(|last| last.ident.to_string()).unwrap_or_default();
-        let operations: Vec<String> =
-            operations.iter().map(|operation| format!("{operation:?}").to_lowercase()).collect();
+        let operations: Vec<&str> = operations.iter().map(|operation| operation.name()).collect();
         let message = format!(
             "which field of `{model}` fills `{{{placeholder}}}`? write `{{ on = {model}({}), {placeholder} \
                 = … }}`",

@@ -19,10 +19,12 @@ pub(super) struct Parts<'p> {
     pub(super) config: &'p Config,
 }
 
-/// What happens to the key.
+/// How the function is called.
 #[derive(Clone, Copy)]
-pub(super) enum Operation {
+pub(super) enum Mode {
+    /// If the cache has no value.
     Cached,
+    /// Always.
     Refresh,
 }
 
@@ -80,11 +82,9 @@ impl Parts<'_> {
         let model = path_text(path);
         let span = path.span();
         let descriptor = quote_spanned!(span=> <#path as #runtime::Model>::DESCRIPTOR);
-        let listed: Vec<String> =
-            operations.iter().map(|operation| format!("{operation:?}").to_lowercase()).collect();
-        let listed = listed.join(", ");
+        let listed = operations.iter().map(|operation| operation.name()).collect::<Vec<_>>().join(", ");
         let published = operations.iter().map(|operation| {
-            let name = format!("{operation:?}").to_lowercase();
+            let name = operation.name();
             let message = format!(
                 "`{model}` does not publish `{name}`; add `{name} = \"…\"` to `publish` \
                 in its `#[event_config]`, or remove it here"
@@ -95,13 +95,7 @@ impl Parts<'_> {
             let selected = select.iter().find(|(placeholder, _)| placeholder == text);
             let (field, advice) = match selected {
                 Some((_, field)) => (field, "select another field".to_owned()),
-                None => (
-                    text,
-                    format!(
-                        "select another field: `{{ on = {model}({listed}), {text} = field \
-                    }}`"
-                    ),
-                ),
+                None => (text, format!("select another field: `{{ on = {model}({listed}), {text} = … }}`")),
             };
             let message = format!(
                 "the events of `{model}` do not carry the field `{field}`, which the key needs for \
@@ -113,16 +107,11 @@ impl Parts<'_> {
     }
 
     /// `key(…)` and the call around the load. `family` is an expression.
-    pub(super) fn through_cache(
-        &self,
-        operation: Operation,
-        family: &TokenStream,
-        load: &TokenStream,
-    ) -> TokenStream {
+    pub(super) fn through_cache(&self, mode: Mode, family: &TokenStream, load: &TokenStream) -> TokenStream {
         let Config { runtime, cache_none, .. } = self.config;
-        let operation = match operation {
-            Operation::Cached => quote!(cached),
-            Operation::Refresh => quote!(refresh),
+        let call = match mode {
+            Mode::Cached => quote!(cached),
+            Mode::Refresh => quote!(refresh),
         };
         let returned = self.function.returned();
         let [function, key, probe, shape] = ["function", "key", "probe", "shape"].map(local);
@@ -137,7 +126,7 @@ impl Parts<'_> {
             ReturnType::Default => Place::of(&self.function.sig.ident),
         };
         let passed = place.put(shape.to_token_stream());
-        let call = place.put(quote!(#runtime::#operation(#function, #key, #passed, #load).await));
+        let call = place.put(quote!(#runtime::#call(#function, #key, #passed, #load).await));
         quote! {
             let #function = #family;
             let #key = #runtime::key(#function, &[#(#values),*]);
@@ -172,7 +161,7 @@ impl Parts<'_> {
             }
             #body
         });
-        let call = self.through_cache(Operation::Cached, &self.family(), &load);
+        let call = self.through_cache(Mode::Cached, &self.family(), &load);
         quote! {
             #(#attrs)*
             #vis #sig {

@@ -73,10 +73,11 @@ fn parameter(argument: &Argument, subscription: &Subscription, mistakes: &mut Mi
         Some(placeholder) if is_str => return Some(Parameter::Text { placeholder }),
         Some(_) => mistakes.add(
             &argument.ty,
-            format_args!(
-                "a placeholder is taken as `&str`, or as any type that implements `FromStr`, \
-                without `&`"
-            ),
+            "a placeholder is taken as `&str`, or as any type that implements `FromStr`, without `&`",
+        ),
+        None if is_str && matches!(subscription.channels, Channels::Typed(_)) => mistakes.add(
+            &argument.ty,
+            "what the channel says is taken as `ChannelOf<…>` of the `#[channel]` type, all of it at once",
         ),
         None if is_str => mistakes.add(
             &argument.ty,

@@ -3,10 +3,13 @@
 #![allow(missing_docs, unreachable_pub, reason = "tests document themselves, and a test binary exports nothing")]
 
 mod cache;
+mod examples;
 mod handlers;
 mod lifecycle;
 mod models;
+mod outside;
 mod place;
+mod programs;
 mod pubsub;
 mod python;
 mod redis_only;

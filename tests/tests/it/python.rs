@@ -111,10 +111,8 @@ async fn python_receives_exactly_what_was_published() {
     python.psubscribe("camera.*").await;
     let letter = json!({ "id": u64::MAX, "text": "Grüße, Привет 🎥 \"\\\n\u{1}", "none": null });
     assert_eq!(messaging.publish("letters", &letter).await.unwrap(), 1);
-    let written = format!(
-        r#"{{"id":18446744073709551615,"none":null,"text":"Grüße, Привет 🎥 \"\\\n{}"}}"#,
-        r"\u0001"
-    );
+    let written =
+        format!(r#"{{"id":18446744073709551615,"none":null,"text":"Grüße, Привет 🎥 \"\\\n{}"}}"#, r"\u0001");
     assert_eq!(python.receive().await, (None, "letters".into(), written.clone()));
     let read = python.in_order(&written).await;
     let expected = json!({ "object": [["id", u64::MAX], ["none", null], ["text", letter["text"]]] });
@@ -122,7 +120,10 @@ async fn python_receives_exactly_what_was_published() {
 
     assert_eq!(messaging.publish("camera.created", "a string").await.unwrap(), 1);
     let (pattern, channel, payload) = python.receive().await;
-    assert_eq!((pattern.as_deref(), &*channel, &*payload), (Some("camera.*"), "camera.created", r#""a string""#));
+    assert_eq!(
+        (pattern.as_deref(), &*channel, &*payload),
+        (Some("camera.*"), "camera.created", r#""a string""#)
+    );
 }
 
 /// The event of a monitor, as the document on the cache service's events shows it.
@@ -412,7 +413,8 @@ async fn handlers_understand_the_documented_events() {
     let Some(mut python) = abroad() else { return };
     let (_running, probe) = started(&python, &["on_change", "on_camera", "on_audit"]).await;
     python.publish("blip0:monitor:update", MONITOR_UPDATE).await;
-    let monitor = r#"(true, "uuid-here", Some("tenant-uuid"), "2025-01-14T15:30:00Z", String("monitor-slug"))"#;
+    let monitor =
+        r#"(true, "uuid-here", Some("tenant-uuid"), "2025-01-14T15:30:00Z", String("monitor-slug"))"#;
     assert_eq!(probe.wait_for(1).await[0], monitor);
 
     // UTC as Python writes it by itself.
@@ -559,4 +561,36 @@ async fn cached_values_are_read_and_written_by_python() {
         assert_eq!(messaging.scope(camera_by_mac(key)).await, Some(expected));
     }
     assert_eq!((loads("BB:01"), loads("BB:02")), (1, 0));
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct CachedCamera {
+    id: u64,
+    mac_address: String,
+    model: Option<String>,
+    settings: HashMap<String, String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_is_kept_by_hand_is_shared_with_python() {
+    let Some(mut python) = abroad() else { return };
+    let messaging = python.place.messaging().await;
+    let cache = messaging.cache("camera");
+    let camera = CachedCamera {
+        id: 7,
+        mac_address: "AA:BB".into(),
+        model: None,
+        settings: HashMap::from([("resolution".into(), "4K".into())]),
+    };
+    cache.set("mac:AA:BB", &camera, Duration::from_secs(3600)).await.unwrap();
+    let document = r#"{"id":7,"mac_address":"AA:BB","model":null,"settings":{"resolution":"4K"}}"#;
+    assert_eq!(python.get("camera:mac:AA:BB").await.as_deref(), Some(document));
+    // The other way round, with the spaces that Python writes.
+    python.ask(json!({ "do": "set_value", "key": "camera:mac:CC:DD", "text": document })).await;
+    assert_eq!(cache.get::<CachedCamera>("mac:CC:DD").await.unwrap(), Some(camera));
+    cache.invalidate("mac:AA:BB").await.unwrap();
+    assert_eq!(cache.invalidate_pattern("mac:*").await.unwrap(), 1);
+    for key in ["camera:mac:AA:BB", "camera:mac:CC:DD"] {
+        assert_eq!(python.get(key).await, None);
+    }
 }

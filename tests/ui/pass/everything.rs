@@ -246,6 +246,18 @@ async fn only_in_the_key(tenant: u64, user: &User) -> u64 {
     1
 }
 
+// What `Self` means in an item of the body's own is no concern of ours.
+#[redis_cache(key = "nested", ttl = 60)]
+async fn nested() -> u64 {
+    struct Local(u64);
+    impl Local {
+        fn new() -> Self {
+            Self(1)
+        }
+    }
+    Local::new().0
+}
+
 pub struct Cameras {
     tenant: u64,
 }
@@ -280,6 +292,11 @@ impl Cameras {
     #[redis_cache(key = "cameras", ttl = 60)]
     async fn count() -> Result<u64, AppError> {
         Ok(Self::ONE)
+    }
+
+    #[redis_cache(key = "in a macro", ttl = 60)]
+    async fn in_a_macro() -> String {
+        format!("{}", Self::ONE)
     }
 
     const ONE: u64 = 1;
@@ -341,6 +358,8 @@ fn main() {
     let _ = Cameras::count_cache();
     is_send(cameras.fetch(1));
     is_send(only_in_the_key(1, &user));
+    is_send(nested());
+    is_send(Cameras::in_a_macro());
     is_send(cameras.only_in_the_key(1));
     is_send(Cameras { tenant: 1 }.exclusive());
     is_send(cameras.by_value());

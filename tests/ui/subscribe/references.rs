@@ -10,4 +10,7 @@ async fn text(name: &str) {}
 #[subscribe("a")]
 async fn reference(event: &Event, _: &Event) {}
 
+#[subscribe(AuditLog)]
+async fn typed_channel(user: &str) {}
+
 fn main() {}
