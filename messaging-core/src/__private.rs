@@ -11,14 +11,14 @@ pub use {inventory, serde};
 pub use crate::cache_manager::{CachedFunction, Function, Scalar};
 pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
 pub use crate::dispatch::{
-    BoxFuture, Buffer, Context, Delivery, FromDelivery, Handler, HandlerOptions, HandlerResult, Needs, OrderedBy,
-    Overflow, Queue, Rejection, ResyncFn, Segment,
+    BoxFuture, Buffer, Context, Delivery, FromDelivery, Handler, HandlerOptions, HandlerResult, Needs,
+    OrderedBy, Overflow, Queue, Rejection, ResyncFn, Segment,
 };
 pub use crate::error::{Error, Result};
 pub use crate::event::{ChangeEvent, Model, Op};
 pub use crate::registry::{
-    ChannelDescriptor, Descriptor, FunctionDescriptor, HandlerDescriptor, Location, ModelCache, ModelDescriptor,
-    PayloadField, ResyncDescriptor, Subscribers, Trigger, TriggerOn,
+    ChannelDescriptor, Descriptor, FunctionDescriptor, HandlerDescriptor, Location, ModelCache,
+    ModelDescriptor, PayloadField, ResyncDescriptor, Subscribers, Trigger, TriggerOn,
 };
 pub use crate::retry::Retry;
 
@@ -32,7 +32,9 @@ use crate::json;
 
 /// The return type's shape, by autoref specialisation.
 pub mod shape {
-    pub use crate::cache::shape::{Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain};
+    pub use crate::cache::shape::{
+        Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain,
+    };
 }
 
 /// The model's JSON Schema, by autoref specialisation: `None` where there is none.
@@ -113,7 +115,8 @@ pub fn segment_str<'d>(delivery: &'d Delivery, name: &str) -> Result<&'d str, Re
 /// # Errors
 /// If it was not given, which start refuses.
 pub fn service<S: Send + Sync + 'static>(delivery: &Delivery) -> Result<Arc<S>, Rejection> {
-    let missing = || Rejection::failed(format!("no service of type {} was given", std::any::type_name::<S>()));
+    let missing =
+        || Rejection::failed(format!("no service of type {} was given", std::any::type_name::<S>()));
     delivery.context().state().ok_or_else(missing)
 }
 
@@ -123,7 +126,10 @@ pub fn resync_needs<Args, F: ResyncFn<Args>>(needs: &mut Needs, _function: &F) {
 }
 
 /// Calls a resync function.
-pub fn resync_call<Args, F: ResyncFn<Args>>(context: Context, function: F) -> BoxFuture<'static, HandlerResult> {
+pub fn resync_call<Args, F: ResyncFn<Args>>(
+    context: Context,
+    function: F,
+) -> BoxFuture<'static, HandlerResult> {
     function.call(context)
 }
 
@@ -178,7 +184,8 @@ pub fn envelope<T: Serialize, P: Serialize>(
         previous: Option<&'a P>,
     }
 
-    let resource_id = id.scalar()?.ok_or_else(|| Error::new(ErrorKind::Encode, "the envelope's id is null"))?;
+    let resource_id =
+        id.scalar()?.ok_or_else(|| Error::new(ErrorKind::Encode, "the envelope's id is null"))?;
     let tenant_id = tenant.map(|tenant| tenant.scalar()).transpose()?.flatten();
     json::encode(&Envelope {
         event_type: op.into(),
@@ -196,9 +203,11 @@ pub fn envelope<T: Serialize, P: Serialize>(
 /// # Errors
 /// If a value is not valid.
 pub fn fill_channel(template: &'static str, values: &[(&str, String)]) -> Result<Channel> {
-    let value = |name: &str| Ok(values.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone()));
+    let value =
+        |name: &str| Ok(values.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone()));
     let filled = crate::channel::fill(template, value)?;
-    filled.ok_or_else(|| Error::new(ErrorKind::InvalidChannel, format!("a value for {template:?} is missing")))
+    filled
+        .ok_or_else(|| Error::new(ErrorKind::InvalidChannel, format!("a value for {template:?} is missing")))
 }
 
 /// The texts at a typed channel's placeholders.
@@ -220,7 +229,10 @@ pub fn read_channel<'c>(template: &'static str, channel: &'c str) -> Result<Vec<
 pub fn parse_segment<T: Segment>(template: &'static str, name: &str, text: &str) -> Result<T> {
     T::from_segment(text).ok_or_else(|| {
         let wanted = json::short_type_name::<T>();
-        Error::new(ErrorKind::InvalidChannel, format!("{text:?} at {{{name}}} of {template:?} is not a {wanted}"))
+        Error::new(
+            ErrorKind::InvalidChannel,
+            format!("{text:?} at {{{name}}} of {template:?} is not a {wanted}"),
+        )
     })
 }
 

@@ -63,12 +63,19 @@ impl CacheManager {
     /// What was sent is carried out.
     pub async fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T, ttl: Duration) -> Result<()> {
         if ttl.is_zero() {
-            return Err(Error::new(ErrorKind::InvalidKey, format!("set {key:?}: the ttl is zero; it must be longer")));
+            return Err(Error::new(
+                ErrorKind::InvalidKey,
+                format!("set {key:?}: the ttl is zero; it must be longer"),
+            ));
         }
         let core = self.core()?;
         let value = json::encode(value).map_err(|error| error.context(format_args!("set {key:?}")))?;
         let key = self.key(&core, key)?;
-        core.cache.backend.set(&key, &value, ttl).await.map_err(|error| error.context(format_args!("set {:?}", key.value)))
+        core.cache
+            .backend
+            .set(&key, &value, ttl)
+            .await
+            .map_err(|error| error.context(format_args!("set {:?}", key.value)))
     }
 
     /// Reads a value; `None` if there is none.
@@ -138,7 +145,10 @@ impl CacheManager {
             full.push(':');
         }
         full.push_str(glob);
-        core.cache.forget_matching(&full).await.map_err(|error| error.context(format_args!("invalidate {full:?}")))
+        core.cache
+            .forget_matching(&full)
+            .await
+            .map_err(|error| error.context(format_args!("invalidate {full:?}")))
     }
 
     fn core(&self) -> Result<Arc<Core>> {
@@ -171,13 +181,21 @@ impl Function {
 
     /// The key for these arguments, in the placeholders' order.
     pub(crate) fn key(&self, arguments: &[&(dyn Scalar + Sync)]) -> Result<String> {
-        let template = self.template.get_or_init(|| KeyTemplate::parse(self.descriptor.key).map_err(|error| error.to_string()));
+        let template = self
+            .template
+            .get_or_init(|| KeyTemplate::parse(self.descriptor.key).map_err(|error| error.to_string()));
         let template = template.as_ref().map_err(|text| Error::new(ErrorKind::InvalidKey, text.clone()))?;
         let mut texts = Vec::with_capacity(arguments.len());
         for (name, argument) in template.names().zip(arguments) {
-            let at = || format!("key {:?} of `{}`, placeholder {{{name}}}", self.descriptor.key, self.descriptor.id);
+            let at = || {
+                format!("key {:?} of `{}`, placeholder {{{name}}}", self.descriptor.key, self.descriptor.id)
+            };
             let text = argument.scalar().map_err(|error| error.context(at()))?;
-            texts.push(text.ok_or_else(|| Error::new(ErrorKind::InvalidKey, format!("{}: there is no value", at())))?);
+            texts.push(
+                text.ok_or_else(|| {
+                    Error::new(ErrorKind::InvalidKey, format!("{}: there is no value", at()))
+                })?,
+            );
         }
         Ok(template.fill(texts.iter().map(String::as_str)))
     }

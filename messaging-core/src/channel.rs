@@ -28,7 +28,10 @@ impl Channel {
     pub fn new(name: &str) -> Result<Self> {
         check_literal(name, name)?;
         if let Some(glob) = name.chars().find(|c| is_glob(*c)) {
-            return Err(invalid(name, format_args!("{glob:?} would make it a pattern; publish to a concrete channel")));
+            return Err(invalid(
+                name,
+                format_args!("{glob:?} would make it a pattern; publish to a concrete channel"),
+            ));
         }
         if name.contains(['{', '}']) {
             return Err(invalid(name, "it still has a placeholder; fill it in, or use a `#[channel]` type"));
@@ -400,7 +403,10 @@ pub(crate) fn fill(
     if places.len() > 1 {
         let mut read = Captures::new();
         if !capture(&parts, &name, 0, &mut read) || read != places {
-            return Err(invalid(template, format_args!("filled in it is {name:?}, which reads back differently")));
+            return Err(invalid(
+                template,
+                format_args!("filled in it is {name:?}, which reads back differently"),
+            ));
         }
     }
     Ok(Some(Channel(name.into())))
@@ -415,7 +421,11 @@ fn check_value(template: &str, placeholder: &str, value: &str, rest: bool) -> Re
         return refuse(&"is empty");
     }
     match value.chars().find(|c| {
-        (is_separator(*c) && !rest) || is_glob(*c) || c.is_whitespace() || c.is_control() || matches!(c, '{' | '}')
+        (is_separator(*c) && !rest)
+            || is_glob(*c)
+            || c.is_whitespace()
+            || c.is_control()
+            || matches!(c, '{' | '}')
     }) {
         Some(character) => refuse(&format_args!("has the character {character:?}, which no value may have")),
         None => Ok(()),
@@ -427,7 +437,9 @@ fn check_literal(whole: &str, text: &str) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidChannel, "the channel name is empty"));
     }
     match text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        Some(character) => Err(invalid(whole, format_args!("{character:?} is not allowed in a channel name"))),
+        Some(character) => {
+            Err(invalid(whole, format_args!("{character:?} is not allowed in a channel name")))
+        }
         None => Ok(()),
     }
 }
@@ -454,7 +466,10 @@ fn split(text: &str) -> Result<Vec<Part>> {
         rest = &after_open[end + 1..];
         let name = inside.strip_suffix('*').unwrap_or(inside);
         if !is_name(name) {
-            return Err(invalid(text, format_args!("{{{inside}}} is not a placeholder; write a name like {{id}}")));
+            return Err(invalid(
+                text,
+                format_args!("{{{inside}}} is not a placeholder; write a name like {{id}}"),
+            ));
         }
         if !matches!(parts.last(), None | Some(Part::Literal(_))) {
             return Err(invalid(text, "two placeholders touch each other; put literal text between them"));
@@ -467,7 +482,10 @@ fn split(text: &str) -> Result<Vec<Part>> {
         } else if rest.is_empty() {
             parts.push(Part::Rest(name.to_owned()));
         } else {
-            return Err(invalid(text, format_args!("{{{inside}}} takes the remainder, so it must stand at the end")));
+            return Err(invalid(
+                text,
+                format_args!("{{{inside}}} takes the remainder, so it must stand at the end"),
+            ));
         }
     }
     Ok(parts)
@@ -634,9 +652,8 @@ mod tests {
 
     #[test]
     fn an_ambiguous_filling_is_refused() {
-        let two = |a: &str, b: &str| {
-            fill("{a}-{b}", |name| Ok(Some(if name == "a" { a } else { b }.to_owned())))
-        };
+        let two =
+            |a: &str, b: &str| fill("{a}-{b}", |name| Ok(Some(if name == "a" { a } else { b }.to_owned())));
         assert_eq!(two("x", "y-z").unwrap().unwrap(), "x-y-z");
         assert!(two("x-y", "z").unwrap_err().to_string().contains("reads back differently"));
     }

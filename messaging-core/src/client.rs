@@ -27,7 +27,8 @@ impl RedisClient {
     /// What the backend says.
     pub async fn info(&self) -> Result<BTreeMap<String, String>> {
         let text = self.0.backend.info().await.map_err(|error| error.context("info"))?;
-        let fields = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(':'));
+        let fields =
+            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(':'));
         Ok(fields.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect())
     }
 
@@ -47,20 +48,28 @@ impl RedisClient {
         let prefix = &self.0.config.channel_prefix;
         let channels = self.0.backend.pubsub_channels(&format!("{prefix}*")).await;
         let channels = channels.map_err(|error| error.context("pubsub channels"))?;
-        Ok(channels.into_iter().filter_map(|channel| channel.strip_prefix(prefix).map(str::to_owned)).collect())
+        Ok(channels
+            .into_iter()
+            .filter_map(|channel| channel.strip_prefix(prefix).map(str::to_owned))
+            .collect())
     }
 
     /// How many subscribers each channel has by name, not by pattern.
     ///
     /// # Errors
     /// What the backend says.
-    pub async fn pubsub_numsub<I: IntoIterator<Item: Into<String>>>(&self, channels: I) -> Result<BTreeMap<String, u64>> {
+    pub async fn pubsub_numsub<I: IntoIterator<Item: Into<String>>>(
+        &self,
+        channels: I,
+    ) -> Result<BTreeMap<String, u64>> {
         let channels: Vec<String> = channels.into_iter().map(Into::into).collect();
         if channels.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let wired: Vec<_> = channels.iter().map(|channel| format!("{}{channel}", self.0.config.channel_prefix)).collect();
-        let counts = self.0.backend.pubsub_numsub(&wired).await.map_err(|error| error.context("pubsub numsub"))?;
+        let wired: Vec<_> =
+            channels.iter().map(|channel| format!("{}{channel}", self.0.config.channel_prefix)).collect();
+        let counts =
+            self.0.backend.pubsub_numsub(&wired).await.map_err(|error| error.context("pubsub numsub"))?;
         Ok(channels.into_iter().zip(counts).collect())
     }
 
@@ -85,9 +94,13 @@ pub async fn init_redis(url: &str) -> Result<Messaging> {
 ///
 /// # Errors
 /// [`ErrorKind::NotStarted`](crate::ErrorKind::NotStarted) without one; otherwise as [`Messaging::publish`].
-pub async fn redis_publish<C: ToChannel + ?Sized, T: Serialize + ?Sized>(channel: &C, payload: &T) -> Result<u64> {
+pub async fn redis_publish<C: ToChannel + ?Sized, T: Serialize + ?Sized>(
+    channel: &C,
+    payload: &T,
+) -> Result<u64> {
     // Nothing of the arguments is held across the await.
-    let publish = crate::core::Current::require().map(|current| Publish::new(&current.core, channel, payload))?;
+    let publish =
+        crate::core::Current::require().map(|current| Publish::new(&current.core, channel, payload))?;
     publish.await
 }
 
@@ -96,7 +109,7 @@ pub async fn redis_publish<C: ToChannel + ?Sized, T: Serialize + ?Sized>(channel
 /// # Errors
 /// [`ErrorKind::NotStarted`](crate::ErrorKind::NotStarted) without one.
 pub fn get_redis_client() -> Result<RedisClient> {
-    Ok(crate::core::Current::require()?.core).map(RedisClient)
+    crate::core::Current::require().map(|current| RedisClient(current.core))
 }
 
 /// Adds handlers to the current messaging at run time.

@@ -133,7 +133,12 @@ impl Config {
             config.start = match policy.to_ascii_lowercase().as_str() {
                 "fail" => StartPolicy::Fail,
                 "wait" => StartPolicy::Wait,
-                _ => return Err(wrong("MESSAGING_START", format_args!("is {policy:?}; it accepts `fail` or `wait`"))),
+                _ => {
+                    return Err(wrong(
+                        "MESSAGING_START",
+                        format_args!("is {policy:?}; it accepts `fail` or `wait`"),
+                    ));
+                }
             };
         }
         for (name, field) in [
@@ -146,13 +151,19 @@ impl Config {
         ] {
             if let Some(text) = vars.text(name)? {
                 *field = parse_duration(&text).ok_or_else(|| {
-                    wrong(name, format_args!("is {text:?}; it accepts seconds, or `250ms`, `30s`, `5m`, `1h`"))
+                    wrong(
+                        name,
+                        format_args!("is {text:?}; it accepts seconds, or `250ms`, `30s`, `5m`, `1h`"),
+                    )
                 })?;
             }
         }
         if let Some(text) = vars.text("MESSAGING_MAX_PAYLOAD")? {
             config.max_payload = parse_size(&text).ok_or_else(|| {
-                wrong("MESSAGING_MAX_PAYLOAD", format_args!("is {text:?}; it accepts bytes, or `64KiB`, `1MiB`"))
+                wrong(
+                    "MESSAGING_MAX_PAYLOAD",
+                    format_args!("is {text:?}; it accepts bytes, or `64KiB`, `1MiB`"),
+                )
             })?;
         }
         config.check()?;
@@ -194,7 +205,9 @@ impl Config {
         if self.max_payload == 0 {
             return Err(wrong("MESSAGING_MAX_PAYLOAD", "is zero; no message could be published"));
         }
-        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
+        let plain = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+        };
         for (name, text) in [
             ("MESSAGING_NAMESPACE", &self.namespace),
             ("MESSAGING_CACHE_PREFIX", &self.cache_prefix),
@@ -209,7 +222,10 @@ impl Config {
             Channel::new(&self.channel_prefix).map_err(|error| wrong("MESSAGING_CHANNEL_PREFIX", error))?;
         }
         if self.tls.certfile.is_some() != self.tls.keyfile.is_some() {
-            return Err(wrong("REDIS_SSL_CERTFILE", "and REDIS_SSL_KEYFILE go together; only one of them is set"));
+            return Err(wrong(
+                "REDIS_SSL_CERTFILE",
+                "and REDIS_SSL_KEYFILE go together; only one of them is set",
+            ));
         }
         self.endpoint.check()
     }
@@ -228,7 +244,8 @@ impl Vars<'_> {
         let mut host = self.text("REDIS_HOST")?;
         let mut port = 6379;
         if let Some(text) = self.text("REDIS_PORT")? {
-            let refuse = || wrong("REDIS_PORT", format_args!("is {text:?}; it accepts a port number from 1 to 65535"));
+            let refuse =
+                || wrong("REDIS_PORT", format_args!("is {text:?}; it accepts a port number from 1 to 65535"));
             let number = match text.strip_prefix("tcp://") {
                 // What Kubernetes injects for a service called `redis`.
                 Some(address) => {
@@ -245,7 +262,12 @@ impl Vars<'_> {
             Some(text) => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => true,
                 "false" | "0" | "no" | "off" => false,
-                _ => return Err(wrong("REDIS_SSL", format_args!("is {text:?}; it accepts `true` or `false`"))),
+                _ => {
+                    return Err(wrong(
+                        "REDIS_SSL",
+                        format_args!("is {text:?}; it accepts `true` or `false`"),
+                    ));
+                }
             },
         };
         let database = match self.text("REDIS_DB")? {
@@ -257,7 +279,10 @@ impl Vars<'_> {
         if let Some(host) = &host
             && (host.contains("://") || host.contains(['/', '@', ' ']))
         {
-            return Err(wrong("REDIS_HOST", format_args!("is not a host name; put a URL into REDIS_URL instead")));
+            return Err(wrong(
+                "REDIS_HOST",
+                format_args!("is not a host name; put a URL into REDIS_URL instead"),
+            ));
         }
         Ok(Endpoint(Kind::Redis(Server {
             address: Address::Tcp { host: host.unwrap_or_else(|| "127.0.0.1".to_owned()), port, tls },
@@ -297,7 +322,8 @@ pub(crate) enum Address {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
 
-const SCHEMES: &str = "memory://, memory://name, redis://host:port/db, rediss://host:port/db, redis+unix:///path/to/socket";
+const SCHEMES: &str =
+    "memory://, memory://name, redis://host:port/db, rediss://host:port/db, redis+unix:///path/to/socket";
 
 impl Endpoint {
     /// `Err` is the reason, without the URL: it may hold a password.
@@ -311,7 +337,10 @@ impl Endpoint {
                 name if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) => {
                     Ok(Self(Kind::Memory(Some(name.to_owned()))))
                 }
-                _ => Err("has a name with other characters than letters, digits and `-_.` after memory://".into()),
+                _ => {
+                    Err("has a name with other characters than letters, digits and `-_.` after memory://"
+                        .into())
+                }
             },
             "redis" | "rediss" => parse_tcp(text, scheme == "rediss"),
             "redis+unix" | "unix" => parse_unix(text),
@@ -324,7 +353,9 @@ impl Endpoint {
             Kind::Redis(Server { address: Address::Tcp { tls: true, .. }, .. }) if !cfg!(feature = "tls") => {
                 Err(Error::new(
                     ErrorKind::Configuration,
-                    format!("{self} needs TLS, which is not compiled in; add the feature `tls` of messaging-core"),
+                    format!(
+                        "{self} needs TLS, which is not compiled in; add the feature `tls` of messaging-core"
+                    ),
                 ))
             }
             Kind::Redis(Server { address: Address::Unix(_), .. }) if !cfg!(unix) => {
@@ -368,7 +399,11 @@ fn parse_unix(text: &str) -> Result<Endpoint, Cow<'static, str>> {
             "db" => server.database = parse_database(&value)?,
             "user" | "username" => server.username = Some(value.into_owned()),
             "pass" | "password" => server.password = Some(Secret(value.into_owned())),
-            _ => return Err(format!("has the unknown parameter `{name}`; it accepts db, user and pass").into()),
+            _ => {
+                return Err(
+                    format!("has the unknown parameter `{name}`; it accepts db, user and pass").into()
+                );
+            }
         }
     }
     Ok(Endpoint(Kind::Redis(server)))
@@ -384,7 +419,8 @@ fn parse_database(text: &str) -> Result<i64, Cow<'static, str>> {
 }
 
 fn decoded(text: &str) -> Result<Option<String>, Cow<'static, str>> {
-    let text = percent_decode_str(text).decode_utf8().map_err(|_| "has percent-encoded bytes that are not UTF-8")?;
+    let text =
+        percent_decode_str(text).decode_utf8().map_err(|_| "has percent-encoded bytes that are not UTF-8")?;
     Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
@@ -466,14 +502,26 @@ mod tests {
     #[test]
     fn the_environment_says_where_redis_is() {
         assert_eq!(endpoint(&[]), "redis://127.0.0.1:6379/0");
-        assert_eq!(endpoint(&[("REDIS_URL", "redis://db.local/3"), ("REDIS_HOST", "ignored")]), "redis://db.local:6379/3");
-        assert_eq!(endpoint(&[("REDIS_HOST", "cache"), ("REDIS_PORT", "7000"), ("REDIS_DB", "2")]), "redis://cache:7000/2");
+        assert_eq!(
+            endpoint(&[("REDIS_URL", "redis://db.local/3"), ("REDIS_HOST", "ignored")]),
+            "redis://db.local:6379/3"
+        );
+        assert_eq!(
+            endpoint(&[("REDIS_HOST", "cache"), ("REDIS_PORT", "7000"), ("REDIS_DB", "2")]),
+            "redis://cache:7000/2"
+        );
         assert_eq!(endpoint(&[("REDIS_PORT", "tcp://10.0.0.1:6379")]), "redis://10.0.0.1:6379/0");
-        assert_eq!(endpoint(&[("REDIS_HOST", "redis"), ("REDIS_PORT", "tcp://10.0.0.1:6380")]), "redis://redis:6380/0");
+        assert_eq!(
+            endpoint(&[("REDIS_HOST", "redis"), ("REDIS_PORT", "tcp://10.0.0.1:6380")]),
+            "redis://redis:6380/0"
+        );
         assert_eq!(endpoint(&[("REDIS_URL", "  ")]), "redis://127.0.0.1:6379/0");
         assert_eq!(endpoint(&[("REDIS_URL", "memory://demo")]), "memory://demo");
         assert_eq!(endpoint(&[("REDIS_URL", "redis://[::1]:7000")]), "redis://[::1]:7000/0");
-        assert_eq!(endpoint(&[("REDIS_URL", "redis+unix:///run/redis.sock?db=1")]), "redis+unix:///run/redis.sock?db=1");
+        assert_eq!(
+            endpoint(&[("REDIS_URL", "redis+unix:///run/redis.sock?db=1")]),
+            "redis+unix:///run/redis.sock?db=1"
+        );
     }
 
     #[test]
@@ -527,7 +575,12 @@ mod tests {
         let url = "redis://user:hunter2@h:6379/0";
         let config = Config::new(url).unwrap();
         assert!(!format!("{config:?} {} {:?}", config.endpoint, config.endpoint).contains("hunter2"));
-        for wrong in ["redis://user:hunter2@h:port/0", "redis://user:hunter2@h/x", "http://user:hunter2@h", "redis://u:hunter2#@h"] {
+        for wrong in [
+            "redis://user:hunter2@h:port/0",
+            "redis://user:hunter2@h/x",
+            "http://user:hunter2@h",
+            "redis://u:hunter2#@h",
+        ] {
             let error = Config::new(wrong).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }

@@ -39,9 +39,24 @@ impl Core {
         let activity = Activity::default();
         let backend = Arc::new(Backend::new(&config, activity.clone())?);
         let (work, background, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        let cache =
-            Cache::new(Arc::clone(&backend), &registry, &config, work.clone(), background.clone(), stop.clone())?;
-        Ok(Arc::new(Self { config, backend, registry, cache: Arc::new(cache), activity, work, background, stop }))
+        let cache = Cache::new(
+            Arc::clone(&backend),
+            &registry,
+            &config,
+            work.clone(),
+            background.clone(),
+            stop.clone(),
+        )?;
+        Ok(Arc::new(Self {
+            config,
+            backend,
+            registry,
+            cache: Arc::new(cache),
+            activity,
+            work,
+            background,
+            stop,
+        }))
     }
 
     /// Publishes one payload on several channels, in one batch. Returns the number of receivers.

@@ -111,7 +111,11 @@ impl Description {
             channels: registry
                 .channels
                 .iter()
-                .map(|channel| DescribedChannel { id: channel.id, template: channel.template, location: channel.location })
+                .map(|channel| DescribedChannel {
+                    id: channel.id,
+                    template: channel.template,
+                    location: channel.location,
+                })
                 .collect(),
             handlers: registry
                 .handlers
@@ -176,13 +180,15 @@ impl Description {
                 let Ok(pattern) = Pattern::parse(channel) else { continue };
                 let mut published_here = false;
                 for model in &registry.models {
-                    let events = published(model.publish).filter_map(|(_, channel)| Pattern::parse(channel).ok());
+                    let events =
+                        published(model.publish).filter_map(|(_, channel)| Pattern::parse(channel).ok());
                     if !events.into_iter().any(|event| event.may_overlap(&pattern)) {
                         continue;
                     }
                     published_here = true;
                     for name in key.names() {
-                        let path = trigger.select.iter().find(|(n, _)| *n == name).map_or(name, |(_, path)| *path);
+                        let path =
+                            trigger.select.iter().find(|(n, _)| *n == name).map_or(name, |(_, path)| *path);
                         let carried = model.payload.iter().any(|field| field.path == path);
                         if !carried && !pattern.names().any(|placeholder| placeholder == path) {
                             self.warnings.push(format!(

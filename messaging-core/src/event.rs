@@ -169,7 +169,8 @@ impl ChangeEvent {
     /// [`ErrorKind::Encode`] if it cannot be written as JSON.
     pub fn metadata<T: Serialize + ?Sized>(mut self, metadata: &T) -> Result<Self> {
         self.metadata = serde_json::value::to_raw_value(metadata).map_err(|source| {
-            Error::new(ErrorKind::Encode, format!("cannot write the metadata as JSON: {source}")).with_source(source)
+            Error::new(ErrorKind::Encode, format!("cannot write the metadata as JSON: {source}"))
+                .with_source(source)
         })?;
         Ok(self)
     }

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{Pattern, glob_matches};
 use crate::core::{Core, Current};
 use crate::dispatch::{
-    BoxFuture, Context, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs, Observer, OrderedBy, Overflow, Queue, RunningHandler, States, Tally,
-    resync,
+    BoxFuture, Context, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs, Observer, OrderedBy, Overflow,
+    Queue, RunningHandler, States, Tally, resync,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::{HandlerDescriptor, Location, ResyncDescriptor};
@@ -78,7 +78,8 @@ impl Handlers {
                 all.iter().filter(|handler| ids.iter().any(|id| **id == *handler.id)).cloned().collect()
             }
             Choice::Matching(glob) => {
-                let matches = |handler: &&Arc<HandlerSpec>| glob_matches(glob.as_bytes(), handler.id.as_bytes());
+                let matches =
+                    |handler: &&Arc<HandlerSpec>| glob_matches(glob.as_bytes(), handler.id.as_bytes());
                 let chosen: Vec<_> = all.iter().filter(matches).cloned().collect();
                 if chosen.is_empty() {
                     let text = format!("no handler matches `{glob}`; this binary has: {}", known());
@@ -186,8 +187,12 @@ impl HandlerTask {
         let at = |error: Error| {
             error.context(format_args!("handler `{}` at {}", descriptor.id, descriptor.location))
         };
-        let patterns: Arc<[Pattern]> =
-            descriptor.channels.iter().map(|channel| Pattern::parse(channel)).collect::<Result<_>>().map_err(at)?;
+        let patterns: Arc<[Pattern]> = descriptor
+            .channels
+            .iter()
+            .map(|channel| Pattern::parse(channel))
+            .collect::<Result<_>>()
+            .map_err(at)?;
         let options = descriptor.options;
         check_order(&patterns, options.ordered_by).map_err(at)?;
         let core = &setup.core;
@@ -234,7 +239,10 @@ impl HandlerTask {
         });
         let supervisor = {
             let (task, descriptor) = (Arc::clone(&task), Arc::clone(descriptor));
-            setup.current.clone().scope(async move { task.supervise(&descriptor, gate, signal, activity).await })
+            setup
+                .current
+                .clone()
+                .scope(async move { task.supervise(&descriptor, gate, signal, activity).await })
         };
         *task.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(supervisor));
         Ok(task)

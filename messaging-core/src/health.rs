@@ -92,11 +92,17 @@ pub enum HandlerState {
 }
 
 impl Health {
-    pub(crate) fn new(core: &Core, phase: Phase, shared: Option<SessionHealth>, tasks: &[Arc<HandlerTask>]) -> Self {
+    pub(crate) fn new(
+        core: &Core,
+        phase: Phase,
+        shared: Option<SessionHealth>,
+        tasks: &[Arc<HandlerTask>],
+    ) -> Self {
         let mut sessions: Vec<_> = shared.into_iter().collect();
         sessions.extend(tasks.iter().filter_map(|task| task.own_session()).map(|session| session.health()));
         sessions.extend(core.cache.started_listener().map(|listener| listener.health()));
-        let handlers: Vec<_> = tasks.iter().map(|task| HandlerHealth::new(task, &core.config.channel_prefix)).collect();
+        let handlers: Vec<_> =
+            tasks.iter().map(|task| HandlerHealth::new(task, &core.config.channel_prefix)).collect();
         let names = |glob: bool| {
             let mut names: Vec<_> = tasks
                 .iter()
@@ -108,7 +114,9 @@ impl Health {
             names.dedup();
             names
         };
-        let sound = |session: &SessionHealth| !session.in_use || (session.connected && session.unconfirmed.is_empty());
+        let sound = |session: &SessionHealth| {
+            !session.in_use || (session.connected && session.unconfirmed.is_empty())
+        };
         let ready = phase == Phase::Running
             && sessions.iter().all(sound)
             && handlers.iter().all(|handler| handler.state == HandlerState::Running);

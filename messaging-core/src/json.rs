@@ -14,8 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes> {
     serde_json::to_vec(value).map(Bytes::from).map_err(|source| {
-        Error::new(ErrorKind::Encode, format!("cannot write {} as JSON: {source}", std::any::type_name::<T>()))
-            .with_source(source)
+        Error::new(
+            ErrorKind::Encode,
+            format!("cannot write {} as JSON: {source}", std::any::type_name::<T>()),
+        )
+        .with_source(source)
     })
 }
 
@@ -29,7 +32,8 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T> {
         Error::new(ErrorKind::Decode, format!("the payload is not UTF-8 text: {source}")).with_source(source)
     })?;
     serde_json::from_str(text).map_err(|source| {
-        Error::new(ErrorKind::Decode, format!("not a {}: {source}", short_type_name::<T>())).with_source(source)
+        Error::new(ErrorKind::Decode, format!("not a {}: {source}", short_type_name::<T>()))
+            .with_source(source)
     })
 }
 
@@ -119,7 +123,11 @@ pub(crate) fn find(json: &str, path: &str) -> Found {
     }
     if text.starts_with('[') {
         let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Found::Nothing };
-        return items.into_iter().map(|item| scalar(item.get())).collect::<Option<Vec<_>>>().map_or(Found::Nothing, Found::Scalars);
+        return items
+            .into_iter()
+            .map(|item| scalar(item.get()))
+            .collect::<Option<Vec<_>>>()
+            .map_or(Found::Nothing, Found::Scalars);
     }
     scalar(text).map_or(Found::Nothing, |text| Found::Scalars(vec![text]))
 }

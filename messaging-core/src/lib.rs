@@ -40,9 +40,9 @@ pub use crate::describe::{
     DescribedChannel, DescribedFunction, DescribedHandler, DescribedModel, Description, describe,
 };
 pub use crate::dispatch::{
-    Attempt, Buffer, ChannelOf, Context, Counts, Delivery, ErrorContext, FailureCause, FromContext, FromDelivery,
-    HandlerFn, HandlerOptions, HandlerReturn, Needs, OrderedBy, Overflow, Raw, Rejection, ResyncFn, Seen, Segment,
-    Segments, State,
+    Attempt, Buffer, ChannelOf, Context, Counts, Delivery, ErrorContext, FailureCause, FromContext,
+    FromDelivery, HandlerFn, HandlerOptions, HandlerReturn, Needs, OrderedBy, Overflow, Raw, Rejection,
+    ResyncFn, Seen, Segment, Segments, State,
 };
 pub use crate::error::{BoxError, Error, ErrorAction, ErrorKind, HandlerError, Result};
 pub use crate::event::{ChangeEvent, ChangeKind, Model, Op, Timestamp};

@@ -53,7 +53,11 @@ impl Message {
     /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if it is not JSON of that shape.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         json::decode(&self.payload).map_err(|error| {
-            error.context(format_args!("message on {:?}, payload {:?}", self.channel, json::excerpt(&self.payload)))
+            error.context(format_args!(
+                "message on {:?}, payload {:?}",
+                self.channel,
+                json::excerpt(&self.payload)
+            ))
         })
     }
 }

@@ -149,7 +149,8 @@ impl Builder {
             None => Config::from_env()?,
         };
         if let Some(name) = self.given_twice {
-            let text = format!("state of type `{name}` was given twice; wrap one of them in a type of its own");
+            let text =
+                format!("state of type `{name}` was given twice; wrap one of them in a type of its own");
             return Err(Error::new(ErrorKind::Registration, text));
         }
         let core = Core::new(config)?;
@@ -400,7 +401,10 @@ impl Messaging {
     ///
     /// # Cancellation
     /// Dropping the handle leaves the task running, as with [`tokio::spawn`]. Shutting down does not wait for it.
-    pub fn spawn<F: Future<Output: Send + 'static> + Send + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+    pub fn spawn<F: Future<Output: Send + 'static> + Send + 'static>(
+        &self,
+        future: F,
+    ) -> JoinHandle<F::Output> {
         tokio::spawn(self.current_weak().scope(future))
     }
 
@@ -422,7 +426,13 @@ impl Messaging {
     fn session(&self) -> &Session {
         self.0.session.get_or_init(|| {
             let core = self.core();
-            Session::start("subscriptions", Arc::clone(&core.backend), &core.config, &core.background, core.stop.clone())
+            Session::start(
+                "subscriptions",
+                Arc::clone(&core.backend),
+                &core.config,
+                &core.background,
+                core.stop.clone(),
+            )
         })
     }
 
@@ -484,13 +494,20 @@ impl Messaging {
                 let confirmed = self.patiently(|| listener.confirmed()).await;
                 confirmed.map_err(|error| error.context("subscribe to the events of invalidate_on"))?;
             }
-            join_all(tasks.iter().map(|task| self.patiently(|| task.confirmed()))).await.into_iter().collect::<Result<Vec<()>>>()
+            join_all(tasks.iter().map(|task| self.patiently(|| task.confirmed())))
+                .await
+                .into_iter()
+                .collect::<Result<Vec<()>>>()
         };
         match self.core().config.start {
             StartPolicy::Wait => confirmed.await?,
-            StartPolicy::Fail => tokio::time::timeout(START_PATIENCE, confirmed).await.unwrap_or_else(|_| {
-                Err(self.not_there(&format!("it did not confirm the subscriptions within {START_PATIENCE:?}")))
-            })?,
+            StartPolicy::Fail => {
+                tokio::time::timeout(START_PATIENCE, confirmed).await.unwrap_or_else(|_| {
+                    Err(self.not_there(&format!(
+                        "it did not confirm the subscriptions within {START_PATIENCE:?}"
+                    )))
+                })?
+            }
         };
         Ok(())
     }
@@ -499,7 +516,10 @@ impl Messaging {
     async fn patiently<F: Future<Output = Result<()>>>(&self, confirmed: impl Fn() -> F) -> Result<()> {
         loop {
             match confirmed().await {
-                Err(error) if error.kind() == ErrorKind::Refused && self.core().config.start == StartPolicy::Wait => {
+                Err(error)
+                    if error.kind() == ErrorKind::Refused
+                        && self.core().config.start == StartPolicy::Wait =>
+                {
                     tokio::time::sleep(self.core().config.reconnect.max).await;
                 }
                 confirmed => return confirmed,
@@ -509,7 +529,8 @@ impl Messaging {
 
     fn not_there(&self, reason: &str) -> Error {
         let endpoint = &self.core().config.endpoint;
-        Error::new(ErrorKind::Connection, format!("cannot use redis at {endpoint}: {reason}")).before_sending()
+        Error::new(ErrorKind::Connection, format!("cannot use redis at {endpoint}: {reason}"))
+            .before_sending()
     }
 }
 
@@ -521,7 +542,10 @@ impl Runtime {
         }
         let mut tasks = lock(&self.tasks);
         if tasks.iter().any(|other| other.running.id == task.running.id) {
-            let text = format!("there is a handler with the id `{}` already; give this one another id", task.running.id);
+            let text = format!(
+                "there is a handler with the id `{}` already; give this one another id",
+                task.running.id
+            );
             return Err(Error::new(ErrorKind::Registration, text));
         }
         tasks.push(Arc::clone(task));
@@ -584,7 +608,9 @@ impl Running {
         *lock(&runtime.phase) = Phase::ShutDown;
         let until = Instant::now() + deadline;
         let tasks = std::mem::take(&mut *lock(&runtime.tasks));
-        let stopped = join_all(tasks.iter().map(async |task| (task.running.id.to_string(), task.stop(until).await))).await;
+        let stopped =
+            join_all(tasks.iter().map(async |task| (task.running.id.to_string(), task.stop(until).await)))
+                .await;
         core.work.close();
         let work_left = match tokio::time::timeout_at(until, core.work.wait()).await {
             Ok(()) => 0,

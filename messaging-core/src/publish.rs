@@ -32,7 +32,11 @@ pub struct Publish {
 }
 
 impl Publish {
-    pub(crate) fn new<C: ToChannel + ?Sized, T: Serialize + ?Sized>(core: &Arc<Core>, channel: &C, payload: &T) -> Self {
+    pub(crate) fn new<C: ToChannel + ?Sized, T: Serialize + ?Sized>(
+        core: &Arc<Core>,
+        channel: &C,
+        payload: &T,
+    ) -> Self {
         let message = channel.to_channel().and_then(|channel| {
             let payload = json::encode(payload)
                 .map_err(|error| error.context(format_args!("publish on {:?}", channel.as_str())))?;
@@ -69,7 +73,8 @@ enum CacheChange {
 
 impl Change {
     pub(crate) fn capture<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Result<Self> {
-        let named = |error: crate::Error| error.context(format_args!("{op} event of `{}`", M::DESCRIPTOR.name));
+        let named =
+            |error: crate::Error| error.context(format_args!("{op} event of `{}`", M::DESCRIPTOR.name));
         let event = event::capture(model, op, previous).map_err(named)?;
         let cache = capture_cache(model, op, previous).map_err(named)?;
         Ok(Self { event, cache })
@@ -103,7 +108,8 @@ fn capture_cache<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Result<Op
     let Some(cache) = M::DESCRIPTOR.cache else { return Ok(None) };
     let template = KeyTemplate::parse(cache.key)?;
     let key_of = |model: &M| {
-        let values: Option<Vec<String>> = template.names().map(|name| model.field(name)).collect::<Result<_>>()?;
+        let values: Option<Vec<String>> =
+            template.names().map(|name| model.field(name)).collect::<Result<_>>()?;
         Ok::<_, crate::Error>(values.map(|values| template.fill(values.iter().map(String::as_str))))
     };
     let old = previous.map(key_of).transpose()?.flatten();

@@ -246,7 +246,10 @@ impl Registry {
     pub(crate) fn check(&self) -> Result<()> {
         refuse_duplicates("handlers", self.handlers.iter().map(|handler| (handler.id, handler.location)))?;
         refuse_duplicates("models", self.models.iter().map(|model| (model.id, model.location)))?;
-        refuse_duplicates("cached functions", self.functions.iter().map(|function| (function.id, function.location)))
+        refuse_duplicates(
+            "cached functions",
+            self.functions.iter().map(|function| (function.id, function.location)),
+        )
     }
 }
 
@@ -256,7 +259,9 @@ fn refuse_duplicates(what: &str, sorted: impl Iterator<Item = (&'static str, Loc
         if let Some((_, first)) = last.filter(|(last_id, _)| *last_id == id) {
             return Err(Error::new(
                 ErrorKind::Registration,
-                format!("two {what} have the id `{id}`: {first} and {location}; give one of them `id = \"…\"`"),
+                format!(
+                    "two {what} have the id `{id}`: {first} and {location}; give one of them `id = \"…\"`"
+                ),
             ));
         }
         last = Some((id, location));

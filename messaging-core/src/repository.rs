@@ -73,7 +73,11 @@ impl<S> Clone for Repository<S> {
 impl<S> Repository<S> {
     /// Wraps a storage.
     pub fn new(storage: S, messaging: &Messaging) -> Self {
-        Self { storage: Arc::new(storage), core: Arc::clone(messaging.core()), on_failure: PublishFailure::Log }
+        Self {
+            storage: Arc::new(storage),
+            core: Arc::clone(messaging.core()),
+            on_failure: PublishFailure::Log,
+        }
     }
 
     /// Says what a failed publish does to the operation.
@@ -167,7 +171,10 @@ impl<S> Repository<S> {
         self.storage.list().await.map_err(|error| failed::<M>("list", error))
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         match Current::get() {
             Some(current) => to_the_end(&self.core, current.scope(work)).await,
             None => to_the_end(&self.core, work).await,
@@ -194,5 +201,6 @@ impl<S> Repository<S> {
 
 fn failed<M: Model>(attempted: &str, error: impl Into<BoxError>) -> Error {
     let error = error.into();
-    Error::new(ErrorKind::Storage, format!("{attempted} `{}`: {error}", M::DESCRIPTOR.name)).with_source(error)
+    Error::new(ErrorKind::Storage, format!("{attempted} `{}`: {error}", M::DESCRIPTOR.name))
+        .with_source(error)
 }

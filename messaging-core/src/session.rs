@@ -125,7 +125,9 @@ impl Session {
     /// Cancellation: it stays wanted.
     pub(crate) async fn confirmed(&self, mailbox: &Arc<Mailbox>) -> Result<()> {
         let (confirmed, answer) = oneshot::channel();
-        self.control.send(Control::Confirm { mailbox: Arc::clone(mailbox), confirmed }).map_err(|_| shut_down())?;
+        self.control
+            .send(Control::Confirm { mailbox: Arc::clone(mailbox), confirmed })
+            .map_err(|_| shut_down())?;
         answer.await.unwrap_or_else(|_| Err(shut_down()))
     }
 
@@ -153,7 +155,8 @@ impl Session {
             .map(|(wire, reason)| Unconfirmed { channel: wire.name.clone(), reason: reason.clone() })
             .collect();
         health.in_use = health.confirmed + health.unconfirmed.len() > 0;
-        health.last_alive_ms = status.alive.map(|alive| u64::try_from(alive.elapsed().as_millis()).unwrap_or(u64::MAX));
+        health.last_alive_ms =
+            status.alive.map(|alive| u64::try_from(alive.elapsed().as_millis()).unwrap_or(u64::MAX));
         health
     }
 }
@@ -373,7 +376,11 @@ impl Supervisor {
         match (request, reply) {
             (Request::Subscribe(wire), Reply::Error(reason)) => {
                 if self.routes.note(wire, id, RouteState::Refused(reason.clone()), self.generation) {
-                    tracing::warn!(channel = wire.name, reason, "cannot subscribe; asking again until it is allowed");
+                    tracing::warn!(
+                        channel = wire.name,
+                        reason,
+                        "cannot subscribe; asking again until it is allowed"
+                    );
                 }
             }
             (Request::Subscribe(wire), _) => {

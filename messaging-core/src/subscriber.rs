@@ -114,13 +114,21 @@ impl Subscriber {
     ///
     /// # Cancellation
     /// Dropping the future removes the handler.
-    pub async fn on<Args: 'static, F: HandlerFn<Args>>(self, channel: &str, handler: F) -> Result<HandlerHandle> {
+    pub async fn on<Args: 'static, F: HandlerFn<Args>>(
+        self,
+        channel: &str,
+        handler: F,
+    ) -> Result<HandlerHandle> {
         if F::PAYLOADS > 1 {
-            let text = format!("the handler on {channel:?} takes {} payloads; a message has one", F::PAYLOADS);
+            let text =
+                format!("the handler on {channel:?} takes {} payloads; a message has one", F::PAYLOADS);
             return Err(Error::new(ErrorKind::Registration, text));
         }
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let id = self.id.clone().unwrap_or_else(|| format!("{channel}#{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let id = self
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("{channel}#{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let function = Arc::new(handler);
         let start = move |queue: Queue| -> BoxFuture<'static, ()> {
             Box::pin(worker(Closure::<F, Args>::new(Arc::clone(&function)), queue))

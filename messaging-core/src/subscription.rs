@@ -133,7 +133,10 @@ impl Subscription {
         let Pattern::Exact(channel) = &self.inbox.pattern else {
             return Err(Error::new(
                 ErrorKind::InvalidChannel,
-                format!("{:?} is not one channel; use messaging.publish with a concrete one", self.inbox.pattern.as_str()),
+                format!(
+                    "{:?} is not one channel; use messaging.publish with a concrete one",
+                    self.inbox.pattern.as_str()
+                ),
             ));
         };
         Publish::new(&self.core, channel, message).await
@@ -160,7 +163,11 @@ impl Inbox {
                     // A template's Redis pattern also covers what its separators forbid.
                     if self.pattern.captures(&received.channel, &mut captures) {
                         let segments = message::segments(&self.pattern, &received.channel, &captures);
-                        return Some(Ok(Message { channel: received.channel, payload: received.payload, segments }));
+                        return Some(Ok(Message {
+                            channel: received.channel,
+                            payload: received.payload,
+                            segments,
+                        }));
                     }
                 }
             }
@@ -170,8 +177,12 @@ impl Inbox {
 
 fn gap(cause: GapCause) -> Error {
     let text = match cause {
-        GapCause::Reconnected(_) => "the connection was lost and is back; messages in between were missed".to_owned(),
-        GapCause::Overflow(dropped) => format!("{dropped} messages were dropped because they were not read in time"),
+        GapCause::Reconnected(_) => {
+            "the connection was lost and is back; messages in between were missed".to_owned()
+        }
+        GapCause::Overflow(dropped) => {
+            format!("{dropped} messages were dropped because they were not read in time")
+        }
     };
     Error::new(ErrorKind::Gap, text)
 }

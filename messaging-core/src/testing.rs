@@ -84,7 +84,8 @@ impl TestMessaging {
     #[must_use]
     pub fn seen(&self, handler: &str) -> Vec<Seen> {
         let seen = lock(&self.seen);
-        let is_it = |id: &str| id == handler || id.strip_suffix(handler).is_some_and(|rest| rest.ends_with("::"));
+        let is_it =
+            |id: &str| id == handler || id.strip_suffix(handler).is_some_and(|rest| rest.ends_with("::"));
         seen.iter().filter(|(id, _)| is_it(id)).flat_map(|(_, calls)| calls.iter().cloned()).collect()
     }
 }

@@ -23,6 +23,7 @@ fn ui() {
 
 fn compiler() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output().expect("rustc, which has just compiled this, runs");
+    let output =
+        Command::new(rustc).arg("--version").output().expect("rustc, which has just compiled this, runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

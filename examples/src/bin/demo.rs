@@ -12,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use messaging_core::{
-    Config, Error, Messaging, Repository, State, Storage, Updated, event_config, redis_cache, subscribe, subscribers,
+    Config, Error, Messaging, Repository, State, Storage, Updated, event_config, redis_cache, subscribe,
+    subscribers,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

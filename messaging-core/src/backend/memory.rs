@@ -227,7 +227,8 @@ impl Memory {
     pub(crate) fn pubsub_numsub(&self, channels: &[String]) -> Vec<u64> {
         let inboxes = self.inboxes();
         let subscribers = |channel: &String| {
-            inboxes.iter().filter(|inbox| lock(&inbox.state).channels.contains(channel.as_bytes())).count() as u64
+            inboxes.iter().filter(|inbox| lock(&inbox.state).channels.contains(channel.as_bytes())).count()
+                as u64
         };
         channels.iter().map(subscribers).collect()
     }
@@ -252,7 +253,7 @@ impl BusState {
     fn put(&mut self, key: &str, value: Bytes, ttl: Duration) {
         let now = Instant::now();
         self.writes += 1;
-        if self.writes % SWEEP_EVERY == 0 {
+        if self.writes.is_multiple_of(SWEEP_EVERY) {
             self.entries.retain(|_, entry| entry.expires > now);
         }
         self.entries.insert(key.to_owned(), Entry { value, expires: now + ttl });

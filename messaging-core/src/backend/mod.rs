@@ -19,7 +19,7 @@ pub(crate) use redis::Redis;
 #[derive(Debug)]
 pub(crate) enum Backend {
     Memory(Memory),
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 /// One message on its way out.
@@ -32,9 +32,16 @@ pub(crate) struct Outgoing {
 /// What a subscription connection receives.
 #[derive(Clone, Debug)]
 pub(crate) enum Push {
-    Message { pattern: Option<Bytes>, channel: Bytes, payload: Bytes },
+    Message {
+        pattern: Option<Bytes>,
+        channel: Bytes,
+        payload: Bytes,
+    },
     /// A message whose payload was over the limit and has been skipped.
-    Oversized { channel: Bytes, size: usize },
+    Oversized {
+        channel: Bytes,
+        size: usize,
+    },
     /// The answer to the oldest request that has none yet.
     Reply(Reply),
 }
@@ -71,9 +78,13 @@ pub(crate) struct CacheKey {
 impl CacheKey {
     /// The key of a value with the key of its lease, which is always in the same cluster slot.
     pub(crate) fn new(namespace: &str, value: String) -> Self {
-        let tagged = value.find('{').is_some_and(|open| value[open + 1..].find('}').is_some_and(|end| end > 0));
-        let lease =
-            if tagged { format!("{namespace}:lease:{value}") } else { format!("{namespace}:lease:{{{value}}}") };
+        let tagged =
+            value.find('{').is_some_and(|open| value[open + 1..].find('}').is_some_and(|end| end > 0));
+        let lease = if tagged {
+            format!("{namespace}:lease:{value}")
+        } else {
+            format!("{namespace}:lease:{{{value}}}")
+        };
         Self { value, lease }
     }
 }
@@ -117,7 +128,7 @@ impl Backend {
     pub(crate) fn new(config: &Config, activity: Activity) -> Result<Self> {
         match &config.endpoint.0 {
             Kind::Memory(name) => Ok(Self::Memory(Memory::open(name.as_deref(), config, activity))),
-            Kind::Redis(server) => Redis::new(server, config).map(Self::Redis),
+            Kind::Redis(server) => Redis::new(server, config).map(Box::new).map(Self::Redis),
         }
     }
 
@@ -166,7 +177,13 @@ impl Backend {
     }
 
     /// Asks to be the one who loads a value that is not there; `seen` is the stored value that is to be replaced.
-    pub(crate) async fn lease(&self, key: &CacheKey, token: &Token, seen: Option<&Bytes>, ttl: Duration) -> Result<Lease> {
+    pub(crate) async fn lease(
+        &self,
+        key: &CacheKey,
+        token: &Token,
+        seen: Option<&Bytes>,
+        ttl: Duration,
+    ) -> Result<Lease> {
         match self {
             Self::Memory(memory) => Ok(memory.lease(key, token, seen, ttl)),
             Self::Redis(redis) => redis.lease(key, token, seen, ttl).await,
@@ -223,7 +240,11 @@ impl Backend {
     }
 
     /// Removes all values whose key matches a glob and passes `keep`, with their leases; returns how many values.
-    pub(crate) async fn forget_matching(&self, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
+    pub(crate) async fn forget_matching(
+        &self,
+        glob: &str,
+        keep: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<u64> {
         match self {
             Self::Memory(memory) => Ok(memory.forget_matching(glob, keep)),
             Self::Redis(redis) => redis.forget_matching(glob, keep).await,

@@ -8,7 +8,9 @@ use super::key::KeyTemplate;
 use crate::channel::{Captures, Pattern};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{self, Found};
-use crate::registry::{FunctionDescriptor, Location, ModelDescriptor, PayloadField, Registry, Trigger, TriggerOn};
+use crate::registry::{
+    FunctionDescriptor, Location, ModelDescriptor, PayloadField, Registry, Trigger, TriggerOn,
+};
 
 /// More keys than this from one event count as "all of them".
 const MOST_KEYS: usize = 1_000;
@@ -75,8 +77,12 @@ impl Families {
 
     /// The patterns of all triggers, each once.
     pub(crate) fn patterns(&self) -> Vec<Pattern> {
-        let mut patterns: Vec<_> =
-            self.0.iter().flat_map(|family| &family.triggers).map(|trigger| trigger.pattern.clone()).collect();
+        let mut patterns: Vec<_> = self
+            .0
+            .iter()
+            .flat_map(|family| &family.triggers)
+            .map(|trigger| trigger.pattern.clone())
+            .collect();
         patterns.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         patterns.dedup();
         patterns
@@ -105,13 +111,22 @@ impl Families {
 
 impl Family {
     fn new(descriptor: &'static FunctionDescriptor) -> Result<Self> {
-        let at = |error: Error| error.context(format_args!("cached function `{}` at {}", descriptor.id, descriptor.location));
+        let at = |error: Error| {
+            error.context(format_args!("cached function `{}` at {}", descriptor.id, descriptor.location))
+        };
         let key = KeyTemplate::parse(descriptor.key).map_err(at)?;
         let mut triggers = Vec::new();
         for trigger in descriptor.invalidate_on {
             triggers.extend(compile(trigger, &key).map_err(at)?);
         }
-        Ok(Self { descriptor, ttl: descriptor.ttl, key, triggers, tally: FamilyTally::default(), flushing: AtomicBool::new(false) })
+        Ok(Self {
+            descriptor,
+            ttl: descriptor.ttl,
+            key,
+            triggers,
+            tally: FamilyTally::default(),
+            flushing: AtomicBool::new(false),
+        })
     }
 
     /// The family of values that are loaded by hand: no function, no events.
@@ -136,13 +151,21 @@ impl Family {
     }
 
     /// The keys that the event names; `None` if it does not say.
-    fn derive(&self, trigger: &CompiledTrigger, channel: &str, captures: &Captures, json: &str) -> Option<Vec<String>> {
+    fn derive(
+        &self,
+        trigger: &CompiledTrigger,
+        channel: &str,
+        captures: &Captures,
+        json: &str,
+    ) -> Option<Vec<String>> {
         let names = self.key.names().count();
         if names == 0 {
             return Some(vec![self.key.fill(std::iter::empty())]);
         }
         let value_at = |place: usize, path: &str| match (json::find(json, path), trigger.captures[place]) {
-            (Found::Nothing, Some(capture)) => Found::Scalars(vec![channel[captures[capture].clone()].to_owned()]),
+            (Found::Nothing, Some(capture)) => {
+                Found::Scalars(vec![channel[captures[capture].clone()].to_owned()])
+            }
             (found, _) => found,
         };
         let current = (0..names).map(|place| value_at(place, &trigger.paths[place]));
@@ -195,7 +218,9 @@ impl Family {
 }
 
 fn compile(trigger: &Trigger, key: &KeyTemplate) -> Result<Vec<CompiledTrigger>> {
-    let selected = |name: &str| trigger.select.iter().find(|(placeholder, _)| *placeholder == name).map(|(_, path)| *path);
+    let selected = |name: &str| {
+        trigger.select.iter().find(|(placeholder, _)| *placeholder == name).map(|(_, path)| *path)
+    };
     let compiled = |pattern: Pattern, paths: Vec<String>| {
         let capture_of = |name: &str| {
             let name = selected(name).unwrap_or(name);
@@ -217,7 +242,10 @@ fn compile(trigger: &Trigger, key: &KeyTemplate) -> Result<Vec<CompiledTrigger>>
                     path_of(model, field).map(str::to_owned).ok_or_else(|| {
                         Error::new(
                             ErrorKind::Registration,
-                            format!("the events of `{}` do not carry `{field}`, which the key needs", model.name),
+                            format!(
+                                "the events of `{}` do not carry `{field}`, which the key needs",
+                                model.name
+                            ),
                         )
                     })
                 })
@@ -252,15 +280,18 @@ mod tests {
     /// The keys, or "?" for a family whose keys cannot be derived.
     fn outdated(families: &Families, channel: &str, payload: &str) -> Vec<String> {
         let outdated = families.outdated_by(channel, payload.as_bytes());
-        outdated.keys.into_iter().map(|(_, key)| key).chain(outdated.families.iter().map(|_| "?".to_owned())).collect()
+        outdated
+            .keys
+            .into_iter()
+            .map(|(_, key)| key)
+            .chain(outdated.families.iter().map(|_| "?".to_owned()))
+            .collect()
     }
 
     #[test]
     fn keys_come_from_fields_paths_and_the_channel() {
-        let by_field = family(
-            "camera:mac:{mac}",
-            &[Trigger { on: TriggerOn::Channel("camera.updated"), select: &[] }],
-        );
+        let by_field =
+            family("camera:mac:{mac}", &[Trigger { on: TriggerOn::Channel("camera.updated"), select: &[] }]);
         for (payload, expected) in [
             (r#"{"mac":"AA:BB"}"#, &["camera:mac:AA:BB"][..]),
             (r#"{"mac":9007199254740993}"#, &["camera:mac:9007199254740993"]),
@@ -286,8 +317,10 @@ mod tests {
         let payload = r#"{"resource_id":"7","metadata":{"slug":"front"}}"#;
         assert_eq!(outdated(&by_path, "monitor:update", payload), ["m:7:front"]);
 
-        let by_channel =
-            family("t:{tenant}", &[Trigger { on: TriggerOn::Channel("tenant:{tenant}:update"), select: &[] }]);
+        let by_channel = family(
+            "t:{tenant}",
+            &[Trigger { on: TriggerOn::Channel("tenant:{tenant}:update"), select: &[] }],
+        );
         assert_eq!(outdated(&by_channel, "tenant:42:update", "{}"), ["t:42"]);
         assert_eq!(outdated(&by_channel, "tenant:42:update", r#"{"tenant":"7"}"#), ["t:7"]);
 

@@ -18,7 +18,9 @@ enum Part {
 
 impl KeyTemplate {
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let wrong = |reason: &str| Error::new(ErrorKind::InvalidKey, format!("{text:?} is not a valid cache key: {reason}"));
+        let wrong = |reason: &str| {
+            Error::new(ErrorKind::InvalidKey, format!("{text:?} is not a valid cache key: {reason}"))
+        };
         if text.is_empty() {
             return Err(wrong("it is empty"));
         }
@@ -107,7 +109,9 @@ pub(crate) fn check_literal(key: &str) -> Result<()> {
         None if braces == 0 => Ok(()),
         _ => Err(Error::new(
             ErrorKind::InvalidKey,
-            format!("{key:?} is not a valid cache key: braces can only enclose one hash tag, as in {{user:1}}:name"),
+            format!(
+                "{key:?} is not a valid cache key: braces can only enclose one hash tag, as in {{user:1}}:name"
+            ),
         )),
     }
 }
@@ -138,18 +142,16 @@ mod tests {
 
     #[test]
     fn wrong_templates_say_why() {
-        for (text, reason) in [
-            ("", "empty"),
-            ("a{b}{c}", "touch"),
-            ("a{", "without"),
-            ("a}", "without"),
-            ("{}", "placeholder"),
-        ] {
+        for (text, reason) in
+            [("", "empty"), ("a{b}{c}", "touch"), ("a{", "without"), ("a}", "without"), ("{}", "placeholder")]
+        {
             let error = KeyTemplate::parse(text).unwrap_err();
             assert!(error.to_string().contains(reason), "{text}: {error}");
             assert_eq!(error.kind(), ErrorKind::InvalidKey);
         }
-        for (key, good) in [("a", true), ("{a}:b", true), ("{a}{b}", false), ("{}", false), ("a}", false), ("", false)] {
+        for (key, good) in
+            [("a", true), ("{a}:b", true), ("{a}{b}", false), ("{}", false), ("a}", false), ("", false)]
+        {
             assert_eq!(check_literal(key).is_ok(), good, "{key}");
         }
     }

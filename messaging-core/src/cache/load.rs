@@ -14,15 +14,18 @@ use super::flight::{Flight, Landing};
 use super::shape::{Shape, Split};
 use super::{Cache, Family, LEASE};
 use crate::backend::{Backend, CacheKey, Lease, Token};
-use crate::error::{Error, chain};
+use crate::error::{Error, Result, chain};
 use crate::json;
 
 /// How long a caller waits for the load of another process before it calls the function itself.
 const PATIENCE: Duration = LEASE;
 
+/// What is stored under a key, and who is loading it.
+type Looked = (Option<Bytes>, Option<Token>);
+
 impl Cache {
     /// Answers a call from the cache, or by `load`, which runs at most once. With `replace` a stored value is not taken
-    /// but replaced.
+    /// but replaced, and when this returns it has been.
     ///
     /// Cancellation: a load that this caller leads is dropped with it; the next caller takes over.
     pub(crate) async fn call<R, S: Shape<R>, F: Future<Output = R>>(
@@ -35,59 +38,70 @@ impl Cache {
         if !family.descriptor.invalidate_on.is_empty() {
             self.listener();
         }
-        let tally = &family.tally;
-        let mut seen: Option<Bytes> = None;
-        let mut missed = false;
+        let looked = self.backend.look(&key).await;
+        if let Ok((Some(bytes), _)) = &looked
+            && !replace
+            && let Some(returned) = decode::<R, S>(family, &key, bytes)
+        {
+            family.tally.hits.fetch_add(1, Ordering::Relaxed);
+            return returned;
+        }
+        // Boxed, because a hit should not carry the size of everything that a miss may need.
+        Box::pin(self.miss::<R, S, F>(family, key, replace, looked, load)).await
+    }
+
+    async fn miss<R, S: Shape<R>, F: Future<Output = R>>(
+        self: &Arc<Self>,
+        family: &Family,
+        key: CacheKey,
+        replace: bool,
+        mut looked: Result<Looked>,
+        load: F,
+    ) -> R {
+        family.tally.misses.fetch_add(1, Ordering::Relaxed);
         let mut waiting: Option<Waiting> = None;
         loop {
-            let (value, mut holder) = match self.backend.look(&key).await {
+            let (seen, holder) = match looked {
                 Ok(looked) => looked,
                 Err(error) => return self.without_cache::<R, S, F>(family, &key, &error, load).await,
             };
-            if let Some(bytes) = value {
-                if !replace && let Some(returned) = decode::<R, S>(family, &key, &bytes) {
-                    tally.hits.fetch_add(1, Ordering::Relaxed);
-                    return returned;
-                }
-                seen = Some(bytes);
-            }
-            if !std::mem::replace(&mut missed, true) {
-                tally.misses.fetch_add(1, Ordering::Relaxed);
-            }
-            if holder.is_none() {
-                let flight = self.flights.prepare();
-                let lead = Lead::new(self, &key, flight, seen.clone());
-                match self.backend.lease(&key, &lead.flight.token, seen.as_ref(), LEASE).await {
-                    Ok(Lease::Granted) => return lead.load::<R, S, F>(family, load).await,
-                    Ok(Lease::Value(bytes)) => {
-                        lead.not_granted();
-                        if !replace && let Some(returned) = decode::<R, S>(family, &key, &bytes) {
-                            return returned;
+            let holder = match holder {
+                Some(holder) => holder,
+                None => {
+                    let lead = Lead::new(self, &key, self.flights.prepare(), seen);
+                    match self.backend.lease(&key, &lead.flight.token, lead.seen.as_ref(), LEASE).await {
+                        Ok(Lease::Granted) => return lead.load::<R, S, F>(family, replace, load).await,
+                        Ok(Lease::Value(bytes)) => {
+                            lead.not_granted();
+                            looked = Ok((Some(bytes), None));
+                            if let Some(returned) = self.take::<R, S>(family, &key, replace, &looked) {
+                                return returned;
+                            }
+                            continue;
                         }
-                        seen = Some(bytes);
-                        continue;
-                    }
-                    Ok(Lease::Held(token)) => {
-                        lead.not_granted();
-                        holder = Some(token);
-                    }
-                    Err(error) => {
-                        drop(lead);
-                        return self.without_cache::<R, S, F>(family, &key, &error, load).await;
+                        Ok(Lease::Held(token)) => {
+                            lead.not_granted();
+                            token
+                        }
+                        Err(error) => {
+                            drop(lead);
+                            return self.without_cache::<R, S, F>(family, &key, &error, load).await;
+                        }
                     }
                 }
-            }
-            match holder.and_then(|token| self.flights.with_token(&token)) {
-                Some(flight) => match flight.landed().await {
+            };
+            match self.flights.with_token(&holder) {
+                // A load that began before ours cannot replace for us what we were asked to replace.
+                Some(flight) if !replace => match flight.landed().await {
                     Landing::Value(bytes) => {
                         if let Some(returned) = decode::<R, S>(family, &key, &bytes) {
-                            tally.joins.fetch_add(1, Ordering::Relaxed);
+                            family.tally.joins.fetch_add(1, Ordering::Relaxed);
                             return returned;
                         }
                         return self.uncached(family, load).await;
                     }
                     Landing::Nothing => {
-                        tally.joins.fetch_add(1, Ordering::Relaxed);
+                        family.tally.joins.fetch_add(1, Ordering::Relaxed);
                         match S::nothing() {
                             Some(returned) => return returned,
                             None => return self.uncached(family, load).await,
@@ -95,13 +109,31 @@ impl Cache {
                     }
                     Landing::Failed => {}
                 },
-                None => {
+                _ => {
                     if !waiting.get_or_insert_default().a_while().await {
                         return self.uncached(family, load).await;
                     }
                 }
             }
+            looked = self.backend.look(&key).await;
+            if let Some(returned) = self.take::<R, S>(family, &key, replace, &looked) {
+                return returned;
+            }
         }
+    }
+
+    /// The value that somebody else has loaded meanwhile, if it may be taken and can be decoded.
+    fn take<R, S: Shape<R>>(
+        &self,
+        family: &Family,
+        key: &CacheKey,
+        replace: bool,
+        looked: &Result<Looked>,
+    ) -> Option<R> {
+        let Ok((Some(bytes), _)) = looked else { return None };
+        let taken = if replace { None } else { decode::<R, S>(family, key, bytes) };
+        family.tally.joins.fetch_add(u64::from(taken.is_some()), Ordering::Relaxed);
+        taken
     }
 
     /// The cache does not answer: the function is called, one call at a time for each key in this process.
@@ -215,7 +247,12 @@ impl<'c> Lead<'c> {
         self.cache.flights.remove(&self.flight);
     }
 
-    async fn load<R, S: Shape<R>, F: Future<Output = R>>(mut self, family: &Family, load: F) -> R {
+    async fn load<R, S: Shape<R>, F: Future<Output = R>>(
+        mut self,
+        family: &Family,
+        replace: bool,
+        load: F,
+    ) -> R {
         family.tally.loads.fetch_add(1, Ordering::Relaxed);
         let returned = match select(pin!(load), pin!(self.renew())).await {
             Either::Left((returned, _)) => returned,
@@ -224,7 +261,11 @@ impl<'c> Lead<'c> {
         let descriptor = family.descriptor;
         let (landing, store, ttl) = match S::split(&returned) {
             Split::Failed => return returned,
-            Split::Nothing => (Landing::Nothing, descriptor.cache_none.map(|_| Bytes::from_static(b"null")), descriptor.cache_none),
+            Split::Nothing => (
+                Landing::Nothing,
+                descriptor.cache_none.map(|_| Bytes::from_static(b"null")),
+                descriptor.cache_none,
+            ),
             Split::Value(value) => match json::encode(value) {
                 Ok(bytes) => (Landing::Value(bytes.clone()), Some(bytes), Some(family.ttl)),
                 Err(error) => {
@@ -233,15 +274,27 @@ impl<'c> Lead<'c> {
                 }
             },
         };
+        if store.is_none() {
+            // Nothing will be kept: whoever has joined gets this result, whoever asks from now on loads again.
+            self.cache.flights.remove(&self.flight);
+        }
         self.flight.land(landing);
         self.done = true;
         let shortest = 1.0 - descriptor.jitter;
         let ttl = ttl.unwrap_or_default().mul_f64(shortest + descriptor.jitter * fastrand::f64());
-        let finish = finish(Arc::clone(self.cache), descriptor, self.key.clone(), Arc::clone(&self.flight), self.seen.take(), store, ttl);
-        // Storing is not on the caller's path; in memory it takes no time.
+        let finish = finish(
+            Arc::clone(self.cache),
+            descriptor,
+            self.key.clone(),
+            Arc::clone(&self.flight),
+            self.seen.take(),
+            store,
+            ttl,
+        );
+        // Storing is not on the caller's path, unless that is what was asked for; in memory it takes no time.
         match *self.cache.backend {
-            Backend::Memory(_) => finish.await,
-            Backend::Redis(_) => drop(self.cache.work.spawn(finish)),
+            Backend::Redis(_) if !replace => drop(self.cache.work.spawn(finish)),
+            Backend::Redis(_) | Backend::Memory(_) => finish.await,
         }
         returned
     }
@@ -279,7 +332,9 @@ async fn finish(
                 family.tally.refused_stores.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Err(error) => tracing::debug!(key = key.value, error = %chain(&error), "a result could not be stored"),
+        Err(error) => {
+            tracing::debug!(key = key.value, error = %chain(&error), "a result could not be stored")
+        }
     }
 }
 

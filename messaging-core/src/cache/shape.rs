@@ -217,6 +217,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::needless_borrow, reason = "as the attribute writes it, whatever the type")]
     fn the_type_counts_not_its_spelling() {
         assert_eq!(name_of((&&&ShapeProbe::<Alias<u8>>::new()).shape()), "FallibleOptional");
         assert_eq!(name_of((&&&ShapeProbe::<std::fmt::Result>::new()).shape()), "Fallible");

@@ -99,7 +99,8 @@ impl Mailbox {
             None => (1, LaneBy::One),
             Some(OrderedBy::Channel) => (options.workers.get(), LaneBy::Channel),
             Some(OrderedBy::Placeholder(name)) => {
-                let places = patterns.iter().map(|pattern| pattern.names().position(|n| n == name).unwrap_or(0));
+                let places =
+                    patterns.iter().map(|pattern| pattern.names().position(|n| n == name).unwrap_or(0));
                 (options.workers.get(), LaneBy::Placeholder(Arc::clone(patterns), places.collect()))
             }
         };
@@ -220,7 +221,9 @@ impl Mailbox {
             {
                 let mut state = self.lock();
                 if state.dropped_since_told > 0 && matches!(self.gaps, Gaps::InOrder) {
-                    return Some(Entry::Gap(GapCause::Overflow(std::mem::take(&mut state.dropped_since_told))));
+                    return Some(Entry::Gap(GapCause::Overflow(std::mem::take(
+                        &mut state.dropped_since_told,
+                    ))));
                 }
                 if let Some(Queued { entry, .. }) = state.lanes[lane].pop_front() {
                     if let Entry::Message(message) = &entry {
@@ -314,7 +317,8 @@ impl Mailbox {
         for message in batch.drain(..) {
             let size = message.payload.len();
             while state.messages > 0
-                && (state.messages >= self.limits.messages.get() || state.bytes + size > self.limits.bytes.get())
+                && (state.messages >= self.limits.messages.get()
+                    || state.bytes + size > self.limits.bytes.get())
             {
                 state.drop_oldest();
                 dropped += 1;
@@ -401,7 +405,9 @@ impl State {
     /// Drops the message that arrived first, whatever lane it is in.
     fn drop_oldest(&mut self) {
         let first_message = |lane: &VecDeque<Queued>| {
-            lane.iter().position(|queued| matches!(queued.entry, Entry::Message(_))).map(|at| (lane[at].sequence, at))
+            lane.iter()
+                .position(|queued| matches!(queued.entry, Entry::Message(_)))
+                .map(|at| (lane[at].sequence, at))
         };
         let oldest = (0..self.lanes.len())
             .filter_map(|lane| first_message(&self.lanes[lane]).map(|(sequence, at)| (sequence, lane, at)))
@@ -433,7 +439,12 @@ mod tests {
 
     fn message(number: u8) -> Received {
         let channel = Channel::new(&format!("c.{}", number % 3)).unwrap();
-        Received { channel, payload: Bytes::from(vec![number; 10]), at: std::time::Instant::now(), pattern: 0 }
+        Received {
+            channel,
+            payload: Bytes::from(vec![number; 10]),
+            at: std::time::Instant::now(),
+            pattern: 0,
+        }
     }
 
     fn batch(numbers: impl IntoIterator<Item = u8>) -> VecDeque<Received> {

@@ -24,8 +24,8 @@ pub(crate) use outcome::{ErrorHandler, outcome};
 pub use resync::ResyncFn;
 pub use running::{Counts, Seen};
 pub(crate) use running::{Observer, RunningHandler, Tally};
-pub use worker::{HandlerFn, Queue};
 pub(crate) use worker::{Closure, worker};
+pub use worker::{HandlerFn, Queue};
 
 use crate::error::HandlerError;
 
@@ -38,8 +38,5 @@ pub type HandlerResult = Result<(), HandlerError>;
 /// One handler, as the attributes generate it: takes its arguments from the delivery and calls the user's function.
 pub trait Handler: Send + Sync + 'static {
     /// Handles one message.
-    fn call<'d>(
-        &'d self,
-        delivery: &'d Delivery,
-    ) -> impl Future<Output = Result<(), Rejection>> + Send + 'd;
+    fn call<'d>(&'d self, delivery: &'d Delivery) -> impl Future<Output = Result<(), Rejection>> + Send + 'd;
 }

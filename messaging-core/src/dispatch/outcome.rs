@@ -120,7 +120,12 @@ pub(crate) fn outcome<R: HandlerReturn>(returned: R) -> Result<(), Rejection> {
 mod tests {
     use super::*;
 
-    fn verdict(cause: FailureCause, error: HandlerError, attempt: u32, handler: Option<ErrorAction>) -> Verdict {
+    fn verdict(
+        cause: FailureCause,
+        error: HandlerError,
+        attempt: u32,
+        handler: Option<ErrorAction>,
+    ) -> Verdict {
         let context = ErrorContext {
             handler: "h".into(),
             channel: Channel::new("c").unwrap(),

@@ -93,7 +93,9 @@ pub(crate) async fn run(
         let result = match tokio::time::timeout(handler.options.timeout, call).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(HandlerError::from(format!("resync panicked: {}", panic_text(&*panic)))),
-            Err(_) => Err(HandlerError::from(format!("resync took longer than {:?}", handler.options.timeout))),
+            Err(_) => {
+                Err(HandlerError::from(format!("resync took longer than {:?}", handler.options.timeout)))
+            }
         };
         drop((closed, working));
         let next = match result {

@@ -180,7 +180,8 @@ impl RunningHandler {
             }
             Called::TimedOut => {
                 self.tally.timed_out.fetch_add(1, Ordering::Relaxed);
-                let text = format!("the handler did not finish within its timeout of {:?}", self.options.timeout);
+                let text =
+                    format!("the handler did not finish within its timeout of {:?}", self.options.timeout);
                 Failure { cause: FailureCause::Timeout, error: HandlerError::from(text) }
             }
         };

@@ -142,7 +142,9 @@ impl Routes {
     }
 
     fn slot_of(&self, mailbox: &Arc<Mailbox>) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|slot| Arc::ptr_eq(&slot.mailbox, mailbox)))
+        self.slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|slot| Arc::ptr_eq(&slot.mailbox, mailbox)))
     }
 
     /// Removes a mailbox; returns what need not be subscribed any more.
@@ -166,7 +168,8 @@ impl Routes {
 
     /// Notes what became of the subscription that was asked for as `id`; `false` if that is nothing new.
     pub(super) fn note(&mut self, wire: &Wire, id: u64, state: RouteState, generation: u64) -> bool {
-        let Some(route) = self.map(wire.glob).get_mut(wire.name.as_bytes()).filter(|route| route.id == id) else {
+        let Some(route) = self.map(wire.glob).get_mut(wire.name.as_bytes()).filter(|route| route.id == id)
+        else {
             return false;
         };
         if route.state == state {
@@ -216,7 +219,8 @@ impl Routes {
         };
         // Nobody: it was on its way while the last subscriber left.
         let Some(route) = route else { return true };
-        let Some(channel) = Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix)) else {
+        let Some(channel) = Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix))
+        else {
             return false;
         };
         for (number, pattern) in &route.targets {
@@ -399,9 +403,11 @@ mod tests {
         assert_eq!(lock(&book).unconfirmed[&wire("b")].as_deref(), Some("NOPERM"));
         confirm(&mut routes, "b", 0);
         assert!(!routes.has_refused());
-        let known = lock(&book);
-        assert_eq!((known.confirmed, known.unconfirmed.len()), (2, 0));
-        drop(known);
+        let known = |book: &Mutex<Book>| {
+            let book = lock(book);
+            (book.confirmed, book.unconfirmed.len())
+        };
+        assert_eq!(known(&book), (2, 0));
         assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(0)]);
     }
 }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use messaging_core::{
-    Attempt, Buffer, Channel, ChannelOf, Context, Delivery, ErrorAction, ErrorKind, FromDelivery, HandlerError,
-    HandlerState, Handlers, Messaging, OrderedBy, Overflow, Raw, Rejection, Segments, State, channel, subscribe,
-    subscribers,
+    Attempt, Buffer, Channel, ChannelOf, Context, Delivery, ErrorAction, ErrorKind, FromDelivery,
+    HandlerError, HandlerState, Handlers, Messaging, OrderedBy, Overflow, Raw, Rejection, Segments, State,
+    channel, subscribe, subscribers,
 };
 use messaging_tests::eventually;
 use serde::Deserialize;
@@ -77,7 +77,9 @@ async fn on_complex(complex_id: u64, kind: &str, _event: serde_json::Value, prob
 
 async fn placeholders_are_typed_arguments(place: Place) {
     let (running, probe) = place.with_handler("it::handlers::on_complex").await;
-    for channel in ["camera.events.complex:x:moved", "camera.events.complex:-1:moved", "camera.events.complex:7:moved"] {
+    for channel in
+        ["camera.events.complex:x:moved", "camera.events.complex:-1:moved", "camera.events.complex:7:moved"]
+    {
         running.messaging().publish(channel, &()).await.unwrap();
     }
     assert_eq!(probe.wait_for(1).await, [r#"(7, "moved")"#]);
@@ -284,7 +286,8 @@ async fn ordered_workers_keep_the_order_of_each_value(place: Place) {
     }
     let told = probe.wait_for(500).await;
     for key in 0..10 {
-        let of_key: Vec<_> = told.iter().filter(|told| told.starts_with(&format!("({key},"))).cloned().collect();
+        let of_key: Vec<_> =
+            told.iter().filter(|told| told.starts_with(&format!("({key},"))).cloned().collect();
         assert_eq!(of_key, (0..50).map(|number| format!("({key}, {number})")).collect::<Vec<_>>());
     }
 }
@@ -325,7 +328,8 @@ async fn a_failing_handler_is_tried_again_and_then_given_up(place: Place) {
     running.messaging().publish("flaky", &1).await.unwrap();
     let told = probe.wait_for(6).await;
     assert_eq!(told, ["(2, 1)", "(2, 2)", "(9, 1)", "(9, 2)", "(9, 3)", "(1, 1)"]);
-    eventually("all are settled", async || running.messaging().health().handlers[0].counts.handled == 2).await;
+    eventually("all are settled", async || running.messaging().health().handlers[0].counts.handled == 2)
+        .await;
     let counts = running.messaging().health().handlers[0].counts;
     assert_eq!((counts.retried, counts.failed), (3, 1));
 }
@@ -350,8 +354,14 @@ async fn an_error_can_choose_its_fate(place: Place) {
         running.messaging().publish("fate", fate).await.unwrap();
     }
     let told = probe.wait_for(6).await;
-    let expected =
-        [r#"("skip", 1)"#, r#"("retry", 1)"#, r#"("retry", 2)"#, r#"("parse", 1)"#, r#"("parse", 2)"#, r#"("end", 1)"#];
+    let expected = [
+        r#"("skip", 1)"#,
+        r#"("retry", 1)"#,
+        r#"("retry", 2)"#,
+        r#"("parse", 1)"#,
+        r#"("parse", 2)"#,
+        r#"("end", 1)"#,
+    ];
     assert_eq!(told, expected);
 }
 
@@ -392,7 +402,8 @@ async fn an_error_handler_can_stop_a_handler(place: Place) {
     assert!(messaging.health().is_ready());
     messaging.publish("flaky", &9).await.unwrap();
     eventually("it is not ready any more", async || !messaging.health().is_ready()).await;
-    let state = |id: &str| messaging.health().handlers.iter().find(|handler| handler.id.ends_with(id)).unwrap().state;
+    let state =
+        |id: &str| messaging.health().handlers.iter().find(|handler| handler.id.ends_with(id)).unwrap().state;
     assert_eq!((state("flaky"), state("on_event")), (HandlerState::Stopped, HandlerState::Running));
     eventually("it is unsubscribed", async || messaging.publish("flaky", &1).await.unwrap() == 0).await;
     messaging.publish("events.x", &1).await.unwrap();
@@ -443,7 +454,11 @@ async fn what_cannot_be_decoded_is_skipped(place: Place) {
             running.messaging().publish("orders.created", &raw).await.unwrap();
         }
     }
-    running.messaging().publish("orders.created", &serde_json::json!({ "id": 1, "customer": "x" })).await.unwrap();
+    running
+        .messaging()
+        .publish("orders.created", &serde_json::json!({ "id": 1, "customer": "x" }))
+        .await
+        .unwrap();
     assert_eq!(probe.wait_for(1).await, [r#"(1, "x")"#]);
     let counts = running.messaging().health().handlers[0].counts;
     assert_eq!((counts.undecodable, counts.failed, counts.retried), (3, 0, 0));
@@ -509,8 +524,14 @@ impl<T: Copy + Into<u64> + Send + Sync + 'static> Counter<T> {
 async fn a_service_of_a_generic_type_is_added_at_run_time(place: Place) {
     let messaging = place.messaging().await;
     let probe = Probe::default();
-    let one = messaging.subscriber().id("one").service(Counter { add: 1_u8, probe: probe.clone() }).await.unwrap();
-    let ten = messaging.subscriber().id("ten").service(Counter { add: 10_u32, probe: probe.clone() }).await.unwrap();
+    let one =
+        messaging.subscriber().id("one").service(Counter { add: 1_u8, probe: probe.clone() }).await.unwrap();
+    let ten = messaging
+        .subscriber()
+        .id("ten")
+        .service(Counter { add: 10_u32, probe: probe.clone() })
+        .await
+        .unwrap();
     assert_eq!(one.ids().collect::<Vec<_>>(), ["one::count"]);
     messaging.publish("count:5", &()).await.unwrap();
     let mut told = probe.wait_for(2).await;
@@ -670,4 +691,3 @@ async fn a_failing_resync_is_tried_again(place: Place) {
     resyncs.fails.store(false, Ordering::SeqCst);
     eventually("it succeeds", async || running.messaging().health().handlers[0].counts.resyncs >= 1).await;
 }
-

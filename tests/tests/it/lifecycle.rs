@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use messaging_core::{ErrorKind, HealthPhase, Handlers, Messaging, State, TestMessaging, describe, subscribe};
+use messaging_core::{
+    ErrorKind, Handlers, HealthPhase, Messaging, State, TestMessaging, describe, subscribe,
+};
 use messaging_tests::eventually;
 use tokio::sync::Semaphore;
 
@@ -46,7 +48,15 @@ async fn missing_state_is_named_at_start(place: Place) {
     let error = messaging.start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Registration);
     let text = error.to_string();
-    for part in ["lifecycle::Missing", "place::Probe", "lifecycle::Gate", NEEDS, WORK, "lifecycle.rs:", "builder.state"] {
+    for part in [
+        "lifecycle::Missing",
+        "place::Probe",
+        "lifecycle::Gate",
+        NEEDS,
+        WORK,
+        "lifecycle.rs:",
+        "builder.state",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert_eq!(messaging.health().phase, HealthPhase::Built);
@@ -54,7 +64,8 @@ async fn missing_state_is_named_at_start(place: Place) {
 
 async fn state_can_be_provided_until_start(place: Place) {
     let probe = Probe::default();
-    let messaging = place.builder().handlers(Handlers::only([NEEDS])).state(probe.clone()).build().await.unwrap();
+    let messaging =
+        place.builder().handlers(Handlers::only([NEEDS])).state(probe.clone()).build().await.unwrap();
     assert!(messaging.start().await.is_err());
     messaging.provide(Missing).unwrap();
     assert!(messaging.provide(Missing).unwrap_err().to_string().contains("given twice"));
@@ -127,7 +138,8 @@ async fn shutdown_works_off_what_waits(place: Place) {
     eventually("all have arrived", async || messaging.health().handlers[0].waiting == 19).await;
     let shutdown = tokio::spawn(running.shutdown(crate::place::PATIENCE));
     let outsider = place.messaging().await;
-    eventually("it is unsubscribed", async || outsider.publish("lifecycle.work", &99).await.unwrap() == 0).await;
+    eventually("it is unsubscribed", async || outsider.publish("lifecycle.work", &99).await.unwrap() == 0)
+        .await;
     gate.0.add_permits(100);
     assert!(soon(shutdown).await.unwrap().is_complete());
     let told = probe.told();
@@ -155,16 +167,24 @@ async fn dropping_every_handle_ends_everything(place: Place) {
     probe.wait_for(1).await;
     drop(running);
     let outsider = place.messaging().await;
-    eventually("nobody is subscribed", async || outsider.publish("lifecycle.work", &2).await.unwrap() == 0).await;
+    eventually("nobody is subscribed", async || outsider.publish("lifecycle.work", &2).await.unwrap() == 0)
+        .await;
 }
 
 async fn a_scope_is_current_and_spawn_carries_it(place: Place) {
     let messaging = place.messaging().await;
     let mut subscription = messaging.subscribe("scoped").await.unwrap();
     messaging.scope(async { messaging_core::redis_publish("scoped", &1).await }).await.unwrap();
-    messaging.spawn(async { Messaging::current().unwrap().publish("scoped", &2).await }).await.unwrap().unwrap();
+    messaging
+        .spawn(async { Messaging::current().unwrap().publish("scoped", &2).await })
+        .await
+        .unwrap()
+        .unwrap();
     for expected in [1, 2] {
-        assert_eq!(soon(subscription.get_message(None)).await.unwrap().unwrap().json::<u32>().unwrap(), expected);
+        assert_eq!(
+            soon(subscription.get_message(None)).await.unwrap().unwrap().json::<u32>().unwrap(),
+            expected
+        );
     }
 }
 
@@ -216,7 +236,8 @@ fn describe_lists_what_is_declared() {
     let function = description.functions.iter().find(|function| function.id == "users.find").unwrap();
     assert_eq!((function.key, function.ttl_ms), ("user:{tenant.id}:of:{user}", 60_000));
     assert!(description.channels.iter().any(|channel| channel.template == "auditlog:{user_id}"));
-    let nobody = description.notes.iter().any(|note| note.contains(WORK) && note.contains("nothing declared"));
+    let nobody =
+        description.notes.iter().any(|note| note.contains(WORK) && note.contains("nothing declared"));
     assert!(nobody, "{:?}", description.notes);
     let text = description.to_string();
     assert!(text.contains("cached functions:") && text.contains("camera.updated"), "{text}");

@@ -1,6 +1,10 @@
 //! Every behaviour on every backend, and on Redis what only a real server can show.
 
-#![allow(missing_docs, unreachable_pub, reason = "tests document themselves, and a test binary exports nothing")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "tests document themselves, and a test binary exports nothing"
+)]
 
 mod cache;
 mod examples;

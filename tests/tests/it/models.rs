@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use messaging_core::{
-    ChangeEvent, ErrorKind, Messaging, Model, Op, PublishFailure, Repository, Storage, Subscription, Updated, event_config,
+    ChangeEvent, ErrorKind, Messaging, Model, Op, PublishFailure, Repository, Storage, Subscription, Updated,
+    event_config,
 };
 use messaging_tests::eventually;
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,9 @@ async fn next(subscription: &mut Subscription) -> String {
 async fn events_carry_exactly_the_payload_fields_in_their_order(place: Place) {
     let messaging = place.messaging().await;
     let mut events = messaging.subscribe("camera.*").await.unwrap();
-    for (op, channel) in [(Op::Create, "camera.created"), (Op::Update, "camera.updated"), (Op::Delete, "camera.deleted")] {
+    for (op, channel) in
+        [(Op::Create, "camera.created"), (Op::Update, "camera.updated"), (Op::Delete, "camera.deleted")]
+    {
         assert_eq!(messaging.emit(op, &camera()).await.unwrap(), 1);
         let message = soon(events.get_message(None)).await.unwrap().unwrap();
         assert_eq!(message.channel(), &channel);
@@ -95,7 +98,8 @@ async fn without_payload_fields_the_whole_model_is_the_payload(place: Place) {
     let entry = AuditLog { user_id: 7, activity_type: "TASK_COMPLETED".into(), meta: None, hidden: 1 };
     messaging.emit(Op::Create, &entry).await.unwrap();
     assert_eq!(next(&mut events).await, r#"{"user_id":7,"activityType":"TASK_COMPLETED"}"#);
-    let carried: Vec<_> = AuditLog::DESCRIPTOR.payload.iter().map(|field| (field.field, field.path)).collect();
+    let carried: Vec<_> =
+        AuditLog::DESCRIPTOR.payload.iter().map(|field| (field.field, field.path)).collect();
     assert_eq!(carried, [("user_id", "user_id"), ("activity_type", "activityType"), ("meta", "meta")]);
     assert!((AuditLog::DESCRIPTOR.schema)().unwrap()["properties"]["activityType"].is_object());
     assert!((Camera::DESCRIPTOR.schema)().is_none());
@@ -173,13 +177,17 @@ async fn the_envelope_is_that_of_the_configuration_monitor(place: Place) {
     );
     messaging.emit(Op::Delete, &monitor(None)).await.unwrap();
     let deleted = next(&mut events).await;
-    assert!(deleted.starts_with(r#"{"event_type":"delete","#) && deleted.contains(r#""tenant_id":null"#), "{deleted}");
+    assert!(
+        deleted.starts_with(r#"{"event_type":"delete","#) && deleted.contains(r#""tenant_id":null"#),
+        "{deleted}"
+    );
 }
 
 async fn an_invalidation_is_published_by_hand(place: Place) {
     let messaging = place.messaging().await;
     let mut events = messaging.subscribe("blip0:tenant:t-1:update").await.unwrap();
-    let event = ChangeEvent::invalidate("tenant", "t-1").tenant("t-1").metadata(&json!({ "deleted": 12 })).unwrap();
+    let event =
+        ChangeEvent::invalidate("tenant", "t-1").tenant("t-1").metadata(&json!({ "deleted": 12 })).unwrap();
     messaging.publish("blip0:tenant:t-1:update", &event).await.unwrap();
     let read: ChangeEvent = serde_json::from_str(&next(&mut events).await).unwrap();
     assert_eq!(read.metadata_as::<BTreeMap<String, u32>>().unwrap()["deleted"], 12);
@@ -219,7 +227,12 @@ struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { rows: Arc::default(), gate: Arc::new(Semaphore::new(1_000)), begun: Arc::default(), fails: Arc::default() }
+        Self {
+            rows: Arc::default(),
+            gate: Arc::new(Semaphore::new(1_000)),
+            begun: Arc::default(),
+            fails: Arc::default(),
+        }
     }
 }
 
@@ -344,7 +357,10 @@ async fn a_model_keeps_its_own_cache_entry(place: Place) {
     let cache = messaging.cache("camera");
     repository.create(camera()).await.unwrap();
     let cached: Value = cache.get("mac:AA:BB").await.unwrap().unwrap();
-    assert_eq!(cached, json!({ "id": camera().id, "mac_address": "AA:BB", "model": "Hikvision", "settings": { "fps": 25 } }));
+    assert_eq!(
+        cached,
+        json!({ "id": camera().id, "mac_address": "AA:BB", "model": "Hikvision", "settings": { "fps": 25 } })
+    );
     // A key that changes leaves no entry under the old one.
     repository.update(Camera { mac_address: "CC:DD".into(), ..camera() }).await.unwrap();
     assert!(cache.get::<Value>("mac:AA:BB").await.unwrap().is_none());

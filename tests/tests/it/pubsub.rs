@@ -101,7 +101,8 @@ async fn a_subscription_is_a_stream(place: Place) {
     for number in 0..10 {
         messaging.publish("numbers", &number).await.unwrap();
     }
-    let numbers = subscription.take(10).map(|message| message.unwrap().json::<u32>().unwrap()).collect::<Vec<_>>();
+    let numbers =
+        subscription.take(10).map(|message| message.unwrap().json::<u32>().unwrap()).collect::<Vec<_>>();
     assert_eq!(soon(numbers).await, (0..10).collect::<Vec<_>>());
 }
 
@@ -245,7 +246,10 @@ async fn the_server_can_be_asked(place: Place) {
 async fn a_foreign_payload_stays_as_it_is(place: Place) {
     let messaging = place.messaging().await;
     let mut subscription = messaging.subscribe("c").await.unwrap();
-    messaging.publish("c", &serde_json::value::RawValue::from_string(r#"{ "b": 1,  "a" : 2 }"#.into()).unwrap()).await.unwrap();
+    messaging
+        .publish("c", &serde_json::value::RawValue::from_string(r#"{ "b": 1,  "a" : 2 }"#.into()).unwrap())
+        .await
+        .unwrap();
     let message = soon(subscription.get_message(None)).await.unwrap().unwrap();
     assert_eq!(&message.payload()[..], br#"{ "b": 1,  "a" : 2 }"#);
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use messaging_core::{ErrorKind, HandlerState, Handlers, Messaging, StartPolicy, State, describe, redis_cache, subscribe};
+use messaging_core::{
+    ErrorKind, HandlerState, Handlers, Messaging, StartPolicy, State, describe, redis_cache, subscribe,
+};
 use messaging_tests::{RedisServer, eventually, unique};
 
 use crate::place::{PATIENCE, Place, Probe, soon};
@@ -56,7 +58,10 @@ async fn a_password_and_a_database() {
 #[tokio::test]
 async fn a_wrong_password_is_refused_at_once_and_never_printed() {
     let redis = RedisServer::builder().password("right").start();
-    for url in [format!("redis://:hunter2@127.0.0.1:{}", redis.port()), format!("redis://127.0.0.1:{}", redis.port())] {
+    for url in [
+        format!("redis://:hunter2@127.0.0.1:{}", redis.port()),
+        format!("redis://127.0.0.1:{}", redis.port()),
+    ] {
         let messaging = Place::at(&url).messaging().await;
         let begun = Instant::now();
         let error = messaging.start().await.unwrap_err();
@@ -88,12 +93,16 @@ async fn a_channel_that_the_acl_forbids_is_named_at_start() {
     let redis = RedisServer::builder().acl(&limited("narrow", "&allowed.*")).start();
     let mut place = Place::at(&redis.url_for("narrow", "pw"));
     place.config.channel_prefix.clear();
-    let builder = place.builder().handlers(Handlers::only(["it::redis_only::on_ping"])).state(Probe::default());
+    let builder =
+        place.builder().handlers(Handlers::only(["it::redis_only::on_ping"])).state(Probe::default());
     let messaging = builder.build().await.unwrap();
     let error = messaging.start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     let text = error.to_string();
-    assert!(text.contains("it::redis_only::on_ping") && text.contains("pings.*") && text.contains("NOPERM"), "{text}");
+    assert!(
+        text.contains("it::redis_only::on_ping") && text.contains("pings.*") && text.contains("NOPERM"),
+        "{text}"
+    );
     let error = messaging.subscribe("forbidden").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     let error = messaging.publish("forbidden", &1).await.unwrap_err();
@@ -118,9 +127,13 @@ async fn a_channel_that_is_forbidden_for_a_while_comes_back() {
         let messaging = messaging.clone();
         async move { messaging.start().await }
     });
-    let refused = async || messaging.health().sessions.first().is_some_and(|session| {
-        session.unconfirmed.iter().any(|unconfirmed| unconfirmed.reason.as_deref().is_some_and(|reason| reason.contains("NOPERM")))
-    });
+    let refused = async || {
+        messaging.health().sessions.first().is_some_and(|session| {
+            session.unconfirmed.iter().any(|unconfirmed| {
+                unconfirmed.reason.as_deref().is_some_and(|reason| reason.contains("NOPERM"))
+            })
+        })
+    };
     eventually("health shows the refusal", refused).await;
     assert!(!messaging.health().is_ready());
     redis.cli(&["ACL", "SETUSER", "narrow", "&pings.*"]);
@@ -150,7 +163,10 @@ async fn tls_with_an_authority_of_our_own() {
     missing.config.tls.ca_certs = Some("/nowhere/ca.pem".into());
     let error = missing.builder().build().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
-    assert!(error.to_string().contains("REDIS_SSL_CA_CERTS") && error.to_string().contains("/nowhere/ca.pem"), "{error}");
+    assert!(
+        error.to_string().contains("REDIS_SSL_CA_CERTS") && error.to_string().contains("/nowhere/ca.pem"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -210,7 +226,8 @@ async fn after_a_restart_everything_goes_on_by_itself() {
     soon(subscription.get_message(None)).await.unwrap().unwrap();
 
     redis.stop();
-    eventually("health tells the truth", async || messaging.health().handlers[0].state == HandlerState::Deaf).await;
+    eventually("health tells the truth", async || messaging.health().handlers[0].state == HandlerState::Deaf)
+        .await;
     assert!(!messaging.health().is_ready());
     let error = messaging.publish("replica.changed", &2).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connection);
@@ -235,7 +252,8 @@ async fn killed_connections_come_back_with_one_gap_each() {
     probe.wait_for(1).await;
     for round in 1..=20 {
         redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-        eventually("the gap is announced", async || messaging.health().handlers[0].counts.gaps == round).await;
+        eventually("the gap is announced", async || messaging.health().handlers[0].counts.gaps == round)
+            .await;
         eventually("it is ready again", async || messaging.health().is_ready()).await;
     }
     messaging.publish("replica.changed", &7).await.unwrap();
@@ -255,7 +273,8 @@ async fn a_connection_that_fell_silent_is_given_up() {
     let (running, probe) = place.with_handler("it::redis_only::on_ping").await;
     let messaging = running.messaging();
     redis.pause();
-    eventually("the silence is noticed", async || messaging.health().handlers[0].state == HandlerState::Deaf).await;
+    eventually("the silence is noticed", async || messaging.health().handlers[0].state == HandlerState::Deaf)
+        .await;
     let error = messaging.publish("pings.1", &1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.is_retryable(), "{error:?}");
@@ -283,7 +302,10 @@ async fn a_silent_but_healthy_connection_is_kept() {
 async fn a_replica_says_where_to_write() {
     let primary = RedisServer::start();
     let replica = RedisServer::builder().arg("--replicaof", &format!("127.0.0.1 {}", primary.port())).start();
-    eventually("it follows", async || replica.cli(&["INFO", "replication"]).contains("master_link_status:up")).await;
+    eventually("it follows", async || {
+        replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
+    })
+    .await;
     let messaging = place(&replica).messaging().await;
     let error = messaging.cache("c").set("a", &1, Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -381,7 +403,13 @@ async fn values_expire_within_their_jitter() {
         messaging.scope(answer(&key)).await;
         let full = format!("{prefix}:answer:{key}");
         let ttl: i64 = eventually("it is stored", async || {
-            redis.cli(&["PTTL", &full]).trim().trim_start_matches("(integer) ").parse().ok().filter(|ttl| *ttl > 0)
+            redis
+                .cli(&["PTTL", &full])
+                .trim()
+                .trim_start_matches("(integer) ")
+                .parse()
+                .ok()
+                .filter(|ttl| *ttl > 0)
         })
         .await;
         // A slow machine may have let some time pass; the bounds are those of the promise.

@@ -64,7 +64,10 @@ impl Dialer {
         timeout(self.connect_timeout, connection).await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,
-                format!("redis at {} did not accept a connection within {:?}", self.endpoint, self.connect_timeout),
+                format!(
+                    "redis at {} did not accept a connection within {:?}",
+                    self.endpoint, self.connect_timeout
+                ),
             ))
         })
     }
@@ -88,9 +91,7 @@ impl Dialer {
                 Ok(Box::new(stream))
             }
             #[cfg(unix)]
-            Address::Unix(path) => {
-                Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(failed)?))
-            }
+            Address::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(failed)?)),
             #[cfg(not(unix))]
             Address::Unix(_) => Err(Error::new(ErrorKind::Configuration, "this system has no unix sockets")),
         }
@@ -160,8 +161,12 @@ impl Connection {
     pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {
         for request in requests {
             match request {
-                Request::Subscribe(Wire { glob: false, name }) => command(&mut self.out, &[b"SUBSCRIBE", name.as_bytes()]),
-                Request::Subscribe(Wire { glob: true, name }) => command(&mut self.out, &[b"PSUBSCRIBE", name.as_bytes()]),
+                Request::Subscribe(Wire { glob: false, name }) => {
+                    command(&mut self.out, &[b"SUBSCRIBE", name.as_bytes()])
+                }
+                Request::Subscribe(Wire { glob: true, name }) => {
+                    command(&mut self.out, &[b"PSUBSCRIBE", name.as_bytes()])
+                }
                 Request::Unsubscribe(Wire { glob: false, name }) => {
                     command(&mut self.out, &[b"UNSUBSCRIBE", name.as_bytes()]);
                 }
@@ -238,15 +243,20 @@ pub(super) mod tls {
     impl Connector {
         pub(in crate::backend::redis) fn new(host: &str, files: &TlsFiles) -> Result<Self> {
             let server = ServerName::try_from(host.to_owned()).map_err(|source| {
-                Error::new(ErrorKind::Configuration, format!("{host:?} is no name that a certificate can have"))
-                    .with_source(source)
+                Error::new(
+                    ErrorKind::Configuration,
+                    format!("{host:?} is no name that a certificate can have"),
+                )
+                .with_source(source)
             })?;
             let mut roots = RootCertStore::empty();
             match &files.ca_certs {
                 None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
                 Some(path) => {
                     for certificate in certificates("REDIS_SSL_CA_CERTS", path)? {
-                        roots.add(certificate).map_err(|source| unusable("REDIS_SSL_CA_CERTS", path, source))?;
+                        roots
+                            .add(certificate)
+                            .map_err(|source| unusable("REDIS_SSL_CA_CERTS", path, source))?;
                     }
                 }
             }
@@ -254,7 +264,8 @@ pub(super) mod tls {
             let builder = ClientConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .map_err(|source| {
-                    Error::new(ErrorKind::Configuration, format!("cannot set TLS up: {source}")).with_source(source)
+                    Error::new(ErrorKind::Configuration, format!("cannot set TLS up: {source}"))
+                        .with_source(source)
                 })?
                 .with_root_certificates(roots);
             let config = match (&files.certfile, &files.keyfile) {
@@ -277,7 +288,10 @@ pub(super) mod tls {
 
     /// The `redis` crate's client with the same certificates. It takes the process's default provider; one that the
     /// program has installed already stays.
-    pub(in crate::backend::redis) fn client(info: ConnectionInfo, files: &TlsFiles) -> redis::RedisResult<Client> {
+    pub(in crate::backend::redis) fn client(
+        info: ConnectionInfo,
+        files: &TlsFiles,
+    ) -> redis::RedisResult<Client> {
         let _ = crypto::ring::default_provider().install_default();
         let read = |path: &Path| {
             std::fs::read(path).map_err(|error| {

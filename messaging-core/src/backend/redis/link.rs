@@ -9,8 +9,9 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind as RedisErrorKind, IntoConnectionInfo as _,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind as RedisErrorKind,
+    IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
+    ServerErrorKind,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -38,7 +39,8 @@ struct Numbered {
 impl Link {
     pub(super) fn new(server: &Server, config: &Config) -> Result<Self> {
         let client = open_client(server, config).map_err(|source| {
-            Error::new(ErrorKind::Configuration, format!("cannot use {}: {source}", config.endpoint)).with_source(source)
+            Error::new(ErrorKind::Configuration, format!("cannot use {}: {source}", config.endpoint))
+                .with_source(source)
         })?;
         Ok(Self {
             client,
@@ -57,14 +59,22 @@ impl Link {
     /// [`ErrorKind::Connection`] and [`ErrorKind::Timeout`] are "not sent" if there was no connection yet.
     ///
     /// Cancellation: what was written is carried out by Redis.
-    pub(super) async fn run<T, F>(&self, limit: Duration, command: impl FnOnce(MultiplexedConnection) -> F) -> Result<T>
+    pub(super) async fn run<T, F>(
+        &self,
+        limit: Duration,
+        command: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = redis::RedisResult<T>>,
     {
         let deadline = Instant::now() + limit;
         let Numbered { number, connection } = match self.current() {
             Some(current) => current,
-            None => timeout_at(deadline, self.connect()).await.unwrap_or_else(|_| Err(self.no_answer(limit).before_sending()))?,
+            // Boxed, because it is rare and large, and every command's future would have its size.
+            None => match timeout_at(deadline, Box::pin(self.connect())).await {
+                Ok(connected) => connected?,
+                Err(_) => return Err(self.no_answer(limit).before_sending()),
+            },
         };
         match timeout_at(deadline, command(connection)).await {
             Ok(Ok(value)) => Ok(value),
@@ -145,7 +155,8 @@ fn open_client(server: &Server, config: &Config) -> redis::RedisResult<Client> {
         Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
     // RESP3 is what tells of a connection that was closed while nobody was using it.
-    let mut settings = RedisConnectionInfo::default().set_db(server.database).set_protocol(ProtocolVersion::RESP3);
+    let mut settings =
+        RedisConnectionInfo::default().set_db(server.database).set_protocol(ProtocolVersion::RESP3);
     if let Some(username) = &server.username {
         settings = settings.set_username(username);
     }
@@ -183,10 +194,13 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
         RedisErrorKind::Io if error.is_timeout() => {
             (ErrorKind::Timeout, format!("redis at {endpoint} did not answer in time"))
         }
-        RedisErrorKind::Io if error.is_connection_refusal() => {
-            (ErrorKind::Connection, format!("cannot connect to redis at {endpoint}: {error}; is it running there?"))
+        RedisErrorKind::Io if error.is_connection_refusal() => (
+            ErrorKind::Connection,
+            format!("cannot connect to redis at {endpoint}: {error}; is it running there?"),
+        ),
+        RedisErrorKind::Io => {
+            (ErrorKind::Connection, format!("the connection to redis at {endpoint} failed: {error}"))
         }
-        RedisErrorKind::Io => (ErrorKind::Connection, format!("the connection to redis at {endpoint} failed: {error}")),
         RedisErrorKind::InvalidClientConfig => {
             (ErrorKind::Configuration, format!("cannot use redis at {endpoint}: {error}"))
         }

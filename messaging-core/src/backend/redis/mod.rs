@@ -70,8 +70,10 @@ impl Redis {
         for message in messages {
             batch.add_command(publish(message));
         }
-        let receivers: Vec<u64> =
-            self.link.run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await).await?;
+        let receivers: Vec<u64> = self
+            .link
+            .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
+            .await?;
         Ok(receivers.iter().sum())
     }
 
@@ -82,8 +84,10 @@ impl Redis {
     pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
         let mut look = cmd("MGET");
         look.arg(&key.value).arg(&key.lease);
-        let (value, holder): (Option<Bytes>, Option<String>) =
-            self.link.run(self.cache_timeout, async |mut connection| look.query_async(&mut connection).await).await?;
+        let (value, holder): (Option<Bytes>, Option<String>) = self
+            .link
+            .run(self.cache_timeout, async |mut connection| look.query_async(&mut connection).await)
+            .await?;
         Ok((value, holder.map(Token)))
     }
 
@@ -92,10 +96,18 @@ impl Redis {
         batch.atomic();
         batch.cmd("SET").arg(&key.value).arg(&value[..]).arg("PX").arg(millis(ttl)).ignore();
         batch.cmd("UNLINK").arg(&key.lease).ignore();
-        self.link.run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await).await
+        self.link
+            .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
+            .await
     }
 
-    pub(crate) async fn lease(&self, key: &CacheKey, token: &Token, seen: Option<&Bytes>, ttl: Duration) -> Result<Lease> {
+    pub(crate) async fn lease(
+        &self,
+        key: &CacheKey,
+        token: &Token,
+        seen: Option<&Bytes>,
+        ttl: Duration,
+    ) -> Result<Lease> {
         let mut call = self.scripts.lease.key(&key.value);
         call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(millis(ttl));
         let (outcome, found): (u8, Option<Bytes>) = self
@@ -120,19 +132,25 @@ impl Redis {
     ) -> Result<bool> {
         let mut call = self.scripts.store.key(&key.value);
         call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(&value[..]).arg(millis(ttl));
-        self.link.run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await).await
+        self.link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await
     }
 
     pub(crate) async fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<()> {
         let mut call = self.scripts.renew.key(&key.lease);
         call.arg(&token.0).arg(millis(ttl));
-        self.link.run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await).await
+        self.link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await
     }
 
     pub(crate) async fn release(&self, key: &CacheKey, token: &Token) -> Result<()> {
         let mut call = self.scripts.release.key(&key.lease);
         call.arg(&token.0);
-        self.link.run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await).await
+        self.link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await
     }
 
     pub(crate) async fn forget(&self, keys: &[CacheKey]) -> Result<()> {
@@ -140,7 +158,11 @@ impl Redis {
     }
 
     /// Two complete scans: first the leases, so that no running load stores a value behind the second, then the values.
-    pub(crate) async fn forget_matching(&self, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
+    pub(crate) async fn forget_matching(
+        &self,
+        glob: &str,
+        keep: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<u64> {
         let wanted = |key: &str| glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key);
         let mut leases = String::new();
         crate::channel::escape_glob(&self.namespace, &mut leases);
@@ -156,8 +178,11 @@ impl Redis {
             scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(1_000).arg("TYPE").arg("string");
             let (next, keys): (u64, Vec<Bytes>) = self.command(&scan).await?;
             // Keys that are not text are nobody's of ours.
-            let keys: Vec<&str> =
-                keys.iter().filter_map(|key| std::str::from_utf8(key).ok()).filter(|key| wanted(key)).collect();
+            let keys: Vec<&str> = keys
+                .iter()
+                .filter_map(|key| std::str::from_utf8(key).ok())
+                .filter(|key| wanted(key))
+                .collect();
             if !keys.is_empty() {
                 removed += self.command::<u64>(cmd("UNLINK").arg(&keys)).await?;
             }
@@ -182,7 +207,9 @@ impl Redis {
     }
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
-        self.link.run(self.command_timeout, async |mut connection| command.query_async(&mut connection).await).await
+        self.link
+            .run(self.command_timeout, async |mut connection| command.query_async(&mut connection).await)
+            .await
     }
 }
 

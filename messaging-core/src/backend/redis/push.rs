@@ -58,7 +58,11 @@ impl Decoder {
     ///
     /// # Errors
     /// The stream is broken for good; the connection must be closed.
-    pub(crate) fn decode(&mut self, buffer: &mut BytesMut, pushes: &mut Vec<Push>) -> Result<(), ProtocolError> {
+    pub(crate) fn decode(
+        &mut self,
+        buffer: &mut BytesMut,
+        pushes: &mut Vec<Push>,
+    ) -> Result<(), ProtocolError> {
         self.skip_oversized(buffer);
         if self.skip > 0 || buffer.len() < self.wanted {
             return Ok(());
@@ -257,7 +261,12 @@ mod tests {
     }
 
     fn message(channel: &str, payload: &str) -> Vec<u8> {
-        format!("*3\r\n$7\r\nmessage\r\n${}\r\n{channel}\r\n${}\r\n{payload}\r\n", channel.len(), payload.len()).into()
+        format!(
+            "*3\r\n$7\r\nmessage\r\n${}\r\n{channel}\r\n${}\r\n{payload}\r\n",
+            channel.len(),
+            payload.len()
+        )
+        .into()
     }
 
     fn shown(push: &Push) -> String {
@@ -274,13 +283,22 @@ mod tests {
         bytes.extend(message("a", "{\"x\":1}"));
         bytes.extend(b"*4\r\n$8\r\npmessage\r\n$2\r\nb*\r\n$2\r\nbc\r\n$0\r\n\r\n");
         bytes.extend(message("a", &"y".repeat(40)));
-        bytes.extend(b"-NOPERM no\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n");
+        bytes.extend(
+            b"-NOPERM no\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n",
+        );
         let whole: Vec<_> = decode_in_steps(20, &bytes, &[]).unwrap().iter().map(shown).collect();
         assert_eq!(
             whole,
             [
-                "Done", "Done", "None b\"a\" b\"{\\\"x\\\":1}\"", "Some(b\"b*\") b\"bc\" b\"\"", "b\"a\" oversized 40",
-                "Error(\"NOPERM no\")", "Pong", "Pong", "Done"
+                "Done",
+                "Done",
+                "None b\"a\" b\"{\\\"x\\\":1}\"",
+                "Some(b\"b*\") b\"bc\" b\"\"",
+                "b\"a\" oversized 40",
+                "Error(\"NOPERM no\")",
+                "Pong",
+                "Pong",
+                "Done"
             ]
         );
         for first in 0..bytes.len() {

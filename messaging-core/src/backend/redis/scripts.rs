@@ -13,7 +13,12 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { lease: Script::new(LEASE), store: Script::new(STORE), renew: Script::new(RENEW), release: Script::new(RELEASE) }
+        Self {
+            lease: Script::new(LEASE),
+            store: Script::new(STORE),
+            renew: Script::new(RENEW),
+            release: Script::new(RELEASE),
+        }
     }
 }
 
