@@ -290,8 +290,10 @@ impl Messaging {
     /// # Errors
     /// As `start`.
     pub async fn run(&self) -> Result<()> {
+        // Before the first handler runs: from then on a signal has to be answered by draining.
+        let terminated = terminated();
         let running = self.start().await?;
-        let signal = terminated().await;
+        let signal = terminated.await;
         let deadline = self.core().config.drain_timeout;
         tracing::info!(signal, ?deadline, "shutting down");
         let report = running.shutdown(deadline).await;
@@ -696,25 +698,28 @@ impl FromContext for Messaging {
     }
 }
 
-/// Waits for SIGINT or SIGTERM (Ctrl-C where there are no signals) and returns its name.
-async fn terminated() -> &'static str {
+/// Takes SIGINT and SIGTERM over at once (Ctrl-C where there are no signals); the future waits for one and is its name.
+fn terminated() -> impl Future<Output = &'static str> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        {
+        signal(SignalKind::interrupt())
+            .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)))
+    };
+    async move {
+        #[cfg(unix)]
+        if let Ok((mut interrupt, mut terminate)) = signals {
             return tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
             };
         }
-    }
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => "Ctrl-C",
-        Err(error) => {
-            tracing::error!(%error, "no signals can be received; running until the process is killed");
-            std::future::pending().await
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(error) => {
+                tracing::error!(%error, "no signals can be received; running until the process is killed");
+                std::future::pending().await
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Every behaviour on every backend, and on Redis what only a real server can show.
 
 #![allow(
+    clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
     reason = "tests document themselves, and a test binary exports nothing"

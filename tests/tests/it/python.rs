@@ -418,8 +418,8 @@ async fn handlers_understand_the_documented_events() {
     assert_eq!(probe.wait_for(1).await[0], monitor);
 
     // UTC as Python writes it by itself.
-    let moment = python.ask(json!({ "do": "isoformat", "seconds": 1_768_384_800 })).await;
-    assert_eq!(moment, "2026-01-14T10:00:00+00:00");
+    let moment = python.ask(json!({ "do": "isoformat", "seconds": 1_768_384_800.25 })).await;
+    assert_eq!(moment, "2026-01-14T10:00:00.250000+00:00");
     let platform = MONITOR_UPDATE
         .replace("2025-01-14T15:30:00Z", moment.as_str().unwrap())
         .replace(r#""tenant-uuid""#, "null");

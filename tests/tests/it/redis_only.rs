@@ -387,10 +387,12 @@ async fn what_others_publish_harms_nobody() {
     redis.cli(&["PUBLISH", "pings.x", "1"]);
     redis.cli(&["PUBLISH", "pings.7", "1"]);
     assert_eq!(probe.wait_for(1).await, ["7"]);
-    let health = messaging.health();
-    let counts = health.handlers[0].counts;
-    assert_eq!((counts.undecodable, counts.mismatched, counts.handled), (4, 3, 1));
-    assert_eq!(health.sessions[0].oversized, 1);
+    let counted = async || {
+        let counts = messaging.health().handlers[0].counts;
+        (counts.undecodable, counts.mismatched, counts.handled) == (4, 3, 1)
+    };
+    eventually("all of it is counted", counted).await;
+    assert_eq!(messaging.health().sessions[0].oversized, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
