@@ -33,7 +33,7 @@ use crate::json;
 /// The return type's shape, by autoref specialisation.
 pub mod shape {
     pub use crate::cache::shape::{
-        Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain,
+        Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain, checked,
     };
 }
 
@@ -114,10 +114,15 @@ pub fn segment_str<'d>(delivery: &'d Delivery, name: &str) -> Result<&'d str, Re
 ///
 /// # Errors
 /// If it was not given, which start refuses.
-pub fn service<S: Send + Sync + 'static>(delivery: &Delivery) -> Result<Arc<S>, Rejection> {
+pub fn service<S: Subscribers>(delivery: &Delivery) -> Result<Arc<S>, Rejection> {
     let missing =
         || Rejection::failed(format!("no service of type {} was given", std::any::type_name::<S>()));
     delivery.context().state().ok_or_else(missing)
+}
+
+/// The instance is state that must be given.
+pub fn needs_service<S: Subscribers>(needs: &mut Needs) {
+    needs.state::<S>();
 }
 
 /// What a resync function needs.

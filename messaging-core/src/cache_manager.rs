@@ -202,11 +202,17 @@ impl Function {
 }
 
 /// A value that may fill a placeholder; everything that is [`Serialize`] can be asked.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot fill a placeholder",
+    label = "does not implement `serde::Serialize`",
+    note = "a placeholder is filled with a string, an integer or a boolean, as serde writes it"
+)]
 pub trait Scalar {
     #[doc(hidden)]
     fn scalar(&self) -> Result<Option<String>>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> Scalar for T {
     fn scalar(&self) -> Result<Option<String>> {
         json::scalar_text(self)

@@ -130,6 +130,10 @@ impl<T: ToChannel + ?Sized> ToChannel for &T {
 }
 
 /// A type that stands for all channels of one template; implemented by [`#[channel]`](macro@crate::channel).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a channel type",
+    label = "put `#[channel(\"…\")]` on the struct, or write the channel in quotes"
+)]
 pub trait TypedChannel: ToChannel + ToPattern + Sized {
     /// The template, as written in the attribute.
     const TEMPLATE: &'static str;

@@ -46,6 +46,10 @@ impl fmt::Display for Op {
 
 /// A struct whose creation, change and deletion are published. Implemented by
 /// [`#[event_config]`](macro@crate::event_config), never by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a model",
+    label = "put `#[event_config(…)]` on the struct"
+)]
 pub trait Model: Send + Sync + 'static {
     /// What is published where, as data.
     const DESCRIPTOR: &'static ModelDescriptor;

@@ -16,6 +16,10 @@ pub async fn get_camera(mac_address: &str, db: Db) -> Result<Camera, ApiError> {
         use ::messaging_core::__private::shape::*;
         (&&&&probe).shape()
     };
+    let shape = ::messaging_core::__private::shape::checked::<
+        Result<Camera, ApiError>,
+        _,
+    >(shape);
     ::messaging_core::__private::cached(
             function,
             key,
@@ -76,6 +80,10 @@ impl get_camera {
             use ::messaging_core::__private::shape::*;
             (&&&&probe).shape()
         };
+        let shape = ::messaging_core::__private::shape::checked::<
+            Result<Camera, ApiError>,
+            _,
+        >(shape);
         ::messaging_core::__private::refresh(
                 function,
                 key,

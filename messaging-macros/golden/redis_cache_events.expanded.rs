@@ -15,6 +15,7 @@ async fn camera_of<'a>(user: &'a User, mac_address: &'a str) -> Option<Camera> {
         (&&&&probe).shape()
     };
     ::messaging_core::__private::assert_option_shape(&shape);
+    let shape = ::messaging_core::__private::shape::checked::<Option<Camera>, _>(shape);
     ::messaging_core::__private::cached(
             function,
             key,
@@ -126,6 +127,10 @@ impl camera_of {
             (&&&&probe).shape()
         };
         ::messaging_core::__private::assert_option_shape(&shape);
+        let shape = ::messaging_core::__private::shape::checked::<
+            Option<Camera>,
+            _,
+        >(shape);
         ::messaging_core::__private::refresh(
                 function,
                 key,

@@ -50,6 +50,10 @@ impl Cameras for Client {
             use ::messaging_core::__private::shape::*;
             (&&&&probe).shape()
         };
+        let shape = ::messaging_core::__private::shape::checked::<
+            Result<Camera, ApiError>,
+            _,
+        >(shape);
         ::messaging_core::__private::cached(
                 function,
                 key,

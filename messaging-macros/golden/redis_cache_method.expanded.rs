@@ -21,6 +21,10 @@ impl Cameras {
             use ::messaging_core::__private::shape::*;
             (&&&&probe).shape()
         };
+        let shape = ::messaging_core::__private::shape::checked::<
+            Result<Camera, ApiError>,
+            _,
+        >(shape);
         ::messaging_core::__private::cached(
                 function,
                 key,
@@ -84,6 +88,10 @@ impl Cameras {
             use ::messaging_core::__private::shape::*;
             (&&&&probe).shape()
         };
+        let shape = ::messaging_core::__private::shape::checked::<
+            Result<Camera, ApiError>,
+            _,
+        >(shape);
         ::messaging_core::__private::refresh(
                 function,
                 key,

@@ -66,7 +66,9 @@ const _: () = {
                 ),
             }),
             needs: |needs| {
-                needs.state::<NotificationSubscriber>();
+                ::messaging_core::__private::needs_service::<
+                    NotificationSubscriber,
+                >(needs);
                 <NotificationMessage as ::messaging_core::__private::FromDelivery<
                     '_,
                 >>::needs(needs);
@@ -118,7 +120,9 @@ const _: () = {
             options: ::messaging_core::__private::HandlerOptions::DEFAULT,
             resync: ::core::option::Option::None,
             needs: |needs| {
-                needs.state::<NotificationSubscriber>();
+                ::messaging_core::__private::needs_service::<
+                    NotificationSubscriber,
+                >(needs);
             },
             start: ::messaging_core::__private::start::<Self>,
             location: ::messaging_core::__private::Location {

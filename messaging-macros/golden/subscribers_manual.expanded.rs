@@ -58,7 +58,7 @@ const _: () = {
             options: ::messaging_core::__private::HandlerOptions::DEFAULT,
             resync: ::core::option::Option::None,
             needs: |needs| {
-                needs.state::<Projection<T>>();
+                ::messaging_core::__private::needs_service::<Projection<T>>(needs);
                 <Order<
                     Projection<T>,
                 > as ::messaging_core::__private::FromDelivery<'_>>::needs(needs);

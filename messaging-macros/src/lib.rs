@@ -184,7 +184,8 @@ pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Beside a function `get_camera` stands a type of that name: `get_camera::invalidate(mac_address)` removes a value,
 /// `get_camera::refresh(…)` loads it anew, `get_camera::key(mac_address)` is its key. A method `get` gets associated
 /// functions: `Cameras::get_cache()` returns a handle with the same operations, `cameras.get_refresh(…)` loads anew.
-/// Methods of two types in one module that are called the same need an `id`.
+/// Methods of two types in one module that are called the same need an `id`. A function in an impl that names neither
+/// `self` nor `Self` looks like a free one; it needs `companions = false`.
 #[proc_macro_attribute]
 pub fn redis_cache(arguments: TokenStream, item: TokenStream) -> TokenStream {
     front::run(arguments.into(), item.into(), redis_cache::expand, front::item).into()

@@ -17,6 +17,12 @@ impl Place {
         Self { first, last: spans.last().unwrap_or(first) }
     }
 
+    /// Only the first token: errors at one place with one text are shown once.
+    pub(crate) fn start_of(tokens: impl ToTokens) -> Self {
+        let Self { first, .. } = Self::of(tokens);
+        Self { first, last: first }
+    }
+
     /// Gives the tokens (not those in groups) this place; the names among them keep meaning what they mean.
     pub(crate) fn put(self, tokens: TokenStream) -> TokenStream {
         let count = tokens.clone().into_iter().count();

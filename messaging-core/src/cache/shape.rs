@@ -35,6 +35,12 @@ pub trait Shape<R> {
     fn nothing() -> Option<R>;
 }
 
+/// Checks once that a return type can be cached: the result is a `Shape<R>` whatever `S` is, so that a type that cannot
+/// is not reported again wherever the shape is used.
+pub fn checked<R, S: Shape<R>>(shape: S) -> impl Shape<R> {
+    shape
+}
+
 /// A [`Shape`] with an `Option` in it, so that `cache_none` means something.
 #[diagnostic::on_unimplemented(
     message = "`cache_none` needs a function that can return `None`",
@@ -74,6 +80,7 @@ shapes! {
 impl<T> OptionShape for Optional<T> {}
 impl<T, E> OptionShape for FallibleOptional<T, E> {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Shape<T> for Plain<T> {
     type Value = T;
 
@@ -90,6 +97,7 @@ impl<T: Serialize + DeserializeOwned> Shape<T> for Plain<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Shape<Option<T>> for Optional<T> {
     type Value = T;
 
@@ -106,6 +114,7 @@ impl<T: Serialize + DeserializeOwned> Shape<Option<T>> for Optional<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned, E> Shape<Result<T, E>> for Fallible<T, E> {
     type Value = T;
 
@@ -122,6 +131,7 @@ impl<T: Serialize + DeserializeOwned, E> Shape<Result<T, E>> for Fallible<T, E> 
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned, E> Shape<Result<Option<T>, E>> for FallibleOptional<T, E> {
     type Value = T;
 

@@ -102,6 +102,7 @@ impl Rejection {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<'d, T: Deserialize<'d>> FromDelivery<'d> for T {
     const IS_PAYLOAD: bool = true;
 
@@ -336,13 +337,15 @@ impl States {
 /// The value of a placeholder as a handler's argument: anything that implements [`FromStr`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read from a channel",
-    label = "a placeholder's argument is `&str` or implements `std::str::FromStr`"
+    label = "does not implement `std::str::FromStr`",
+    note = "a placeholder's value has a type that implements `FromStr`; a handler can also take it as `&str`"
 )]
 pub trait Segment: Sized {
     #[doc(hidden)]
     fn from_segment(text: &str) -> Option<Self>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: FromStr> Segment for T {
     fn from_segment(text: &str) -> Option<Self> {
         text.parse().ok()

@@ -122,10 +122,11 @@ impl Parts<'_> {
         });
         // A result that cannot be stored is reported at the declared type.
         let place = match &self.function.sig.output {
-            ReturnType::Type(_, ty) => Place::of(ty),
-            ReturnType::Default => Place::of(&self.function.sig.ident),
+            ReturnType::Type(_, ty) => Place::start_of(ty),
+            ReturnType::Default => Place::start_of(&self.function.sig.ident),
         };
         let passed = place.put(shape.to_token_stream());
+        let checked = place.put(quote!(#runtime::shape::checked::<#returned, _>(#passed)));
         let call = place.put(quote!(#runtime::#call(#function, #key, #passed, #load).await));
         quote! {
             let #function = #family;
@@ -136,6 +137,7 @@ impl Parts<'_> {
                 (&&&&#probe).shape()
             };
             #option
+            let #shape = #checked;
             #call
         }
     }

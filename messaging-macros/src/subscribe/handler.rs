@@ -164,7 +164,7 @@ impl Call<'_> {
         let needs = Ident::new("needs", Span::mixed_site());
         let taken = taken(parameters);
         let mut calls = Vec::new();
-        calls.extend(service.map(|service| quote!(#needs.state::<#service>();)));
+        calls.extend(service.map(|service| quote!(#runtime::needs_service::<#service>(#needs);)));
         calls.extend(taken.map(|ty| quote!(<#ty as #runtime::FromDelivery<'_>>::needs(#needs);)));
         if calls.is_empty() { quote!(|_| {}) } else { quote!(|#needs| { #(#calls)* }) }
     }

@@ -295,7 +295,7 @@ async fn a_repository_publishes_what_it_stores(place: Place) {
     assert_eq!(repository.get(&created.id).await.unwrap(), Some(created.clone()));
     let changed = Camera { settings: json!({ "fps": 50 }), ..created };
     assert_eq!(repository.update(changed.clone()).await.unwrap(), Some(changed.clone()));
-    assert_eq!(repository.list::<Camera>().await.unwrap(), [changed.clone()]);
+    assert_eq!(repository.list::<Camera>().await.unwrap(), std::slice::from_ref(&changed));
     assert_eq!(repository.delete(changed.id).await.unwrap(), Some(changed.clone()));
     // What is not there is not changed, and nobody is told that it was.
     assert_eq!(repository.update(changed.clone()).await.unwrap(), None);
