@@ -662,6 +662,38 @@ mod tests {
         assert!(two("x-y", "z").unwrap_err().to_string().contains("reads back differently"));
     }
 
+    /// The attributes read templates with a parser of their own, which is tested against the same table.
+    #[test]
+    fn the_attributes_and_the_runtime_read_templates_alike() {
+        let table = include_str!("../../tests/data/templates.txt");
+        let mut rows = 0;
+        for row in table.lines().filter(|row| !row.is_empty() && !row.starts_with('#')) {
+            let mut cells = row.splitn(2, '|').map(str::trim);
+            let (Some(kind), Some(rest)) = (cells.next(), cells.next()) else { panic!("{row}") };
+            let (text, expected) = rest.rsplit_once('|').unwrap();
+            let (text, expected) = (serde_json::from_str::<String>(text.trim()).unwrap(), expected.trim());
+            let read = match Pattern::parse(&text) {
+                Err(error) => ("invalid", error.to_string()),
+                Ok(pattern) => {
+                    let names = pattern.names().collect::<Vec<_>>().join(" ");
+                    let kind = match pattern {
+                        Pattern::Exact(_) => "exact",
+                        Pattern::Template(_) => "template",
+                        Pattern::Glob(_) => "glob",
+                    };
+                    (kind, if names.is_empty() { "-".to_owned() } else { names })
+                }
+            };
+            assert_eq!(read.0, kind, "{row}");
+            assert!(
+                if kind == "invalid" { read.1.contains(expected) } else { read.1 == expected },
+                "{row}: {read:?}"
+            );
+            rows += 1;
+        }
+        assert!(rows > 20, "{rows} rows");
+    }
+
     #[test]
     fn text_that_is_no_pattern_says_why() {
         for (text, reason) in [

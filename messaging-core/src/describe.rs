@@ -260,3 +260,59 @@ fn section<T>(
     writeln!(f, "{title}: {}", if items.is_empty() { "none" } else { "" })?;
     items.iter().try_for_each(|entry| item(f, entry))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::Op;
+    use crate::registry::{FunctionDescriptor, ModelDescriptor, PayloadField};
+
+    const AT: Location = Location { file: "src/cameras.rs", line: 7 };
+
+    static CAMERA: ModelDescriptor = ModelDescriptor {
+        id: "service::Camera",
+        name: "Camera",
+        publish: &[(Op::Update, &["camera.updated"])],
+        payload: &[PayloadField { field: "mac", path: "mac" }],
+        previous: &[],
+        envelope: None,
+        cache: None,
+        schema: || None,
+        location: AT,
+    };
+
+    fn warned(key: &'static str, trigger: Trigger) -> (Vec<String>, Vec<String>) {
+        let function = FunctionDescriptor {
+            id: "service::by_mac",
+            key,
+            ttl: Duration::from_secs(1),
+            jitter: 0.1,
+            cache_none: None,
+            invalidate_on: Box::leak(Box::new([trigger])),
+            location: AT,
+        };
+        let functions = vec![&*Box::leak(Box::new(function))];
+        let registry = Registry { models: vec![&CAMERA], channels: vec![], handlers: vec![], functions };
+        let description = Description::of(&registry);
+        (description.warnings, description.notes)
+    }
+
+    #[test]
+    fn an_event_that_cannot_fill_the_key_is_a_warning() {
+        let on = |channel| Trigger { on: TriggerOn::Channel(channel), select: &[] };
+        assert_eq!(warned("camera:{mac}", on("camera.updated")), (vec![], vec![]));
+        assert_eq!(warned("camera:all", on("camera.*")), (vec![], vec![]));
+        let (warnings, _) = warned("camera:{id}", on("camera.updated"));
+        assert!(
+            warnings[0].contains("do not carry `id`") && warnings[0].contains("src/cameras.rs:7"),
+            "{warnings:?}"
+        );
+        let selected = Trigger { on: TriggerOn::Channel("camera.updated"), select: &[("id", "mac")] };
+        assert_eq!(warned("camera:{id}", selected), (vec![], vec![]));
+        // What nobody here publishes may well be published elsewhere.
+        let (warnings, notes) = warned("camera:{id}", on("camera.moved"));
+        assert!(warnings.is_empty() && notes[0].contains("no model in this binary publishes"), "{notes:?}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::place::{Place, Probe, on_each_backend, soon};
 
 on_each_backend! {
     missing_state_is_named_at_start
+    a_missing_service_is_named_at_start
     state_can_be_provided_until_start
     starting_twice_is_refused
     handlers_are_chosen_by_id
@@ -60,6 +61,13 @@ async fn missing_state_is_named_at_start(place: Place) {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert_eq!(messaging.health().phase, HealthPhase::Built);
+}
+
+async fn a_missing_service_is_named_at_start(place: Place) {
+    let handlers = Handlers::matching("it::handlers::Notifier::*");
+    let messaging = place.builder().handlers(handlers).build().await.unwrap();
+    let text = messaging.start().await.unwrap_err().to_string();
+    assert!(text.contains("handlers::Notifier") && text.contains("builder.service"), "{text}");
 }
 
 async fn state_can_be_provided_until_start(place: Place) {
@@ -162,6 +170,8 @@ async fn shutdown_reports_what_it_had_to_leave(place: Place) {
 }
 
 async fn dropping_every_handle_ends_everything(place: Place) {
+    // The first messaging that starts becomes the process's default, which would keep it: another one must be first.
+    messaging_core::init_redis("memory://").await.unwrap();
     let (running, probe, _gate) = started(&place).await;
     running.messaging().publish("lifecycle.work", &1).await.unwrap();
     probe.wait_for(1).await;
