@@ -301,6 +301,10 @@ impl HandlerTask {
         drop(workers);
         self.session.remove_later(mailbox);
         mailbox.close();
+        if self.running.failed.load(Ordering::Relaxed) {
+            // Nobody will take what still waits for a handler that an error has stopped.
+            mailbox.clear();
+        }
     }
 
     /// Ends the handler: no new messages, then whatever waits is handled until the deadline, then the calls in progress

@@ -317,6 +317,8 @@ pub(crate) struct Connection(Arc<Inbox>);
 
 impl Connection {
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
+        // As a socket does: a flood must not keep the thread from other tasks.
+        tokio::task::coop::consume_budget().await;
         loop {
             {
                 let mut state = lock(&self.0.state);

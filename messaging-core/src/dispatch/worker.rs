@@ -62,6 +62,8 @@ impl Queue {
 pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
     let running = Arc::clone(&queue.handler);
     while let Some(mut delivery) = queue.next().await {
+        // A handler that never waits must not keep the thread from other tasks.
+        tokio::task::coop::consume_budget().await;
         let in_flight = running.took_up(delivery.received.at);
         let gate = match &running.gate {
             Some(gate) => Some(gate.read().await),

@@ -230,6 +230,18 @@ async fn test_messaging_waits_for_the_whole_cascade() {
     assert_eq!(failed, ["one is bad", "one is bad"]);
     assert_eq!(seen.iter().map(|call| call.attempt).max(), Some(2));
     assert_eq!(&test.seen("first")[0].payload[..], b"3");
+    // A handler that an error stops leaves nothing to wait for, and neither does one that never waits itself.
+    let stopping = |builder: messaging_core::Builder| {
+        let handlers = Handlers::only(["it::lifecycle::second"]);
+        builder.handlers(handlers).error_handler(|_, _| messaging_core::ErrorAction::Stop)
+    };
+    let test = TestMessaging::with(stopping).await.unwrap();
+    for _ in 0..1_000 {
+        test.publish("cascade.second", &1).await.unwrap();
+    }
+    test.settled().await;
+    assert!(!test.health().is_ready());
+
     let elsewhere = TestMessaging::with(|builder| builder.url("redis://127.0.0.1:1")).await.unwrap_err();
     assert_eq!(elsewhere.kind(), ErrorKind::Configuration);
 }
