@@ -1,5 +1,8 @@
 //! The handle: building, starting and running, publishing and subscribing, draining.
 
+mod builder;
+mod running;
+
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -9,7 +12,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+
+pub use builder::Builder;
+use running::terminated;
+pub use running::{Running, ShutdownReport, Unfinished};
 
 use crate::cache_manager::CacheManager;
 use crate::channel::{ToChannel, ToPattern};
@@ -17,9 +23,9 @@ use crate::client::RedisClient;
 use crate::config::{Config, Kind, StartPolicy};
 use crate::core::{Core, Current, Runtime as CurrentRuntime};
 use crate::dispatch::{
-    Context, Delivery, ErrorContext, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
+    Context, Delivery, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
 };
-use crate::error::{Error, ErrorAction, ErrorKind, HandlerError, Result, chain};
+use crate::error::{Error, ErrorKind, HandlerError, Result, chain};
 use crate::event::{Model, Op};
 use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
 use crate::health::Health;
@@ -72,119 +78,13 @@ pub(crate) enum Phase {
     ShutDown,
 }
 
-/// Makes a [`Messaging`].
-#[must_use = "nothing happens before `build`"]
-pub struct Builder {
-    config: Option<Result<Config>>,
-    states: States,
-    given_twice: Option<&'static str>,
-    selected: Handlers,
-    error_handler: Option<ErrorHandler>,
-    observer: Option<Observer>,
-}
-
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-impl Builder {
-    /// Takes these settings; without them they come from the environment, as [`Config::from_env`] reads it.
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = Some(Ok(config));
-        self
-    }
-
-    /// Takes the defaults with this URL, such as `memory://` or `redis://127.0.0.1:6379`.
-    pub fn url(mut self, url: &str) -> Self {
-        self.config = Some(Config::new(url));
-        self
-    }
-
-    /// Gives handlers a value that they take as [`State<T>`](crate::State); one of each type.
-    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
-        if !self.states.insert(Arc::new(state)) {
-            self.given_twice.get_or_insert(std::any::type_name::<T>());
-        }
-        self
-    }
-
-    /// Gives the instance whose `#[subscribers]` methods are handlers. Handlers can also take it as
-    /// [`State<T>`](crate::State).
-    pub fn service<T: Send + Sync + 'static>(self, service: T) -> Self {
-        self.state(service)
-    }
-
-    /// Chooses which of the registered handlers [`start`](Messaging::start) starts; without this, all of them.
-    pub fn handlers(mut self, handlers: Handlers) -> Self {
-        self.selected = handlers;
-        self
-    }
-
-    /// Decides what becomes of failed calls. It overrides the handlers' retry policies and is overridden by what an
-    /// error itself asks for ([`HandlerError::retry`], [`HandlerError::skip`]). `None` leaves it to the policy.
-    pub fn error_handler<A: Into<Option<ErrorAction>>>(
-        mut self,
-        decide: impl Fn(&HandlerError, &ErrorContext) -> A + Send + Sync + 'static,
-    ) -> Self {
-        self.error_handler = Some(Arc::new(move |error, context| decide(error, context).into()));
-        self
-    }
-
-    pub(crate) fn observer(mut self, observer: Observer) -> Self {
-        self.observer = Some(observer);
-        self
-    }
-
-    /// Checks the settings and everything that the attributes registered, and makes the handle. It connects to nothing;
-    /// the first use does.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`] for a wrong setting, [`ErrorKind::Registration`] for two declarations of one id.
-    #[allow(clippy::unused_async)] // Backends to come have to ask a server who they are.
-    pub async fn build(self) -> Result<Messaging> {
-        let config = match self.config {
-            Some(config) => config?,
-            None => Config::from_env()?,
-        };
-        if let Some(name) = self.given_twice {
-            let text =
-                format!("state of type `{name}` was given twice; wrap one of them in a type of its own");
-            return Err(Error::new(ErrorKind::Registration, text));
-        }
-        let core = Core::new(config)?;
-        Ok(Messaging(Arc::new_cyclic(|weak| {
-            let mut states = self.states;
-            states.insert(Arc::new(WeakMessaging(Weak::clone(weak))));
-            Runtime {
-                core,
-                states: Mutex::new(states),
-                selected: self.selected,
-                error_handler: self.error_handler,
-                observer: self.observer,
-                session: OnceLock::new(),
-                tasks: Mutex::default(),
-                phase: Mutex::new(Phase::Built),
-            }
-        })))
-    }
-}
-
 /// What handlers keep of their [`Messaging`], so that they do not keep it alive.
 struct WeakMessaging(Weak<Runtime>);
 
 impl Messaging {
     /// Starts to build one.
     pub fn builder() -> Builder {
-        Builder {
-            config: None,
-            states: States::default(),
-            given_twice: None,
-            selected: Handlers::all(),
-            error_handler: None,
-            observer: None,
-        }
+        Builder::new()
     }
 
     /// The current one: that of the [`scope`](Self::scope) this task runs in, or else the process's default.
@@ -586,99 +486,6 @@ impl Drop for Starting<'_> {
     }
 }
 
-/// Handlers that run. Dropping it does not stop them; they stop with [`shutdown`](Self::shutdown), or when every clone
-/// of the [`Messaging`] is gone as well.
-#[must_use = "keep it, to shut down in order"]
-#[derive(Debug)]
-pub struct Running(Messaging);
-
-impl Running {
-    /// The handle.
-    #[must_use]
-    pub fn messaging(&self) -> &Messaging {
-        &self.0
-    }
-
-    /// Stops reading, lets handlers work off what waits and finish what they are at until `deadline` has passed, then
-    /// drops what is left and closes everything.
-    ///
-    /// # Cancellation
-    /// Whatever was not stopped yet goes on.
-    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
-        let runtime = &self.0.0;
-        let core = &runtime.core;
-        *lock(&runtime.phase) = Phase::ShutDown;
-        let until = Instant::now() + deadline;
-        let tasks = std::mem::take(&mut *lock(&runtime.tasks));
-        let stopped =
-            join_all(tasks.iter().map(async |task| (task.running.id.to_string(), task.stop(until).await)))
-                .await;
-        core.work.close();
-        let work_left = match tokio::time::timeout_at(until, core.work.wait()).await {
-            Ok(()) => 0,
-            Err(_) => core.work.len(),
-        };
-        core.stop.cancel();
-        core.background.close();
-        // These end at once; the bound is for a backend that does not let go of a connection.
-        let _ = tokio::time::timeout(Duration::from_secs(1), core.background.wait()).await;
-        Current::uninstall(core);
-        let unfinished = stopped
-            .into_iter()
-            .filter(|(_, left)| left.waiting + left.cut_off > 0)
-            .map(|(handler, left)| Unfinished { handler, waiting: left.waiting, cut_off: left.cut_off })
-            .collect();
-        ShutdownReport { unfinished, work_left }
-    }
-}
-
-/// What shutting down left undone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// Handlers with messages that were not handled.
-    pub unfinished: Vec<Unfinished>,
-    /// Operations, such as a repository's publish, that were not finished.
-    pub work_left: usize,
-}
-
-/// A handler that did not finish before the deadline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Unfinished {
-    /// The handler's id.
-    pub handler: String,
-    /// Messages that waited and were dropped.
-    pub waiting: usize,
-    /// Calls that were cut off.
-    pub cut_off: usize,
-}
-
-impl ShutdownReport {
-    /// Whether everything was finished.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.unfinished.is_empty() && self.work_left == 0
-    }
-}
-
-impl fmt::Display for ShutdownReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_complete() {
-            return f.write_str("everything was finished");
-        }
-        let mut separator = "";
-        for Unfinished { handler, waiting, cut_off } in &self.unfinished {
-            write!(f, "{separator}`{handler}`: {waiting} messages not handled, {cut_off} calls cut off")?;
-            separator = "; ";
-        }
-        if self.work_left > 0 {
-            write!(f, "{separator}{} operations not finished", self.work_left)?;
-        }
-        Ok(())
-    }
-}
-
 impl fmt::Debug for Messaging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Messaging").field("endpoint", &self.core().config.endpoint).finish_non_exhaustive()
@@ -695,32 +502,6 @@ impl FromContext for Messaging {
     fn from_context(context: &Context) -> Result<Self, HandlerError> {
         let runtime = context.state::<WeakMessaging>().and_then(|weak| weak.0.upgrade());
         runtime.map(Self).ok_or_else(|| HandlerError::skip("messaging has been shut down"))
-    }
-}
-
-/// Takes SIGINT and SIGTERM over at once (Ctrl-C where there are no signals); the future waits for one and is its name.
-fn terminated() -> impl Future<Output = &'static str> {
-    #[cfg(unix)]
-    let signals = {
-        use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::interrupt())
-            .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)))
-    };
-    async move {
-        #[cfg(unix)]
-        if let Ok((mut interrupt, mut terminate)) = signals {
-            return tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-            };
-        }
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => "Ctrl-C",
-            Err(error) => {
-                tracing::error!(%error, "no signals can be received; running until the process is killed");
-                std::future::pending().await
-            }
-        }
     }
 }
 

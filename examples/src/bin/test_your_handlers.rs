@@ -180,6 +180,10 @@ mod tests {
         assert!(check_price(change(4)).await.is_ok());
         let error = check_price(change(0)).await.unwrap_err();
         assert_eq!(error.to_string(), "tea must not be free");
+        // What it would be given by the service it is given by the test.
+        let mail = Mail::default();
+        tell_customers(change(4), State::new(mail.clone())).await.unwrap();
+        assert_eq!(mail.sent(), ["tea is 4 now"]);
     }
 
     /// With messaging around it: is it subscribed, and does it understand what arrives? `settled` returns when everything
