@@ -67,3 +67,8 @@ fn process_number() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     RandomState::new().hash_one((std::process::id(), now))
 }
+
+/// The quick start of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
