@@ -29,7 +29,8 @@ pub struct Programs(BTreeMap<String, PathBuf>);
 impl Programs {
     /// Runs `cargo build` with `arguments`, without the network: what it needs was downloaded for the tests.
     pub fn build(directory: &Path, target: &Path, arguments: &[&str]) -> Self {
-        let output = Command::new(env!("CARGO"))
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
             .args([
                 "build",
                 "--offline",
@@ -41,9 +42,16 @@ impl Programs {
             .arg(target)
             .args(arguments)
             .current_dir(directory)
-            .stdin(Stdio::null())
-            .output()
-            .expect("cargo runs");
+            .stdin(Stdio::null());
+        // What `cargo test` tells us of our package is not meant for another build: build scripts that look at it would
+        // run again, and with them everything would be built anew each time.
+        for (variable, _) in std::env::vars_os() {
+            let name = variable.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&variable);
+            }
+        }
+        let output = cargo.output().expect("cargo runs");
         let complaints = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
