@@ -27,12 +27,16 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Channel(ByteString);
 
 impl Channel {
-    /// Checks a concrete channel name: not empty, no white space, control or glob characters, no braces.
+    /// Checks a concrete channel name: not empty, at most 64 KiB, no white space, control or glob characters, no braces.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidChannel`] with the character that is not allowed.
     pub fn new(name: &str) -> Result<Self> {
+        const LONGEST: usize = 64 << 10;
         check_literal(name, name)?;
+        if name.len() > LONGEST {
+            return Err(invalid(name, format_args!("it has {} bytes; the most are {LONGEST}", name.len())));
+        }
         if let Some(glob) = name.chars().find(|c| is_glob(*c)) {
             return Err(invalid(
                 name,

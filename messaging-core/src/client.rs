@@ -82,10 +82,11 @@ impl RedisClient {
 /// Connects to `url` and makes that the process's default messaging, if there is none yet.
 ///
 /// # Errors
-/// As [`Builder::build`](crate::Builder::build); also if the server does not answer within `MESSAGING_CONNECT_TIMEOUT`.
+/// As [`Builder::build`](crate::Builder::build); also if the server does not answer within 5 seconds, the default of
+/// [`connect_timeout`](crate::Config::connect_timeout).
 pub async fn init_redis(url: &str) -> Result<Messaging> {
     let messaging = Messaging::builder().url(url).build().await?;
-    messaging.client().ping().await?;
+    messaging.client().0.backend.ping_within(messaging.config().connect_timeout).await?;
     messaging.current_strong().install();
     Ok(messaging)
 }

@@ -3,6 +3,7 @@
 mod endpoint;
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,6 +85,9 @@ pub struct TlsFiles {
     /// The key of `certfile`.
     pub keyfile: Option<PathBuf>,
 }
+
+/// What waits longer than this for Redis never comes back.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Config {
     /// The defaults, with this endpoint.
@@ -201,6 +205,12 @@ impl Config {
             if duration.is_zero() {
                 return Err(wrong(name, "is zero; it must be longer"));
             }
+            if duration > LONGEST_WAIT {
+                return Err(wrong(name, format_args!("is {duration:?}; it must be one day at most")));
+            }
+        }
+        if self.reconnect.initial.max(self.reconnect.max) > LONGEST_WAIT {
+            return Err(wrong("`reconnect`", "has a delay of more than a day; it must be one day at most"));
         }
         if self.max_payload == 0 {
             return Err(wrong("MESSAGING_MAX_PAYLOAD", "is zero; no message could be published"));
@@ -272,7 +282,7 @@ impl Vars<'_> {
         };
         let database = match self.text("REDIS_DB")? {
             None => 0,
-            Some(text) => text.parse().map_err(|_| {
+            Some(text) => text.parse::<u16>().map(i64::from).map_err(|_| {
                 wrong("REDIS_DB", format_args!("is {text:?}; it accepts the number of a database, such as 0"))
             })?,
         };
@@ -283,6 +293,12 @@ impl Vars<'_> {
                 "REDIS_HOST",
                 format_args!("is not a host name; put a URL into REDIS_URL instead"),
             ));
+        }
+        // What follows a `%` is the network interface of a link-local address.
+        let is_ipv6 =
+            |host: &str| host.split('%').next().is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        if host.as_deref().is_some_and(|host| host.contains(':') && !is_ipv6(host)) {
+            return Err(wrong("REDIS_HOST", "is not a host name alone; put the port into REDIS_PORT"));
         }
         Ok(Endpoint(Kind::Redis(Server {
             address: Address::Tcp { host: host.unwrap_or_else(|| "127.0.0.1".to_owned()), port, tls },
@@ -383,19 +399,29 @@ mod tests {
             ("REDIS_URL", "redis://", "host"),
             ("REDIS_URL", "redis://h/x", "number"),
             ("REDIS_URL", "redis://h:99999", "port"),
-            ("REDIS_URL", "redis://h?db=1", "unknown parameter `db`"),
+            ("REDIS_URL", "redis://h:0", "1 to 65535"),
+            ("REDIS_URL", "redis://h?db=1", "a parameter"),
+            ("REDIS_URL", "redis+unix:///run/x?database=1", "unknown parameter; it accepts db"),
             ("REDIS_URL", "redis+unix://run/x", "three slashes"),
             ("REDIS_URL", "memory://a b", "letters"),
             ("REDIS_HOST", "redis://h", "REDIS_URL"),
+            ("REDIS_HOST", "cache:6380", "REDIS_PORT"),
+            ("REDIS_HOST", "[::1]:6380", "REDIS_PORT"),
             ("REDIS_PORT", "http", "1 to 65535"),
             ("REDIS_PORT", "0", "1 to 65535"),
             ("REDIS_PORT", "tcp://10.0.0.1", "1 to 65535"),
             ("REDIS_DB", "main", "number"),
+            ("REDIS_DB", "-5", "number"),
             ("REDIS_SSL", "maybe", "`true` or `false`"),
             ("REDIS_SSL_KEYFILE", "/k.pem", "go together"),
             ("MESSAGING_START", "later", "`fail` or `wait`"),
             ("MESSAGING_COMMAND_TIMEOUT", "fast", "`250ms`"),
             ("MESSAGING_COMMAND_TIMEOUT", "0", "longer"),
+            ("MESSAGING_CONNECT_TIMEOUT", "25h", "one day"),
+            ("MESSAGING_COMMAND_TIMEOUT", "18446744073709551615", "one day"),
+            ("MESSAGING_CACHE_TIMEOUT", "86401", "one day"),
+            ("MESSAGING_PING_AFTER", "25h", "one day"),
+            ("MESSAGING_PING_TIMEOUT", "25h", "one day"),
             ("MESSAGING_MAX_PAYLOAD", "big", "`1MiB`"),
             ("MESSAGING_MAX_PAYLOAD", "0", "zero"),
             ("MESSAGING_NAMESPACE", "a b", "letters"),
@@ -419,10 +445,47 @@ mod tests {
             "redis://user:hunter2@h/x",
             "http://user:hunter2@h",
             "redis://u:hunter2#@h",
+            "user:hunter2@h://",
+            "redis+unix:///run/x?hunter2=1",
+            "redis+unix:///run/x?db=hunter2",
+            "memory://hunter2@h",
         ] {
             let error = Config::new(wrong).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_password_with_an_unescaped_separator_is_not_printed_and_its_escape_is_shown() {
+        for wrong in [
+            "redis://user:12/hunter2@host/0",
+            "redis://user:12?hunter2@host",
+            "redis://user:12#hunter2@host",
+            "redis://user:hunter2/x@host",
+            "redis://user:hunter2?x@host",
+        ] {
+            let error = Config::new(wrong).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("%2F, %3F and %23") && !text.contains("hunter2"), "{wrong}: {text}");
+        }
+        let error = Config::new("redis://user:pw@host/x").unwrap_err().to_string();
+        assert!(!error.contains("%2F"), "{error}");
+    }
+
+    #[test]
+    fn a_host_may_be_an_ipv6_address() {
+        assert_eq!(endpoint(&[("REDIS_HOST", "::1")]), "redis://[::1]:6379/0");
+        assert_eq!(endpoint(&[("REDIS_HOST", "fe80::1%eth0")]), "redis://[fe80::1%eth0]:6379/0");
+        assert_eq!(endpoint(&[("REDIS_PORT", "tcp://[::1]:7000")]), "redis://[::1]:7000/0");
+    }
+
+    #[test]
+    fn a_drain_may_take_as_long_as_it_takes() {
+        let config = from(&[("MESSAGING_DRAIN_TIMEOUT", "18446744073709551615")]).unwrap();
+        assert_eq!(config.drain_timeout, Duration::from_secs(u64::MAX));
+        let mut config = Config::new("memory://").unwrap();
+        config.reconnect.max = Duration::MAX;
+        assert!(config.check().unwrap_err().to_string().contains("`reconnect`"));
     }
 
     #[cfg(not(feature = "tls"))]

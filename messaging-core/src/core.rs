@@ -43,6 +43,7 @@ impl Core {
             Arc::clone(&backend),
             &registry,
             &config,
+            activity.clone(),
             work.clone(),
             background.clone(),
             stop.clone(),
@@ -110,20 +111,22 @@ static DEFAULT: RwLock<Option<Current>> = RwLock::new(None);
 
 impl Current {
     pub(crate) fn get() -> Option<Self> {
-        SCOPED
-            .try_with(Self::clone)
-            .ok()
-            .or_else(|| DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone())
+        let default = || DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone();
+        SCOPED.try_with(Self::clone).ok().or_else(|| default().filter(Self::lives))
+    }
+
+    fn lives(&self) -> bool {
+        !self.core.stop.is_cancelled()
     }
 
     pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {
         SCOPED.scope(self, future).await
     }
 
-    /// Makes this the process's default if there is none; `false` if there is.
+    /// Makes this the process's default if there is none that lives; `false` if there is.
     pub(crate) fn install(self) -> bool {
         let mut default = DEFAULT.write().unwrap_or_else(PoisonError::into_inner);
-        let free = default.is_none();
+        let free = !default.as_ref().is_some_and(Self::lives);
         if free {
             *default = Some(self);
         }

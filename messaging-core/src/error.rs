@@ -71,7 +71,6 @@ impl Error {
                 | ErrorKind::InvalidKey
                 | ErrorKind::PayloadTooLarge
                 | ErrorKind::Encode
-                | ErrorKind::Refused
                 | ErrorKind::Registration
                 | ErrorKind::NotStarted
         );
@@ -83,9 +82,15 @@ impl Error {
         self
     }
 
-    /// Marks a connection error or a timeout whose command never left this process.
+    /// Marks an error whose command never left this process, or was refused as a whole.
     pub(crate) fn before_sending(mut self) -> Self {
         self.0.not_sent = true;
+        self
+    }
+
+    /// Marks an error of one step when an earlier one was carried out.
+    pub(crate) fn maybe_sent(mut self) -> Self {
+        self.0.not_sent = false;
         self
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use humantime::TimestampError;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -237,12 +238,33 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // Python's `isoformat()` writes UTC as an offset.
-        let zulu = text.strip_suffix("+00:00").map(|moment| format!("{moment}Z"));
-        humantime::parse_rfc3339(zulu.as_deref().unwrap_or(&text)).map(Self::from).map_err(|error| {
+        parse_moment(&text).map(Self).map_err(|error| {
             D::Error::custom(format_args!("{text:?} is not a moment like 2025-01-14T15:30:00Z: {error}"))
         })
     }
+}
+
+/// The seconds since 1970 of a moment with `Z` or an offset; without either, as Python's `isoformat()` writes a naive
+/// one, it is taken as UTC.
+fn parse_moment(text: &str) -> Result<u64, TimestampError> {
+    // The last second of the year 9999: what comes after it could not be written.
+    const LATEST: u64 = 253_402_300_799;
+    let split = text.len().checked_sub(6).and_then(|at| text.split_at_checked(at));
+    let (moment, east, offset) = match split.map(|(moment, offset)| (moment, offset.as_bytes())) {
+        Some((moment, [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2])) if !moment.ends_with('Z') => {
+            let digit = |byte: &u8| char::from(*byte).to_digit(10).ok_or(TimestampError::InvalidDigit);
+            let hours = digit(h1)? * 10 + digit(h2)?;
+            let minutes = digit(m1)? * 10 + digit(m2)?;
+            if hours > 23 || minutes > 59 {
+                return Err(TimestampError::OutOfRange);
+            }
+            (moment, *sign == b'+', u64::from((hours * 60 + minutes) * 60))
+        }
+        _ => (text, true, 0),
+    };
+    let local = Timestamp::from(humantime::parse_rfc3339_weak(moment)?).0;
+    let utc = if east { local.checked_sub(offset) } else { local.checked_add(offset) };
+    utc.filter(|utc| *utc <= LATEST).ok_or(TimestampError::OutOfRange)
 }
 
 #[cfg(test)]
@@ -255,6 +277,46 @@ mod tests {
         let event: ChangeEvent = serde_json::from_str(json).unwrap();
         assert_eq!(event.event_type, ChangeKind::Update);
         assert_eq!(serde_json::to_string(&event).unwrap(), json);
+    }
+
+    #[test]
+    fn moments_of_other_publishers_are_read_as_utc() {
+        for (text, utc) in [
+            ("2025-01-14T15:30:00Z", "2025-01-14T15:30:00Z"),
+            ("2025-01-14T15:30:00.999999Z", "2025-01-14T15:30:00Z"),
+            ("2025-01-14T15:30:00+00:00", "2025-01-14T15:30:00Z"),
+            ("2025-01-14T15:30:00.123456+00:00", "2025-01-14T15:30:00Z"),
+            ("2025-01-14T15:30:00-00:00", "2025-01-14T15:30:00Z"),
+            ("2025-01-14T15:30:00+03:00", "2025-01-14T12:30:00Z"),
+            ("2025-01-14T01:30:00.5+03:00", "2025-01-13T22:30:00Z"),
+            ("2025-12-31T23:30:00-03:30", "2026-01-01T03:00:00Z"),
+            ("2025-01-14T15:30:00", "2025-01-14T15:30:00Z"),
+            ("2025-01-14T15:30:00.123456", "2025-01-14T15:30:00Z"),
+            ("2025-01-14 15:30:00", "2025-01-14T15:30:00Z"),
+        ] {
+            let timestamp: Timestamp = serde_json::from_value(text.into()).unwrap();
+            assert_eq!(timestamp.to_string(), utc, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_refused() {
+        for text in [
+            "",
+            "+03:00",
+            "2025-01-14",
+            "2025-01-14T15:30+03:00",
+            "2025-01-14T15:30:00Z+03:00",
+            "2025-01-14T15:30:00+03:00Z",
+            "2025-01-14T15:30:00+24:00",
+            "2025-01-14T15:30:00+03:60",
+            "2025-01-14T15:30:00++3:00",
+            "2025-01-14T15:30:00+0é:0",
+            "1970-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+        ] {
+            assert!(serde_json::from_value::<Timestamp>(text.into()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::activity::{Activity, ActivityGuard};
 use crate::channel::{Pattern, glob_matches};
 use crate::core::{Core, Current};
 use crate::dispatch::{
@@ -18,6 +20,11 @@ use crate::dispatch::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::{HandlerDescriptor, Location, ResyncDescriptor};
 use crate::session::Session;
+
+/// How long a stop waits for a reader that may be waiting for the handler itself.
+const READER_WAITS: Duration = Duration::from_millis(200);
+/// How often a handler that is refused looks whether it is subscribed by now, before its first resync.
+const RESYNC_WAITS: Duration = Duration::from_millis(500);
 
 /// Which of the registered handlers are started.
 ///
@@ -237,12 +244,13 @@ impl HandlerTask {
         let gate = task.running.gate.as_ref().map(|gate: &Arc<RwLock<()>>| {
             Arc::clone(gate).try_write_owned().expect("nobody else has the gate before the workers start")
         });
+        let first_resync = core.activity.guard();
         let supervisor = {
             let (task, descriptor) = (Arc::clone(&task), Arc::clone(descriptor));
             setup
                 .current
                 .clone()
-                .scope(async move { task.supervise(&descriptor, gate, signal, activity).await })
+                .scope(async move { task.supervise(&descriptor, gate, first_resync, signal, activity).await })
         };
         *task.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(supervisor));
         Ok(task)
@@ -265,9 +273,10 @@ impl HandlerTask {
     async fn supervise(
         &self,
         descriptor: &Arc<HandlerSpec>,
-        gate: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
+        gate: Option<OwnedRwLockWriteGuard<()>>,
+        first_resync: ActivityGuard,
         signal: Arc<Notify>,
-        activity: crate::activity::Activity,
+        activity: Activity,
     ) {
         let current = Current::get();
         let mut workers = JoinSet::new();
@@ -281,16 +290,32 @@ impl HandlerTask {
             };
         }
         let resync = async {
-            if let (Some(resync), Some(gate)) = (descriptor.resync, gate) {
-                let running = Arc::clone(&self.running);
-                // Nothing can be missed between the resync and the first message only if the subscription comes first.
-                if self.session.confirmed(mailbox).await.is_ok() {
-                    resync::run(running, resync, signal, gate, activity).await;
+            match (descriptor.resync, gate) {
+                (Some(resync), Some(gate)) => {
+                    // Nothing can be missed between the resync and the first message only if the subscription comes first.
+                    while let Err(error) = self.session.confirmed(mailbox).await {
+                        if error.kind() == ErrorKind::Closed {
+                            return;
+                        }
+                        tokio::time::sleep(RESYNC_WAITS).await;
+                    }
+                    let running = Arc::clone(&self.running);
+                    resync::run(running, resync, signal, gate, first_resync, activity).await;
                 }
+                _ => drop(first_resync),
             }
             std::future::pending::<()>().await;
         };
-        let all_workers = async { while workers.join_next().await.is_some() {} };
+        let all_workers = async {
+            while let Some(ended) = workers.join_next().await {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    // Nothing of the user's can cause it; whatever did must not go unseen.
+                    tracing::error!(handler = %self.running.id, "a worker panicked; the handler is stopped");
+                    self.running.failed.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        };
         tokio::select! {
             () = all_workers => {}
             () = resync => {}
@@ -311,8 +336,13 @@ impl HandlerTask {
     /// are dropped.
     pub(crate) async fn stop(&self, deadline: Instant) -> Left {
         let running = &self.running;
-        let _ = tokio::time::timeout_at(deadline, self.session.remove(&running.mailbox)).await;
+        // First nothing more is read. A reader that waits for this very mailbox hears of it only when that is closed.
+        let soon = deadline.min(Instant::now() + READER_WAITS);
+        let removed = tokio::time::timeout_at(soon, self.session.remove(&running.mailbox)).await;
         running.mailbox.close();
+        if removed.is_err() {
+            let _ = tokio::time::timeout_at(deadline, self.session.remove(&running.mailbox)).await;
+        }
         let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut left = Left::default();
         if let Some(mut supervisor) = supervisor

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 pub use builder::Builder;
 use running::terminated;
@@ -147,7 +148,7 @@ impl Messaging {
     /// Handlers that were started are stopped.
     pub async fn start(&self) -> Result<Running> {
         let running = self.start_without_default().await?;
-        self.current_strong().install();
+        self.current_weak().install();
         Ok(running)
     }
 
@@ -160,7 +161,8 @@ impl Messaging {
             }
             *phase = Phase::Starting;
         }
-        let starting = Starting(Some(self));
+        let mut starting = Starting { messaging: Some(self), tasks: Vec::new() };
+        let until = Instant::now() + START_PATIENCE;
         let states = lock(&self.0.states).clone();
         let registered = self.core().registry.handlers.iter();
         let all: Vec<_> = registered.map(|handler| Arc::new(HandlerSpec::from(*handler))).collect();
@@ -171,13 +173,13 @@ impl Messaging {
             StartPolicy::Fail => {
                 let last = Mutex::new(None);
                 let connected = self.connected_noting(&last);
-                tokio::time::timeout(START_PATIENCE, connected).await.unwrap_or_else(|_| {
+                tokio::time::timeout_at(until, connected).await.unwrap_or_else(|_| {
                     let reason = lock(&last).take();
                     Err(reason.unwrap_or_else(|| self.not_there("it did not answer")))
                 })?;
             }
         }
-        self.start_handlers(&handlers, states).await?;
+        self.start_handlers(&handlers, states, until, &mut starting.tasks).await?;
         starting.succeeded();
         let endpoint = &self.core().config.endpoint;
         tracing::info!(handlers = handlers.len(), %endpoint, "messaging started");
@@ -383,13 +385,19 @@ impl Messaging {
         }
     }
 
-    async fn start_handlers(&self, handlers: &[Arc<HandlerSpec>], states: States) -> Result<()> {
+    async fn start_handlers(
+        &self,
+        handlers: &[Arc<HandlerSpec>],
+        states: States,
+        until: Instant,
+        tasks: &mut Vec<Arc<HandlerTask>>,
+    ) -> Result<()> {
         let setup = self.setup(states);
         for handler in handlers {
             let task = HandlerTask::start(handler, &setup)?;
-            lock(&self.0.tasks).push(task);
+            tasks.push(Arc::clone(&task));
+            self.0.adopt(&task)?;
         }
-        let tasks = lock(&self.0.tasks).clone();
         let listener = self.core().cache.listener();
         let confirmed = async {
             if let Some(listener) = listener {
@@ -404,7 +412,7 @@ impl Messaging {
         match self.core().config.start {
             StartPolicy::Wait => confirmed.await?,
             StartPolicy::Fail => {
-                tokio::time::timeout(START_PATIENCE, confirmed).await.unwrap_or_else(|_| {
+                tokio::time::timeout_at(until, confirmed).await.unwrap_or_else(|_| {
                     Err(self.not_there(&format!(
                         "it did not confirm the subscriptions within {START_PATIENCE:?}"
                     )))
@@ -465,12 +473,15 @@ impl Drop for Runtime {
     }
 }
 
-/// Undoes a start that did not succeed.
-struct Starting<'m>(Option<&'m Messaging>);
+/// Undoes a start that did not succeed: ends what it has started, and nothing else.
+struct Starting<'m> {
+    messaging: Option<&'m Messaging>,
+    tasks: Vec<Arc<HandlerTask>>,
+}
 
 impl Starting<'_> {
     fn succeeded(mut self) {
-        if let Some(messaging) = self.0.take() {
+        if let Some(messaging) = self.messaging.take() {
             *lock(&messaging.0.phase) = Phase::Running;
         }
     }
@@ -478,8 +489,9 @@ impl Starting<'_> {
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
-        let Some(messaging) = self.0 else { return };
-        for task in lock(&messaging.0.tasks).drain(..) {
+        let Some(messaging) = self.messaging else { return };
+        for task in self.tasks.drain(..) {
+            messaging.0.release(&task);
             task.abandon();
         }
         *lock(&messaging.0.phase) = Phase::Built;

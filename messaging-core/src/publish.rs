@@ -80,27 +80,41 @@ impl Change {
         Ok(Self { event, cache })
     }
 
-    /// Publishes the event, then brings the cache entry up to date: after, because its own event may remove it.
+    /// Publishes the event, then brings the cache entry up to date: after, because its own event may remove it. A cache
+    /// that fails is logged and does not fail the publish: the event is out.
     pub(crate) async fn publish(self, core: &Core) -> Result<u64> {
         let published = match self.event {
             Some(event) => core.publish(event.channels, event.payload).await,
             None => Ok(0),
         };
-        let written = match self.cache {
-            None => Ok(()),
-            Some(CacheChange::Remove { key }) => core.cache.forget(&[core.cache.key(&key)]).await,
-            Some(CacheChange::Write { key, old, value, ttl }) => {
-                if let Some(old) = old.filter(|old| *old != key) {
-                    core.cache.forget(&[core.cache.key(&old)]).await?;
-                }
-                core.cache.backend.set(&core.cache.key(&key), &value, ttl).await
-            }
-        };
-        if let Err(error) = &written {
-            tracing::error!(error = %chain(error), "a model's cache entry could not be brought up to date");
+        if let Some(change) = self.cache
+            && let Err(error) = change.apply(core).await
+        {
+            tracing::error!(error = %chain(&error), "a model's cache entry could not be brought up to date");
         }
-        let receivers = published?;
-        written.map(|()| receivers)
+        published
+    }
+}
+
+impl CacheChange {
+    async fn apply(self, core: &Core) -> Result<()> {
+        match self {
+            Self::Remove { key } => core.cache.forget(&[core.cache.key(&key)]).await,
+            Self::Write { key, old, value, ttl } => {
+                let key = core.cache.key(&key);
+                let old = old.map(|old| core.cache.key(&old)).filter(|old| *old != key);
+                let forgotten = match old {
+                    Some(old) => core.cache.forget(&[old]).await,
+                    None => Ok(()),
+                };
+                let written = core.cache.backend.set(&key, &value, ttl).await;
+                if written.is_err() {
+                    // Better no entry than an old one.
+                    core.cache.forget(&[key]).await?;
+                }
+                written.and(forgotten)
+            }
+        }
     }
 }
 

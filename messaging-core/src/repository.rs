@@ -53,7 +53,8 @@ pub enum PublishFailure {
 
 /// A [`Storage`] that publishes: each change of a model is followed by its event.
 ///
-/// A change and its event run in a task of their own, which [`shutdown`](crate::Running::shutdown) waits for.
+/// A change and its event run in a task of their own, which [`shutdown`](crate::Running::shutdown) waits for; after
+/// that, or when the last [`Messaging`] has been dropped, changes are refused with [`ErrorKind::Closed`].
 ///
 /// # Cancellation
 /// A caller whose future is dropped (a web request that went away) loses neither the change nor its event.
@@ -175,6 +176,11 @@ impl<S> Repository<S> {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        if self.core.stop.is_cancelled() || self.core.work.is_closed() {
+            // A change whose event nobody can hear of any more is better not made.
+            let text = "messaging has been shut down; nothing is changed, because it could not be published";
+            return Err(Error::new(ErrorKind::Closed, text).before_sending());
+        }
         match Current::get() {
             Some(current) => to_the_end(&self.core, current.scope(work)).await,
             None => to_the_end(&self.core, work).await,

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// When and how often something that failed is tried again: `attempts` calls in all, the first included, with an
 /// exponentially growing delay between them.
 ///
@@ -72,6 +74,13 @@ impl Backoff {
         let bound = exponential(self.initial, 2.0, self.max, attempt);
         bound.mul_f64(0.1 + 0.9 * fastrand::f64())
     }
+}
+
+/// The moment after this time, or decades from now: a duration that a user gave must not overflow the clock.
+pub(crate) fn deadline(after: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+    let now = Instant::now();
+    now.checked_add(after.min(FAR)).unwrap_or(now + FAR)
 }
 
 fn exponential(initial: Duration, multiplier: f64, max: Duration, steps: u32) -> Duration {

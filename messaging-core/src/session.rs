@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +24,8 @@ use routes::{Book, RouteState, Routes};
 
 /// How long after a refusal (by an ACL) a subscription is asked for again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(2);
+/// What is read at once and is smaller than a quarter of a read chunk (64 KiB) is copied out of it.
+const WORTH_KEEPING: usize = 16 << 10;
 
 /// A handle on a supervised subscription. The session ends when its token is cancelled or all handles are gone.
 #[derive(Clone, Debug)]
@@ -131,7 +134,7 @@ impl Session {
         answer.await.unwrap_or_else(|_| Err(shut_down()))
     }
 
-    /// Delivers nothing more to `mailbox`; returns when that is so.
+    /// Delivers nothing more to `mailbox`; returns when that is so and the backend has confirmed it.
     pub(crate) async fn remove(&self, mailbox: &Arc<Mailbox>) {
         let (done, answer) = oneshot::channel();
         if self.control.send(Control::Remove { mailbox: Arc::clone(mailbox), done }).is_ok() {
@@ -143,6 +146,12 @@ impl Session {
     pub(crate) fn remove_later(&self, mailbox: &Arc<Mailbox>) {
         let (done, _) = oneshot::channel();
         let _ = self.control.send(Control::Remove { mailbox: Arc::clone(mailbox), done });
+    }
+
+    /// Whether the connection is up and everything that is wanted is confirmed.
+    pub(crate) fn is_sound(&self) -> bool {
+        let connected = lock(&self.status).health.connected;
+        connected && self.book.lock().unwrap_or_else(PoisonError::into_inner).unconfirmed.is_empty()
     }
 
     pub(crate) fn health(&self) -> SessionHealth {
@@ -169,14 +178,26 @@ fn shut_down() -> Error {
     Error::new(ErrorKind::Closed, "messaging has been shut down")
 }
 
+/// A request without an answer yet.
+struct Asked {
+    request: Request,
+    /// The identity of the route that it was for.
+    id: u64,
+    /// Who waits for the answer.
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// What a control message makes us ask, and who waits until the last of it is answered.
+type Asking = (Vec<Request>, Option<oneshot::Sender<()>>);
+
 struct Supervisor {
     backend: Arc<Backend>,
     config: Config,
     inbox: mpsc::UnboundedReceiver<Control>,
     stop: CancellationToken,
     routes: Routes,
-    /// What was asked on the connection and has no answer yet, with the identity of the route it was for.
-    asked: VecDeque<(Request, u64)>,
+    /// What was asked on the connection and has no answer yet.
+    asked: VecDeque<Asked>,
     status: Arc<Mutex<Status>>,
     generation: u64,
 }
@@ -256,18 +277,15 @@ impl Supervisor {
         }
     }
 
-    fn apply(&mut self, control: Control) -> Vec<Request> {
+    fn apply(&mut self, control: Control) -> Asking {
         match control {
-            Control::Add { mailbox, wires } => self.routes.add(mailbox, wires),
+            Control::Add { mailbox, wires } => (self.routes.add(mailbox, wires), None),
             Control::Confirm { mailbox, confirmed } => {
                 self.routes.confirm(&mailbox, confirmed);
-                Vec::new()
+                (Vec::new(), None)
             }
-            Control::Remove { mailbox, done } => {
-                let requests = self.routes.remove(&mailbox);
-                let _ = done.send(());
-                requests
-            }
+            // Where nothing has to be asked, or there is no connection to ask on, dropping `done` says that it is done.
+            Control::Remove { mailbox, done } => (self.routes.remove(&mailbox), Some(done)),
         }
     }
 
@@ -277,12 +295,12 @@ impl Supervisor {
         let mut clock = Clock::new(self.config.ping_after, self.config.ping_timeout);
         self.asked.clear();
         let all = self.routes.all();
-        if let Err(error) = self.ask(connection, all).await {
+        if let Err(error) = self.ask(connection, (all, None)).await {
             return Ended::Lost(error);
         }
         self.set_connected(true);
         loop {
-            let requests = tokio::select! {
+            let asking = tokio::select! {
                 received = connection.receive(&mut pushes) => {
                     if let Err(error) = received {
                         return Ended::Lost(error);
@@ -295,42 +313,44 @@ impl Supervisor {
                         clock.alive();
                     }
                     clock.retry_refused(self.routes.has_refused());
-                    continue;
+                    (Vec::new(), None)
                 }
                 control = self.inbox.recv() => match control {
                     Some(control) => self.apply(control),
                     None => return Ended::Stopped,
                 },
                 () = sleep_until(clock.next()) => match clock.rang() {
-                    Ring::Ping => vec![Request::Ping],
+                    Ring::Ping => (vec![Request::Ping], None),
                     Ring::Dead => {
                         let silence = self.config.ping_after + self.config.ping_timeout;
                         let text = format!("the subscription connection did not answer a ping; silent for {silence:?}");
                         return Ended::Lost(Error::new(ErrorKind::Connection, text));
                     }
-                    Ring::AskAgain => self.routes.refused(),
+                    Ring::AskAgain => (self.routes.refused(), None),
                 },
             };
-            if self.routes.is_empty() {
-                return Ended::Unused;
-            }
-            if let Err(error) = self.ask(connection, requests).await {
+            if let Err(error) = self.ask(connection, asking).await {
                 return Ended::Lost(error);
+            }
+            if self.routes.is_empty() && self.asked.is_empty() {
+                return Ended::Unused;
             }
         }
     }
 
-    async fn ask(&mut self, connection: &mut Connection, requests: Vec<Request>) -> Result<()> {
+    async fn ask(&mut self, connection: &mut Connection, (requests, mut done): Asking) -> Result<()> {
         if requests.is_empty() {
             return Ok(());
         }
         connection.send(&requests).await?;
-        for request in requests {
+        let last = requests.len() - 1;
+        for (number, request) in requests.into_iter().enumerate() {
             let id = match &request {
                 Request::Subscribe(wire) | Request::Unsubscribe(wire) => self.routes.id(wire),
                 Request::Ping => 0,
             };
-            self.asked.push_back((request, id));
+            let done = if number == last { done.take() } else { None };
+            self.asked.push_back(Asked { request, id, done });
         }
         Ok(())
     }
@@ -339,10 +359,16 @@ impl Supervisor {
     async fn take(&mut self, connection: &Connection, pushes: &mut Vec<Push>) -> bool {
         let at = std::time::Instant::now();
         let (mut messages, mut oversized, mut unreadable) = (0, 0, 0);
+        // A few small messages must not keep the whole chunk alive that they were read into, for as long as they wait.
+        let few = pushes.iter().map(Push::size).sum::<usize>() < WORTH_KEEPING;
         for push in pushes.drain(..) {
             match push {
-                Push::Message { pattern, channel, payload } => {
+                Push::Message { pattern, mut channel, mut payload } => {
                     messages += 1;
+                    if few {
+                        channel = Bytes::copy_from_slice(&channel);
+                        payload = Bytes::copy_from_slice(&payload);
+                    }
                     let prefix = &self.config.channel_prefix;
                     if !self.routes.distribute(prefix, pattern.as_ref(), channel, &payload, at) {
                         unreadable += 1;
@@ -356,8 +382,9 @@ impl Supervisor {
                     tracing::warn!(channel, size, limit, "skipped a message over the size limit");
                 }
                 Push::Reply(reply) => {
-                    if let Some((request, id)) = self.asked.pop_front() {
+                    if let Some(Asked { request, id, done }) = self.asked.pop_front() {
                         self.answered(&request, id, reply);
+                        done.map(|done| done.send(()));
                     }
                 }
             }

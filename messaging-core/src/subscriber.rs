@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::dispatch::{
     BoxFuture, Buffer, Closure, HandlerFn, HandlerOptions, OrderedBy, Overflow, Queue, States, worker,
 };
@@ -14,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handlers::{HandlerSpec, HandlerTask, check_needs};
 use crate::messaging::{Messaging, Running, Runtime};
 use crate::registry::{HandlerDescriptor, Location, Subscribers};
-use crate::retry::Retry;
+use crate::retry::{Retry, deadline};
 
 /// Adds handlers at run time: closures with [`on`](Self::on), or those of a `#[subscribers]` instance with
 /// [`service`](Self::service).
@@ -218,14 +216,28 @@ impl HandlerHandle {
     /// Unsubscribes, lets the handlers work off what waits, for up to `MESSAGING_DRAIN_TIMEOUT`, and ends them.
     ///
     /// # Cancellation
-    /// The handlers go on ending, but nothing waits for the deadline.
+    /// The handlers are ended at once.
     pub async fn stop(self) {
-        let until = Instant::now() + self.drain_timeout;
-        for task in &self.tasks {
+        // Whatever becomes of this future, the handlers' ids are free again.
+        let leaving = Leaving(self);
+        let until = deadline(leaving.0.drain_timeout);
+        for task in &leaving.0.tasks {
             task.stop(until).await;
-            if let Some(runtime) = self.runtime.upgrade() {
+        }
+    }
+}
+
+/// Handlers that are being stopped.
+struct Leaving(HandlerHandle);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        for task in &self.0.tasks {
+            if let Some(runtime) = self.0.runtime.upgrade() {
                 runtime.release(task);
             }
+            // What was not stopped in order is ended at once.
+            task.abandon();
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::activity::Activity;
 use crate::channel::{Wire, glob_matches};
 use crate::config::Config;
 use crate::error::Result;
+use crate::retry::deadline;
 
 /// As Redis's `client-output-buffer-limit pubsub`: who lets more than this wait is cut off.
 const INBOX_LIMIT: usize = 32 << 20;
@@ -256,7 +257,7 @@ impl BusState {
         if self.writes.is_multiple_of(SWEEP_EVERY) {
             self.entries.retain(|_, entry| entry.expires > now);
         }
-        self.entries.insert(key.to_owned(), Entry { value, expires: now + ttl });
+        self.entries.insert(key.to_owned(), Entry { value, expires: deadline(ttl) });
     }
 
     fn holder(&mut self, key: &CacheKey) -> Option<Token> {

@@ -29,6 +29,15 @@ pub(crate) struct Outgoing {
     pub(crate) payload: Bytes,
 }
 
+/// What publishing came to.
+#[derive(Debug)]
+pub(crate) struct Published {
+    /// How many receivers there were in all.
+    pub(crate) receivers: u64,
+    /// Whether the keys were removed: the messages are out even if they were not.
+    pub(crate) forgotten: Result<()>,
+}
+
 /// What a subscription connection receives.
 #[derive(Clone, Debug)]
 pub(crate) enum Push {
@@ -37,7 +46,7 @@ pub(crate) enum Push {
         channel: Bytes,
         payload: Bytes,
     },
-    /// A message whose payload was over the limit and has been skipped.
+    /// A message that was over a limit and has been skipped: its payload, or a name, and then `channel` is empty.
     Oversized {
         channel: Bytes,
         size: usize,
@@ -76,12 +85,13 @@ pub(crate) struct CacheKey {
 }
 
 impl CacheKey {
-    /// The key of a value with the key of its lease, which is always in the same cluster slot.
+    /// The key of a value with the key of its lease, which is always in the same cluster slot. No two values share a
+    /// lease: what follows `:lease:` begins with a brace only if this put it there.
     pub(crate) fn new(namespace: &str, value: String) -> Self {
         let tagged =
             value.find('{').is_some_and(|open| value[open + 1..].find('}').is_some_and(|end| end > 0));
         let lease = if tagged {
-            format!("{namespace}:lease:{value}")
+            format!("{namespace}:lease:tagged:{value}")
         } else {
             format!("{namespace}:lease:{{{value}}}")
         };
@@ -91,11 +101,11 @@ impl CacheKey {
 
 /// Whether `lease` is the lease of a value whose key passes `wanted`.
 fn lease_is_of(namespace: &str, lease: &str, wanted: &dyn Fn(&str) -> bool) -> bool {
-    let Some(key) = lease.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(":lease:")) else {
+    let Some(lease) = lease.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(":lease:")) else {
         return false;
     };
-    let untagged = key.strip_prefix('{').and_then(|key| key.strip_suffix('}'));
-    wanted(key) || untagged.is_some_and(wanted)
+    let untagged = || lease.strip_prefix('{').and_then(|key| key.strip_suffix('}'));
+    lease.strip_prefix("tagged:").or_else(untagged).is_some_and(wanted)
 }
 
 /// 128 random bits that stand for one attempt to load a value.
@@ -124,6 +134,16 @@ pub(crate) enum Lease {
     Held(Token),
 }
 
+impl Push {
+    /// The bytes of a message; nothing for what is none.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Message { channel, payload, .. } => channel.len() + payload.len(),
+            Self::Oversized { .. } | Self::Reply(_) => 0,
+        }
+    }
+}
+
 impl Backend {
     pub(crate) fn new(config: &Config, activity: Activity) -> Result<Self> {
         match &config.endpoint.0 {
@@ -132,12 +152,17 @@ impl Backend {
         }
     }
 
-    /// Removes the keys, then publishes the messages in order; returns how many receivers there were in all.
+    /// Removes the keys, then publishes the messages in order.
+    ///
+    /// # Errors
+    /// Of a message; a [`Refused`](ErrorKind::Refused) one is "not sent" only if no other message was published.
     ///
     /// Cancellation: what was written is carried out.
-    pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<u64> {
+    pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
         match self {
-            Self::Memory(memory) => Ok(memory.publish(messages, forget)),
+            Self::Memory(memory) => {
+                Ok(Published { receivers: memory.publish(messages, forget), forgotten: Ok(()) })
+            }
             Self::Redis(redis) => redis.publish(messages, forget).await,
         }
     }
@@ -154,6 +179,14 @@ impl Backend {
         match self {
             Self::Memory(_) => Ok(()),
             Self::Redis(redis) => redis.ping().await,
+        }
+    }
+
+    /// [`ping`](Self::ping) with a limit of its own, connecting included.
+    pub(crate) async fn ping_within(&self, limit: Duration) -> Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.ping_within(limit).await,
         }
     }
 
@@ -277,7 +310,8 @@ impl Backend {
 }
 
 impl Connection {
-    /// Waits for at least one push and appends what has arrived.
+    /// Waits until something arrives and appends the pushes that it completes, of which there may be none yet: any
+    /// byte shows that the other side lives.
     ///
     /// Cancellation: nothing is lost.
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
@@ -306,4 +340,22 @@ impl Connection {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Connection, "the connection was closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_keys_share_a_lease() {
+        let keys = ["user:1", "{user:1}", "tagged:{user:1}", "tagged:user:1", "{}", "{{user:1}}", "a{b}c", "{a}{b}"];
+        let leases: Vec<_> = keys.iter().map(|key| CacheKey::new("msg", (*key).to_owned()).lease).collect();
+        assert_eq!(leases[..2], ["msg:lease:{user:1}", "msg:lease:tagged:{user:1}"]);
+        for (key, lease) in keys.iter().zip(&leases) {
+            assert_eq!(leases.iter().filter(|other| *other == lease).count(), 1, "{lease}");
+            let of: Vec<_> =
+                keys.iter().filter(|wanted| lease_is_of("msg", lease, &|key| key == **wanted)).collect();
+            assert_eq!(of, [key], "{lease}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! From an event to the keys that it makes out of date: the cached functions of this process and their triggers. Pure
 //! computation; no I/O.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use super::key::KeyTemplate;
@@ -24,8 +24,8 @@ pub(crate) struct Family {
     pub(crate) key: KeyTemplate,
     triggers: Vec<CompiledTrigger>,
     pub(super) tally: FamilyTally,
-    /// A flush of the whole family is on its way.
-    pub(super) flushing: AtomicBool,
+    /// Whether a flush of the whole family is on its way, and another one is wanted after it.
+    pub(super) flushing: AtomicU8,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +115,15 @@ impl Family {
             error.context(format_args!("cached function `{}` at {}", descriptor.id, descriptor.location))
         };
         let key = KeyTemplate::parse(descriptor.key).map_err(at)?;
+        if !descriptor.invalidate_on.is_empty() && !key.has_literal_head() {
+            return Err(at(Error::new(
+                ErrorKind::Registration,
+                format!(
+                    "the key {:?} begins with a placeholder, so that an event which does not say which value it means would remove every key there is; give the function a `prefix`",
+                    descriptor.key
+                ),
+            )));
+        }
         let mut triggers = Vec::new();
         for trigger in descriptor.invalidate_on {
             triggers.extend(compile(trigger, &key).map_err(at)?);
@@ -125,7 +134,7 @@ impl Family {
             key,
             triggers,
             tally: FamilyTally::default(),
-            flushing: AtomicBool::new(false),
+            flushing: AtomicU8::new(0),
         })
     }
 
@@ -146,7 +155,7 @@ impl Family {
             key: KeyTemplate::default(),
             triggers: Vec::new(),
             tally: FamilyTally::default(),
-            flushing: AtomicBool::new(false),
+            flushing: AtomicU8::new(0),
         }
     }
 
@@ -275,6 +284,21 @@ mod tests {
             location: Location { file: "f.rs", line: 1 },
         }));
         Families(vec![Family::new(descriptor).unwrap()])
+    }
+
+    #[test]
+    fn a_key_that_could_be_anybodys_is_refused() {
+        let descriptor = |key, invalidate_on| -> &'static FunctionDescriptor {
+            let (ttl, location) = (Duration::from_secs(1), Location { file: "f.rs", line: 7 });
+            let (jitter, cache_none) = (0.1, None);
+            Box::leak(Box::new(FunctionDescriptor { id: "f", key, ttl, jitter, cache_none, invalidate_on, location }))
+        };
+        const ON: &[Trigger] = &[Trigger { on: TriggerOn::Channel("camera.updated"), select: &[] }];
+        let error = Family::new(descriptor("{id}", ON)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Registration);
+        assert!(error.to_string().contains("f.rs:7") && error.to_string().contains("`prefix`"), "{error}");
+        assert!(Family::new(descriptor("{id}", &[])).is_ok(), "no event can flush it");
+        assert!(Family::new(descriptor("camera:{id}", ON)).is_ok());
     }
 
     /// The keys, or "?" for a family whose keys cannot be derived.

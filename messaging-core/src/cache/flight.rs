@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{CacheKey, Token};
@@ -12,6 +13,8 @@ use crate::backend::{CacheKey, Token};
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) token: Token,
+    key: CacheKey,
+    pub(super) began: Instant,
     landing: Mutex<Option<Landing>>,
     landed: CancellationToken,
 }
@@ -28,8 +31,9 @@ pub(super) enum Landing {
 }
 
 impl Flight {
-    fn new(token: Token) -> Arc<Self> {
-        Arc::new(Self { token, landing: Mutex::new(None), landed: CancellationToken::new() })
+    fn new(key: &CacheKey) -> Arc<Self> {
+        let (token, key, began) = (Token::random(), key.clone(), Instant::now());
+        Arc::new(Self { token, key, began, landing: Mutex::new(None), landed: CancellationToken::new() })
     }
 
     /// Tells the followers. Only the first landing counts.
@@ -56,15 +60,15 @@ pub(super) struct Flights {
 
 impl Flights {
     /// A flight for one attempt to get a lease; known before the attempt, so that nobody who sees its token misses it.
-    pub(super) fn prepare(&self) -> Arc<Flight> {
-        let flight = Flight::new(Token::random());
+    pub(super) fn prepare(&self, key: &CacheKey) -> Arc<Flight> {
+        let flight = Flight::new(key);
         lock(&self.leased).insert(flight.token.clone(), Arc::clone(&flight));
         flight
     }
 
-    /// The load with the token that was seen in the lease.
-    pub(super) fn with_token(&self, token: &Token) -> Option<Arc<Flight>> {
-        lock(&self.leased).get(token).cloned()
+    /// The load of this key with the token that was seen in its lease.
+    pub(super) fn with_token(&self, key: &CacheKey, token: &Token) -> Option<Arc<Flight>> {
+        lock(&self.leased).get(token).filter(|flight| flight.key == *key).cloned()
     }
 
     /// Nobody can join this load any more.
@@ -78,7 +82,7 @@ impl Flights {
         if let Some(flight) = flights.get(key) {
             return Ok(Arc::clone(flight));
         }
-        let flight = Flight::new(Token::random());
+        let flight = Flight::new(key);
         flights.insert(key.clone(), Arc::clone(&flight));
         Err(flight)
     }

@@ -70,6 +70,36 @@ impl KeyTemplate {
         key
     }
 
+    /// Whether `key` can be one of the template's: the inverse of [`fill`](Self::fill), as far as a text alone can tell.
+    /// A last placeholder takes everything, so that `user:{id}` also covers `user:7:session`.
+    pub(crate) fn could_be(&self, key: &str) -> bool {
+        let mut rest = key;
+        for part in &self.parts {
+            let (value, after) = match part {
+                Part::Literal(text) => match rest.strip_prefix(text.as_str()) {
+                    Some(after) => ("", after),
+                    None => return false,
+                },
+                Part::Placeholder(_, None) => (rest, ""),
+                // The character that follows is encoded within a value, so the value ends where it first stands.
+                Part::Placeholder(_, Some(stop)) => match rest.find(*stop) {
+                    Some(end) => rest.split_at(end),
+                    None => return false,
+                },
+            };
+            if value.contains(['{', '}']) {
+                return false;
+            }
+            rest = after;
+        }
+        rest.is_empty()
+    }
+
+    /// Whether the template begins with text of its own, which tells its keys from those of others.
+    pub(crate) fn has_literal_head(&self) -> bool {
+        matches!(self.parts.first(), Some(Part::Literal(_)))
+    }
+
     /// The glob that matches all keys of the template.
     pub(crate) fn glob(&self) -> String {
         let mut glob = String::new();
@@ -136,6 +166,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_known_by_its_text() {
+        let template = KeyTemplate::parse("camera:{site}:mac:{mac}").unwrap();
+        for (key, expected) in [
+            ("camera:7:mac:AA:BB", true),
+            ("camera:a%3Ab:mac:", true),
+            ("camera:7:8:mac:AA", false),
+            ("camera:7:mac", false),
+            ("camera:7:mac:{x}", false),
+            ("session:abc", false),
+        ] {
+            assert_eq!(template.could_be(key), expected, "{key}");
+        }
+        assert!(KeyTemplate::parse("users:active").unwrap().could_be("users:active"));
+        assert!(!KeyTemplate::parse("users:active").unwrap().could_be("users:active:1"));
+    }
+
+    #[test]
     fn globs_escape_the_literal_text() {
         assert_eq!(KeyTemplate::parse("a*b:{x}:c").unwrap().glob(), "a\\*b:*:c");
     }
@@ -161,6 +208,9 @@ mod tests {
         fn different_values_give_different_keys(a in "[a:%{}|]{0,4}", b in "[a:%{}|]{0,4}", c in "[a:%{}|]{0,4}", d in "[a:%{}|]{0,4}") {
             let same = filled("k:{a}:{b}", &[&a, &b]) == filled("k:{a}:{b}", &[&c, &d]);
             proptest::prop_assert_eq!(same, a == c && b == d);
+            let template = KeyTemplate::parse("k:{a}:{b}").unwrap();
+            let could_be = template.could_be(&filled("k:{a}:{b}", &[&a, &b]));
+            proptest::prop_assert!(could_be);
         }
     }
 }

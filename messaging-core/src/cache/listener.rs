@@ -1,7 +1,9 @@
 //! Hears the events of `invalidate_on`, on a connection that no handler can hold up: that is what serves publishers that
 //! are not ours.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,8 +19,7 @@ use crate::session::{Session, SessionHealth};
 pub(crate) struct Listener {
     session: Session,
     mailbox: Arc<Mailbox>,
-    patterns: Vec<Pattern>,
-    prefix: String,
+    confirmed: AtomicBool,
 }
 
 impl Listener {
@@ -31,17 +32,28 @@ impl Listener {
     ) -> Self {
         let session = Session::start("cache", Arc::clone(&cache.backend), config, tasks, stop.clone());
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
-        tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&mailbox), stop));
-        let prefix = config.channel_prefix.clone();
-        let listener = Self { session, mailbox, patterns, prefix };
         // It is wanted from now on, whether or not anybody waits for the confirmation.
-        listener.session.want(&listener.mailbox, &listener.patterns, &listener.prefix);
-        listener
+        session.want(&mailbox, &patterns, &config.channel_prefix);
+        tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&mailbox), patterns, stop));
+        Self { session, mailbox, confirmed: AtomicBool::new(false) }
     }
 
     /// Waits until everything is subscribed.
     pub(crate) async fn confirmed(&self) -> Result<()> {
-        self.session.confirmed(&self.mailbox).await
+        self.session.confirmed(&self.mailbox).await?;
+        self.confirmed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether everything has been subscribed once; waits for it at most so long. Later losses are gaps.
+    pub(super) async fn was_confirmed(&self, limit: Duration) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
+            || matches!(tokio::time::timeout(limit, Box::pin(self.confirmed())).await, Ok(Ok(())))
+    }
+
+    /// Whether everything is subscribed at this moment.
+    pub(super) fn hears(&self) -> bool {
+        self.session.is_sound()
     }
 
     pub(crate) fn health(&self) -> SessionHealth {
@@ -49,7 +61,7 @@ impl Listener {
     }
 }
 
-async fn listen(cache: Weak<Cache>, mailbox: Arc<Mailbox>, stop: CancellationToken) {
+async fn listen(cache: Weak<Cache>, mailbox: Arc<Mailbox>, patterns: Vec<Pattern>, stop: CancellationToken) {
     loop {
         let entry = tokio::select! {
             () = stop.cancelled() => return,
@@ -57,7 +69,13 @@ async fn listen(cache: Weak<Cache>, mailbox: Arc<Mailbox>, stop: CancellationTok
         };
         let Some(cache) = cache.upgrade() else { return };
         match entry {
-            Some(Entry::Message(event)) => cache.heard(&event.channel, &event.payload).await,
+            Some(Entry::Message(event)) => {
+                // Redis delivers once for each pattern that matches; the first of them counts.
+                let earlier = &patterns[..usize::from(event.pattern)];
+                if !earlier.iter().any(|pattern| pattern.matches(&event.channel)) {
+                    cache.heard(&event.channel, &event.payload).await;
+                }
+            }
             Some(Entry::Gap(_)) => cache.missed(),
             None => return,
         }

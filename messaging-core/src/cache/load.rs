@@ -14,7 +14,7 @@ use super::flight::{Flight, Landing};
 use super::shape::{Shape, Split};
 use super::{Cache, Family, LEASE};
 use crate::backend::{Backend, CacheKey, Lease, Token};
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, ErrorKind, Result, chain};
 use crate::json;
 
 /// How long a caller waits for the load of another process before it calls the function itself.
@@ -35,8 +35,13 @@ impl Cache {
         replace: bool,
         load: F,
     ) -> R {
-        if !family.descriptor.invalidate_on.is_empty() {
-            self.listener();
+        if !family.descriptor.invalidate_on.is_empty()
+            && let Some(listener) = self.listener()
+            && !listener.was_confirmed(self.config.cache_timeout).await
+        {
+            // Nothing is served or stored before its events are heard: they could not make it out of date.
+            let error = Error::new(ErrorKind::Connection, "the events of invalidate_on are not heard yet");
+            return Box::pin(self.without_cache::<R, S, F>(family, &key, &error, None, load)).await;
         }
         let looked = self.backend.look(&key).await;
         if let Ok((Some(bytes), _)) = &looked
@@ -59,16 +64,17 @@ impl Cache {
         load: F,
     ) -> R {
         family.tally.misses.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
         let mut waiting: Option<Waiting> = None;
         loop {
             let (seen, holder) = match looked {
                 Ok(looked) => looked,
-                Err(error) => return self.without_cache::<R, S, F>(family, &key, &error, load).await,
+                Err(error) => return self.without_cache::<R, S, F>(family, &key, &error, None, load).await,
             };
             let holder = match holder {
                 Some(holder) => holder,
                 None => {
-                    let lead = Lead::new(self, &key, self.flights.prepare(), seen);
+                    let lead = Lead::new(self, &key, self.flights.prepare(&key), seen);
                     match self.backend.lease(&key, &lead.flight.token, lead.seen.as_ref(), LEASE).await {
                         Ok(Lease::Granted) => return lead.load::<R, S, F>(family, replace, load).await,
                         Ok(Lease::Value(bytes)) => {
@@ -85,12 +91,12 @@ impl Cache {
                         }
                         Err(error) => {
                             drop(lead);
-                            return self.without_cache::<R, S, F>(family, &key, &error, load).await;
+                            return self.without_cache::<R, S, F>(family, &key, &error, None, load).await;
                         }
                     }
                 }
             };
-            match self.flights.with_token(&holder) {
+            match self.flights.with_token(&key, &holder) {
                 // A load that began before ours cannot replace for us what we were asked to replace.
                 Some(flight) if !replace => match flight.landed().await {
                     Landing::Value(bytes) => {
@@ -111,7 +117,9 @@ impl Cache {
                 },
                 _ => {
                     if !waiting.get_or_insert_default().a_while().await {
-                        return self.uncached(family, load).await;
+                        // One extra load for all who have waited so long, and only one that began after they called.
+                        let error = Error::new(ErrorKind::Timeout, "another process is still loading the value");
+                        return self.without_cache::<R, S, F>(family, &key, &error, Some(began), load).await;
                     }
                 }
             }
@@ -136,12 +144,14 @@ impl Cache {
         taken
     }
 
-    /// The cache does not answer: the function is called, one call at a time for each key in this process.
+    /// The cache cannot be used: the function is called, one call at a time for each key in this process. Loads that
+    /// began before `not_before` are waited for and not shared.
     async fn without_cache<R, S: Shape<R>, F: Future<Output = R>>(
         self: &Arc<Self>,
         family: &Family,
         key: &CacheKey,
         error: &Error,
+        not_before: Option<Instant>,
         load: F,
     ) -> R {
         tracing::debug!(function = family.descriptor.id, error = %chain(error), "called without the cache");
@@ -166,6 +176,7 @@ impl Cache {
                 Ok(flight) => flight,
             };
             let returned = match flight.landed().await {
+                _ if not_before.is_some_and(|not_before| flight.began < not_before) => continue,
                 Landing::Value(bytes) => decode::<R, S>(family, key, &bytes),
                 Landing::Nothing => S::nothing(),
                 Landing::Failed => continue,

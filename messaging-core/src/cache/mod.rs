@@ -11,14 +11,15 @@ mod listener;
 mod load;
 pub(crate) mod shape;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +28,7 @@ use flight::Flights;
 pub(crate) use key::{KeyTemplate, check_literal};
 pub(crate) use listener::Listener;
 
+use crate::activity::Activity;
 use crate::backend::{Backend, CacheKey, Outgoing};
 use crate::config::Config;
 use crate::error::{Result, chain};
@@ -36,6 +38,13 @@ use crate::registry::Registry;
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// More own events than this on their way back to us mean that we do not hear them.
 const MOST_OWN: usize = 10_000;
+/// An own event that has not come back for so long does not come any more.
+const OWN_FOR: Duration = Duration::from_secs(5);
+
+/// States of [`Family::flushing`].
+const IDLE: u8 = 0;
+const FLUSHING: u8 = 1;
+const FLUSHING_AGAIN: u8 = 2;
 
 /// The cache of one [`Messaging`](crate::Messaging).
 #[derive(Debug)]
@@ -44,6 +53,7 @@ pub(crate) struct Cache {
     pub(crate) families: Families,
     config: Config,
     flights: Flights,
+    activity: Activity,
     work: TaskTracker,
     background: TaskTracker,
     stop: CancellationToken,
@@ -82,6 +92,7 @@ impl Cache {
         backend: Arc<Backend>,
         registry: &Registry,
         config: &Config,
+        activity: Activity,
         work: TaskTracker,
         background: TaskTracker,
         stop: CancellationToken,
@@ -91,6 +102,7 @@ impl Cache {
             families: Families::new(registry)?,
             config: config.clone(),
             flights: Flights::default(),
+            activity,
             work,
             background,
             stop,
@@ -130,28 +142,57 @@ impl Cache {
         self.backend.forget_matching(&self.glob(glob), &|_| true).await
     }
 
+    /// Removes all values of a family.
+    async fn forget_family(&self, family: &Family) -> Result<u64> {
+        let prefix = match self.config.cache_prefix.as_str() {
+            "" => String::new(),
+            prefix => format!("{prefix}:"),
+        };
+        // The glob covers more than the family's keys.
+        let of_family = |key: &str| key.strip_prefix(&prefix).is_some_and(|key| family.key.could_be(key));
+        self.backend.forget_matching(&self.glob(&family.key.glob()), &of_family).await
+    }
+
     /// Publishes, removing first what the messages make out of date in the cache. Returns the number of receivers.
+    ///
+    /// Cancellation: what was written is carried out, and so is what follows from it.
     pub(crate) async fn publish(self: &Arc<Self>, messages: &[Outgoing]) -> Result<u64> {
         let mut forget = Vec::new();
-        let mut flush = Vec::new();
+        let mut exact = Vec::new();
+        let mut consequences = Consequences { cache: self, flush: Vec::new(), marks: Vec::new() };
+        let hears = self.listener.get().is_some_and(Listener::hears);
         for message in messages {
             let outdated = self.families.outdated_by(&message.channel, &message.payload);
             if outdated.keys.is_empty() && outdated.families.is_empty() {
                 continue;
             }
-            self.own.sent(message);
-            forget.extend(outdated.keys.into_iter().map(|(family, key)| {
+            if hears {
+                consequences.marks.push(self.own.sent(message));
+            }
+            for (family, key) in outdated.keys {
                 family.tally.invalidations.fetch_add(1, Ordering::Relaxed);
-                self.key(&key)
-            }));
-            flush.extend(outdated.families);
+                forget.push(self.key(&key));
+                exact.push(family);
+            }
+            consequences.flush.extend(outdated.families);
         }
         let published = self.backend.publish(messages, &forget).await;
         self.flights.invalidate(&forget);
-        for family in flush {
-            self.flush_later(family);
+        match published {
+            Ok(published) => {
+                consequences.marks.clear();
+                if let Err(error) = published.forgotten {
+                    tracing::error!(error = %chain(&error), "cached values could not be removed; flushing their functions");
+                    consequences.flush.extend(exact);
+                }
+                Ok(published.receivers)
+            }
+            Err(error) => {
+                // It may have been published, and it may have removed nothing.
+                consequences.flush.extend(exact);
+                Err(error)
+            }
         }
-        published
     }
 
     /// Removes what an event of somebody else makes out of date.
@@ -160,15 +201,18 @@ impl Cache {
             return;
         }
         let outdated = self.families.outdated_by(channel, payload);
-        let count = |(family, key): (&Family, String)| {
+        let mut exact = Vec::new();
+        let mut keys = Vec::new();
+        for (family, key) in outdated.keys {
             family.tally.invalidations.fetch_add(1, Ordering::Relaxed);
-            self.key(&key)
-        };
-        let keys: Vec<_> = outdated.keys.into_iter().map(count).collect();
+            exact.push(family);
+            keys.push(self.key(&key));
+        }
         if !keys.is_empty()
             && let Err(error) = self.forget(&keys).await
         {
-            tracing::error!(channel, error = %chain(&error), "an event's cached values could not be removed");
+            tracing::error!(channel, error = %chain(&error), "an event's cached values could not be removed; flushing");
+            exact.into_iter().for_each(|family| self.flush_later(family));
         }
         for family in outdated.families {
             self.flush_later(family);
@@ -183,25 +227,49 @@ impl Cache {
         }
     }
 
-    /// Removes all values of a family in the background; one flush at a time, and one more if it is asked for again.
+    /// Removes all values of a family in the background, trying until it succeeds: one flush at a time, and one more
+    /// after it if there was a new reason meanwhile, since it may have passed the key already.
     fn flush_later(self: &Arc<Self>, family: &Family) {
-        if family.flushing.swap(true, Ordering::SeqCst) {
+        let next = |state| Some(if state == IDLE { FLUSHING } else { FLUSHING_AGAIN });
+        if family.flushing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) != Ok(IDLE) {
             return;
         }
-        let cache = Arc::clone(self);
-        let descriptor = family.descriptor;
-        self.work.spawn(async move {
+        let (cache, descriptor, stop) = (Arc::clone(self), family.descriptor, self.stop.clone());
+        let busy = self.activity.guard();
+        self.background.spawn(async move {
+            let _busy = busy;
             let Some(family) = cache.families.get(descriptor) else { return };
-            // From here on a new reason needs a new flush: this one may have passed the key already.
-            family.flushing.store(false, Ordering::SeqCst);
-            family.tally.flushes.fetch_add(1, Ordering::Relaxed);
-            match cache.forget_matching(&family.key.glob()).await {
-                Ok(removed) => tracing::debug!(function = descriptor.id, removed, "flushed a cached function"),
-                Err(error) => {
-                    tracing::error!(function = descriptor.id, error = %chain(&error), "a cached function could not be flushed");
-                }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = cache.flush(family) => {}
             }
         });
+    }
+
+    async fn flush(&self, family: &Family) {
+        let function = family.descriptor.id;
+        let mut attempt = 0;
+        loop {
+            family.flushing.store(FLUSHING, Ordering::SeqCst);
+            match self.forget_family(family).await {
+                Ok(removed) => {
+                    attempt = 0;
+                    family.tally.flushes.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(function, removed, "flushed a cached function");
+                    let done = family.flushing.compare_exchange(FLUSHING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
+                    if done.is_ok() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if attempt == 0 {
+                        tracing::error!(function, error = %chain(&error), "a cached function could not be flushed; trying again");
+                    }
+                    tokio::time::sleep(self.config.reconnect.delay(attempt)).await;
+                    attempt = attempt.saturating_add(1);
+                }
+            }
+        }
     }
 
     /// Starts to listen to the events of `invalidate_on`, once; no function has any: `None`.
@@ -241,36 +309,69 @@ impl Cache {
     }
 }
 
+/// What follows from a publish whatever becomes of its future: the flushes, and taking back the marks of messages that
+/// may not have been sent.
+struct Consequences<'c> {
+    cache: &'c Arc<Cache>,
+    flush: Vec<&'c Family>,
+    marks: Vec<u64>,
+}
+
+impl Drop for Consequences<'_> {
+    fn drop(&mut self) {
+        self.marks.drain(..).for_each(|mark| self.cache.own.take_back(mark));
+        self.flush.drain(..).for_each(|family| self.cache.flush_later(family));
+    }
+}
+
 /// Our own events that are on their way back to our listener. What they make out of date was removed before they were
-/// published; removing it again when we hear them would only defeat loads that began since.
+/// published; removing it again when we hear them would only defeat loads that began since. A mark is made only while
+/// the listener hears, and forgotten after a while, so that it cannot swallow an equal event of somebody else later.
 #[derive(Debug, Default)]
 struct OwnEvents {
     hasher: RandomState,
-    expected: Mutex<HashMap<u64, usize>>,
+    expected: Mutex<HashMap<u64, VecDeque<Instant>>>,
 }
 
 impl OwnEvents {
-    fn sent(&self, message: &Outgoing) {
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+    fn sent(&self, message: &Outgoing) -> u64 {
+        let mark = self.hasher.hash_one((message.channel.as_str(), &message.payload));
+        let mut expected = self.expected();
         if expected.len() >= MOST_OWN {
             expected.clear();
         }
-        *expected.entry(self.hasher.hash_one((message.channel.as_str(), &message.payload))).or_default() += 1;
+        expected.entry(mark).or_default().push_back(Instant::now());
+        mark
     }
 
     /// Whether this event is one of ours; each counts once.
     fn heard(&self, channel: &str, payload: &Bytes) -> bool {
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        let hash = self.hasher.hash_one((channel, payload));
-        let Some(count) = expected.get_mut(&hash) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            expected.remove(&hash);
+        let mark = self.hasher.hash_one((channel, payload));
+        let mut expected = self.expected();
+        let Some(sent) = expected.get_mut(&mark) else { return false };
+        sent.retain(|at| at.elapsed() < OWN_FOR);
+        let ours = sent.pop_front().is_some();
+        if sent.is_empty() {
+            expected.remove(&mark);
         }
-        true
+        ours
+    }
+
+    fn take_back(&self, mark: u64) {
+        let mut expected = self.expected();
+        if let Some(sent) = expected.get_mut(&mark) {
+            sent.pop_back();
+            if sent.is_empty() {
+                expected.remove(&mark);
+            }
+        }
     }
 
     fn clear(&self) {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.expected().clear();
+    }
+
+    fn expected(&self) -> MutexGuard<'_, HashMap<u64, VecDeque<Instant>>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,9 +44,11 @@ const SCHEMES: &str =
     "memory://, memory://name, redis://host:port/db, rediss://host:port/db, redis+unix:///path/to/socket";
 
 impl Endpoint {
-    /// `Err` is the reason, without the URL: it may hold a password.
+    /// `Err` is the reason, without any text of the URL but its scheme: it may be a password, or a part of one.
     pub(super) fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
-        let Some((scheme, rest)) = text.split_once("://") else {
+        let is_scheme =
+            |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
             return Err(format!("has no scheme; it accepts {SCHEMES}").into());
         };
         match scheme {
@@ -60,7 +62,14 @@ impl Endpoint {
                         .into())
                 }
             },
-            "redis" | "rediss" => parse_tcp(text, scheme == "rediss"),
+            "redis" | "rediss" => parse_tcp(text, scheme == "rediss").map_err(|reason| {
+                let after_authority = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
+                if after_authority.contains('@') {
+                    format!("{reason}; in a password `/`, `?` and `#` are written %2F, %3F and %23").into()
+                } else {
+                    reason
+                }
+            }),
             "redis+unix" | "unix" => parse_unix(text),
             _ => Err(format!("has the unknown scheme `{scheme}://`; it accepts {SCHEMES}").into()),
         }
@@ -92,11 +101,14 @@ fn parse_tcp(text: &str, tls: bool) -> Result<Endpoint, Cow<'static, str>> {
         Some(host) => host.to_string(),
     };
     let database = parse_database(url.path().trim_matches('/'))?;
-    if let Some((name, _)) = url.query_pairs().next() {
-        return Err(format!("has the unknown parameter `{name}`").into());
+    if url.query().is_some_and(|query| !query.is_empty()) {
+        return Err("has a parameter and accepts none; the database is written /0".into());
     }
     if url.fragment().is_some() {
-        return Err("has a `#`; in a password it is written %23".into());
+        return Err("has a `#`".into());
+    }
+    if url.port() == Some(0) {
+        return Err("names port 0; it accepts a port number from 1 to 65535".into());
     }
     let username = decoded(url.username())?;
     let password = decoded(url.password().unwrap_or_default())?.map(Secret);
@@ -118,9 +130,7 @@ fn parse_unix(text: &str) -> Result<Endpoint, Cow<'static, str>> {
             "user" | "username" => server.username = Some(value.into_owned()),
             "pass" | "password" => server.password = Some(Secret(value.into_owned())),
             _ => {
-                return Err(
-                    format!("has the unknown parameter `{name}`; it accepts db, user and pass").into()
-                );
+                return Err("has an unknown parameter; it accepts db, user and pass".into());
             }
         }
     }
@@ -133,7 +143,7 @@ fn parse_database(text: &str) -> Result<i64, Cow<'static, str>> {
     }
     text.parse::<u16>()
         .map(i64::from)
-        .map_err(|_| format!("names the database `{text}`; a database is a number, such as /0").into())
+        .map_err(|_| "names a database that is not a number, such as /0".into())
 }
 
 fn decoded(text: &str) -> Result<Option<String>, Cow<'static, str>> {

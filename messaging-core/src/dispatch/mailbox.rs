@@ -75,10 +75,16 @@ struct State {
     messages: usize,
     bytes: usize,
     next: u64,
-    /// For how long the reader has waited since the buffer was last half empty.
+    /// For how long the reader has waited since the buffer was last half empty, without the wait in progress.
     held: Duration,
+    /// Since when the reader waits, or since when it counts.
+    waiting_since: Option<Instant>,
     reader_waits: bool,
     dropped_since_told: u64,
+    /// Drops are to be signalled when the buffer is half empty again: a resync while it is full would only drop more.
+    gap_due: bool,
+    /// Messages that came after closing.
+    refused: usize,
     closed: bool,
 }
 
@@ -126,8 +132,11 @@ impl Mailbox {
             bytes: 0,
             next: 0,
             held: Duration::ZERO,
+            waiting_since: None,
             reader_waits: false,
             dropped_since_told: 0,
+            gap_due: false,
+            refused: 0,
             closed: false,
         };
         Self {
@@ -178,15 +187,17 @@ impl Mailbox {
                     return;
                 }
                 state.reader_waits = true;
+                state.waiting_since = Some(Instant::now());
                 patience
             };
-            let since = Instant::now();
             match patience {
                 None => self.room.notified().await,
                 Some(patience) => {
                     // Elapsed or not, the next turn finds out what there is room for.
                     let _ = tokio::time::timeout(patience, self.room.notified()).await;
-                    self.lock().held += since.elapsed();
+                    let mut state = self.lock();
+                    let waited = state.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                    state.held += waited;
                 }
             }
         }
@@ -233,6 +244,12 @@ impl Mailbox {
                             && state.bytes <= self.limits.bytes.get() / 2
                         {
                             state.held = Duration::ZERO;
+                            state.waiting_since = state.waiting_since.map(|_| Instant::now());
+                            if std::mem::take(&mut state.gap_due)
+                                && let Gaps::Signal(signal) = &self.gaps
+                            {
+                                signal.notify_one();
+                            }
                         }
                         if std::mem::take(&mut state.reader_waits) {
                             self.room.notify_one();
@@ -267,17 +284,18 @@ impl Mailbox {
         self.ready.iter().for_each(Notify::notify_one);
     }
 
-    /// Throws away what waits and returns how many messages that were.
+    /// Throws away what waits and returns how many messages were not taken, those that came after closing included.
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.lock();
         let messages = std::mem::take(&mut state.messages);
+        let refused = std::mem::take(&mut state.refused);
         state.bytes = 0;
         state.lanes.iter_mut().for_each(VecDeque::clear);
         drop(state);
         if let Some(activity) = &self.activity {
             activity.finish(messages);
         }
-        messages
+        messages + refused
     }
 
     /// How many messages wait, and how many bytes they have.
@@ -296,6 +314,7 @@ impl Mailbox {
         let mut admitted = 0;
         while let Some(message) = batch.front() {
             if state.closed {
+                state.refused += batch.len();
                 batch.clear();
                 break;
             }
@@ -337,14 +356,9 @@ impl Mailbox {
         // With "drop_oldest" dropping is what was asked for; otherwise the consumer must know.
         if self.overflow != Overflow::DropOldest {
             state.dropped_since_told += dropped;
-            match &self.gaps {
-                Gaps::Signal(signal) => {
-                    self.gap_count.fetch_add(1, Ordering::Relaxed);
-                    signal.notify_one();
-                }
-                Gaps::InOrder | Gaps::Count => {
-                    self.gap_count.fetch_add(1, Ordering::Relaxed);
-                }
+            // Drops that follow each other without the consumer catching up in between are one gap.
+            if !std::mem::replace(&mut state.gap_due, true) {
+                self.gap_count.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -484,7 +498,42 @@ mod tests {
         mailbox.push(&mut batch(6..8)).await;
         assert_eq!(start.elapsed(), PATIENCE * 2);
         assert_eq!(rest(&mailbox).await, [u8::MAX, 6, 7]);
-        assert_eq!(mailbox.counts(), (8, 5, 3));
+        assert_eq!(mailbox.counts(), (8, 5, 2), "two gaps: before and after it was half empty");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_catches_up_in_time_loses_nothing() {
+        let mailbox = Arc::new(mailbox(1, 1_000, Overflow::Wait));
+        let reader = {
+            let mailbox = Arc::clone(&mailbox);
+            tokio::spawn(async move { mailbox.push(&mut batch(0..6)).await })
+        };
+        for _ in 0..6 {
+            // Each message waits for less than a second; all of them together for more.
+            tokio::time::sleep(PATIENCE * 6 / 10).await;
+            assert!(matches!(mailbox.pop(0).await, Some(Entry::Message(_))));
+        }
+        reader.await.unwrap();
+        assert_eq!(mailbox.counts(), (6, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drops_are_signalled_when_the_consumer_has_caught_up() {
+        let signal = Arc::new(Notify::new());
+        let patterns: Arc<[Pattern]> = [Pattern::parse("c.{key}").unwrap()].into();
+        let buffer = Buffer { messages: NonZeroUsize::new(4).unwrap(), ..Buffer::DEFAULT };
+        let options = HandlerOptions { buffer, ..HandlerOptions::DEFAULT };
+        let gaps = Gaps::Signal(Arc::clone(&signal));
+        let mailbox = Mailbox::for_handler(&patterns, &options, Activity::default(), gaps);
+        for _ in 0..5 {
+            mailbox.push(&mut batch(0..20)).await;
+        }
+        let signalled = || futures_util::FutureExt::now_or_never(signal.notified()).is_some();
+        assert_eq!((mailbox.counts().2, signalled()), (1, false));
+        mailbox.pop(0).await;
+        assert!(!signalled());
+        mailbox.pop(0).await;
+        assert!(signalled(), "it is half empty");
     }
 
     #[tokio::test(start_paused = true)]

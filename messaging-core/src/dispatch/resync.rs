@@ -14,7 +14,7 @@ use super::extract::{FromContext, Needs};
 use super::outcome::HandlerReturn;
 use super::running::{RunningHandler, panic_text};
 use super::{BoxFuture, Context, HandlerResult};
-use crate::activity::Activity;
+use crate::activity::{Activity, ActivityGuard};
 use crate::error::HandlerError;
 use crate::registry::ResyncDescriptor;
 use crate::retry::Backoff;
@@ -66,7 +66,7 @@ resync_fn!(A B C);
 resync_fn!(A B C D);
 
 /// Runs resyncs until the handler stops. `gate` was taken before any worker started, so that the first resync comes
-/// before the first message. A failed one is tried again with a growing delay, for ever; messages flow meanwhile.
+/// before the first message; `first` counts it as unfinished from then on. A failed one is tried again with a growing delay, for ever; messages flow meanwhile.
 ///
 /// Cancellation: a resync in progress is dropped.
 pub(crate) async fn run(
@@ -74,6 +74,7 @@ pub(crate) async fn run(
     resync: ResyncDescriptor,
     signal: Arc<Notify>,
     gate: OwnedRwLockWriteGuard<()>,
+    first: ActivityGuard,
     activity: Activity,
 ) {
     let backoff = Backoff {
@@ -81,6 +82,7 @@ pub(crate) async fn run(
         max: handler.options.retry.max_delay.max(SHORTEST),
     };
     let mut gate = Some(gate);
+    let mut first = Some(first);
     let mut failures = 0;
     loop {
         let closed = match (gate.take(), &handler.gate) {
@@ -88,7 +90,7 @@ pub(crate) async fn run(
             (None, Some(gate)) => Some(Arc::clone(gate).write_owned().await),
             (None, None) => None,
         };
-        let working = activity.guard();
+        let working = first.take().unwrap_or_else(|| activity.guard());
         let call = AssertUnwindSafe((resync.call)(handler.context.clone())).catch_unwind();
         let result = match tokio::time::timeout(handler.options.timeout, call).await {
             Ok(Ok(result)) => result,

@@ -189,6 +189,15 @@ impl RunningHandler {
         self.judge(delivery, &failure)
     }
 
+    /// The error handler, or an error's own text, panicked: the message is given up.
+    pub(super) fn settling_panicked(&self, panic: &(dyn Any + Send)) -> Option<Duration> {
+        self.tally.panicked.fetch_add(1, Ordering::Relaxed);
+        self.tally.failed.fetch_add(1, Ordering::Relaxed);
+        let panic = panic_text(panic);
+        tracing::error!(handler = %self.id, panic, "deciding over a failure panicked; the message is skipped");
+        None
+    }
+
     fn observe(&self, delivery: &Delivery, failure: Option<&Failure>) {
         if let Some(observe) = &self.observer {
             let (channel, payload) = (delivery.channel().clone(), delivery.payload().clone());

@@ -76,7 +76,9 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                 Ok(Err(panic)) => Called::Panicked(panic),
                 Err(_) => Called::TimedOut,
             };
-            let Some(delay) = running.settle(&delivery, called) else { break };
+            // What the user gave for failures may panic too; then the message is given up.
+            let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
+            let Some(delay) = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic)) else { break };
             tokio::time::sleep(delay).await;
             delivery.attempt += 1;
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::{Messaging, Phase, lock};
 use crate::core::Current;
@@ -33,7 +32,7 @@ impl Running {
         let runtime = &self.0.0;
         let core = &runtime.core;
         *lock(&runtime.phase) = Phase::ShutDown;
-        let until = Instant::now() + deadline;
+        let until = crate::retry::deadline(deadline);
         let tasks = std::mem::take(&mut *lock(&runtime.tasks));
         let stopped =
             join_all(tasks.iter().map(async |task| (task.running.id.to_string(), task.stop(until).await)))

@@ -1,9 +1,11 @@
 //! Cached functions and cached values.
 
+use std::future::IntoFuture as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use messaging_core::{CacheManager, ErrorKind, Messaging, Op, event_config, redis_cache};
 use messaging_tests::{eventually, unique};
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,10 @@ on_each_backend! {
     a_write_through_value_wins_over_a_running_load
     keys_that_are_not_valid_are_refused
     a_value_expires
+    a_flush_leaves_the_keys_of_others_alone
+    an_equal_event_of_somebody_else_is_not_taken_for_ours
+    a_publish_that_is_dropped_has_its_consequences
+    keys_that_look_alike_share_no_load
 }
 
 /// How often each key was loaded. Keys are unique to their test, so that tests can share the cached functions.
@@ -428,6 +434,93 @@ async fn keys_that_are_not_valid_are_refused(place: Place) {
     let error = cache.set("a", &1, Duration::ZERO).await.unwrap_err();
     assert!(error.to_string().contains("ttl"), "{error}");
     cache.set("{user:1}:name", &1, Duration::from_secs(1)).await.unwrap();
+}
+
+#[redis_cache(key = "site:{site}:mac:{mac}", ttl = 60, invalidate_on = ["site.changed"])]
+async fn on_site(site: &str, mac: &str) -> u32 {
+    load(&format!("{site}/{mac}"))
+}
+
+async fn a_flush_leaves_the_keys_of_others_alone(place: Place) {
+    let (messaging, site) = (place.messaging().await, unique("s"));
+    assert_eq!(messaging.scope(on_site(&site, "AA:BB")).await, 1);
+    let full = messaging.cache("");
+    // It matches the glob of the function's keys, and is none of them: a site has no colon.
+    let other = "site:7:8:mac:1";
+    full.set(other, &1, Duration::from_secs(60)).await.unwrap();
+    messaging.publish("site.changed", &"which one?").await.unwrap();
+    eventually("it is loaded again", async || messaging.scope(on_site(&site, "AA:BB")).await == 2).await;
+    assert_eq!(full.get::<u32>(other).await.unwrap(), Some(1));
+}
+
+async fn an_equal_event_of_somebody_else_is_not_taken_for_ours(place: Place) {
+    let (messaging, key) = (place.messaging().await, unique("k"));
+    let event = json!({ "key": key });
+    // Nobody of this process listens yet: the event does not come back to us.
+    messaging.publish("number.changed", &event).await.unwrap();
+    assert_eq!(messaging.scope(number(&key)).await, 1);
+    publish_foreign(&place, "number.changed", &event).await;
+    eventually("the value is loaded again", async || messaging.scope(number(&key)).await == 2).await;
+}
+
+async fn a_publish_that_is_dropped_has_its_consequences(place: Place) {
+    let (messaging, key) = (place.messaging().await, unique("k"));
+    let mut events = messaging.subscribe("number.changed").await.unwrap();
+    assert_eq!(messaging.scope(number(&key)).await, 1);
+    // Polled once, the message is on its way; then the caller goes away.
+    let publish = messaging.publish("number.changed", &"which one?").into_future();
+    let _ = publish.now_or_never();
+    if let Ok(Some(_)) = events.get_message(crate::place::PATIENCE).await {
+        eventually("the value is loaded again", async || messaging.scope(number(&key)).await == 2).await;
+    }
+}
+
+async fn keys_that_look_alike_share_no_load(place: Place) {
+    // In a hash tag of its own, and without one: both leases have to be in their value's cluster slot.
+    let (plain, tagged) = ("user:1", "{user:1}");
+    let mut bare = place.clone();
+    bare.config.cache_prefix.clear();
+    let messaging = bare.messaging().await;
+    let cache = messaging.cache("");
+    let ttl = Duration::from_secs(60);
+    let gate = Arc::new(Semaphore::new(0));
+    let first = {
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        tokio::spawn(async move {
+            let load = async {
+                gate.acquire().await.map_err(|error| error.to_string())?.forget();
+                Ok::<_, String>("plain".to_owned())
+            };
+            cache.get_or_load(plain, ttl, load).await
+        })
+    };
+    let second = async { Ok::<_, String>("tagged".to_owned()) };
+    assert_eq!(soon(cache.get_or_load(tagged, ttl, second)).await.unwrap(), "tagged");
+    gate.add_permits(1);
+    assert_eq!(soon(first).await.unwrap().unwrap(), "plain");
+    cache.invalidate(plain).await.unwrap();
+    cache.invalidate(tagged).await.unwrap();
+}
+
+/// Time is paused: three seconds pass as soon as nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_another_process_shares_one_extra_load() {
+    let place = Place::memory();
+    let (one, other, slow, key) = (place.messaging().await, place.messaging().await, Slow::new(), unique("k"));
+    let call = |messaging: &Messaging| {
+        let (slow, key) = (Arc::clone(&slow), key.clone());
+        messaging.spawn(async move { slow.get(&key).await })
+    };
+    let first = call(&one);
+    eventually("the first process loads", async || slow.loads.load(Ordering::SeqCst) == 1).await;
+    let waiting: Vec<_> = (0..50).map(|_| call(&other)).collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(slow.loads.load(Ordering::SeqCst), 2, "one extra load for fifty callers");
+    slow.gate.add_permits(2);
+    for caller in waiting {
+        caller.await.unwrap().unwrap();
+    }
+    first.await.unwrap().unwrap();
 }
 
 async fn a_value_expires(place: Place) {

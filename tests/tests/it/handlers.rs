@@ -34,6 +34,7 @@ on_each_backend! {
     an_error_can_choose_its_fate
     the_error_handler_overrides_the_policy
     an_error_handler_can_stop_a_handler
+    an_error_handler_that_panics_stops_nothing
     a_panic_stops_nothing
     a_timeout_is_a_failure
     what_cannot_be_decoded_is_skipped
@@ -411,6 +412,25 @@ async fn an_error_handler_can_stop_a_handler(place: Place) {
     messaging.publish("events.x", &1).await.unwrap();
     assert_eq!(probe.wait_for(2).await, ["(9, 1)", r#"("events.x", 1)"#]);
     assert!(running.shutdown(Duration::from_secs(5)).await.is_complete());
+}
+
+async fn an_error_handler_that_panics_stops_nothing(place: Place) {
+    let probe = Probe::default();
+    let messaging = place
+        .builder()
+        .handlers(Handlers::only(["it::handlers::flaky"]))
+        .state(probe.clone())
+        .error_handler(|_, _| -> Option<ErrorAction> { panic!("not even this works") })
+        .build()
+        .await
+        .unwrap();
+    let _running = messaging.start().await.unwrap();
+    messaging.publish("flaky", &9).await.unwrap();
+    messaging.publish("flaky", &1).await.unwrap();
+    assert_eq!(probe.wait_for(2).await, ["(9, 1)", "(1, 1)"]);
+    let counts = messaging.health().handlers[0].counts;
+    assert_eq!((counts.panicked, counts.failed), (1, 1));
+    assert!(messaging.health().is_ready());
 }
 
 #[subscribe("panics", retry = { attempts = 2, initial = 0 })]

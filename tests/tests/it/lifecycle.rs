@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use messaging_core::{
-    ErrorKind, Handlers, HealthPhase, Messaging, State, TestMessaging, describe, subscribe,
+    Buffer, ErrorKind, Handlers, HealthPhase, Messaging, Overflow, State, TestMessaging, describe, subscribe,
 };
 use messaging_tests::eventually;
 use tokio::sync::Semaphore;
@@ -20,6 +20,8 @@ on_each_backend! {
     health_follows_the_life_of_messaging
     shutdown_works_off_what_waits
     shutdown_reports_what_it_had_to_leave
+    shutdown_of_a_blocking_handler_stops_reading_and_counts_what_is_lost
+    a_handler_added_before_start_keeps_its_id_and_survives_a_failed_start
     dropping_every_handle_ends_everything
     a_scope_is_current_and_spawn_carries_it
 }
@@ -169,9 +171,64 @@ async fn shutdown_reports_what_it_had_to_leave(place: Place) {
     assert_eq!(report.to_string(), format!("`{WORK}`: 19 messages not handled, 1 calls cut off"));
 }
 
+async fn shutdown_of_a_blocking_handler_stops_reading_and_counts_what_is_lost(place: Place) {
+    let messaging = place.messaging().await;
+    let running = messaging.start().await.unwrap();
+    let (gate, probe) = (Gate(Arc::new(Semaphore::new(0))), Probe::default());
+    let (in_gate, in_probe) = (gate.clone(), probe.clone());
+    let one = std::num::NonZeroUsize::MIN;
+    let _handler = messaging
+        .subscriber()
+        .overflow(Overflow::Block)
+        .buffer(Buffer { messages: one, ..Buffer::DEFAULT })
+        .on("lifecycle.block", move |number: u32| {
+            let (gate, probe) = (in_gate.clone(), in_probe.clone());
+            async move {
+                probe.tell(number);
+                gate.0.acquire().await.unwrap().forget();
+            }
+        })
+        .await
+        .unwrap();
+    for number in 0..50 {
+        messaging.publish("lifecycle.block", &number).await.unwrap();
+    }
+    eventually("one is handled, one waits", async || messaging.health().handlers[0].waiting == 1).await;
+    let shutdown = tokio::spawn(running.shutdown(crate::place::PATIENCE));
+    let outsider = place.messaging().await;
+    eventually("it is unsubscribed", async || outsider.publish("lifecycle.block", &99).await.unwrap() == 0).await;
+    gate.0.add_permits(100);
+    let report = soon(shutdown).await.unwrap();
+    assert_eq!(report.unfinished.len(), 1, "{report}");
+    // What had been read by then is counted; what had not is nobody's any more.
+    assert!(report.unfinished[0].waiting >= 1 && report.unfinished[0].cut_off == 0, "{report}");
+}
+
+async fn a_handler_added_before_start_keeps_its_id_and_survives_a_failed_start(place: Place) {
+    let probe = Probe::default();
+    let gate = Gate(Arc::new(Semaphore::new(0)));
+    let builder = place.builder().handlers(Handlers::only([WORK])).state(probe.clone()).state(gate);
+    let messaging = builder.build().await.unwrap();
+    let told = probe.clone();
+    let handler = messaging
+        .subscriber()
+        .id(WORK)
+        .on("lifecycle.early", move |number: u32| {
+            told.tell(number);
+            async {}
+        })
+        .await
+        .unwrap();
+    let error = messaging.start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Registration);
+    assert!(error.to_string().contains(WORK), "{error}");
+    messaging.publish("lifecycle.early", &7).await.unwrap();
+    assert_eq!(probe.wait_for(1).await, ["7"]);
+    soon(handler.stop()).await;
+    let _running = messaging.start().await.unwrap();
+}
+
 async fn dropping_every_handle_ends_everything(place: Place) {
-    // The first messaging that starts becomes the process's default, which would keep it: another one must be first.
-    messaging_core::init_redis("memory://").await.unwrap();
     let (running, probe, _gate) = started(&place).await;
     running.messaging().publish("lifecycle.work", &1).await.unwrap();
     probe.wait_for(1).await;

@@ -29,6 +29,7 @@ on_each_backend! {
     a_failed_operation_publishes_nothing
     a_failed_publish_fails_the_operation_only_if_asked
     a_caller_that_goes_away_loses_no_event
+    after_shutdown_nothing_is_changed
     a_model_keeps_its_own_cache_entry
 }
 
@@ -350,6 +351,17 @@ async fn a_caller_that_goes_away_loses_no_event(place: Place) {
     assert!(request.await.unwrap_err().is_cancelled());
     table.gate.add_permits(1);
     assert_eq!(soon(events.get_message(None)).await.unwrap().unwrap().channel(), &"camera.updated");
+}
+
+async fn after_shutdown_nothing_is_changed(place: Place) {
+    let (messaging, table, repository, _events) = repository(&place).await;
+    let running = messaging.start().await.unwrap();
+    repository.create(camera()).await.unwrap();
+    running.shutdown(crate::place::PATIENCE).await;
+    let error = repository.delete::<Camera>(camera().id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(error.is_not_sent());
+    assert_eq!(table.rows.lock().unwrap().len(), 1);
 }
 
 async fn a_model_keeps_its_own_cache_entry(place: Place) {

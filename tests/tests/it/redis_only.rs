@@ -144,6 +144,47 @@ async fn a_channel_that_is_forbidden_for_a_while_comes_back() {
 }
 
 #[tokio::test]
+async fn a_resync_waits_for_a_channel_that_is_forbidden_for_a_while() {
+    let redis = RedisServer::builder().acl(&limited("narrow", "&other")).start();
+    let mut place = Place::at(&redis.url_for("narrow", "pw"));
+    place.config.channel_prefix.clear();
+    place.config.start = StartPolicy::Wait;
+    let probe = Probe::default();
+    let builder = place.builder().handlers(Handlers::only(["it::redis_only::on_change"])).state(probe.clone());
+    let messaging = builder.build().await.unwrap();
+    let starting = tokio::spawn(async move { messaging.start().await });
+    let refused = async || redis.cli(&["ACL", "LOG"]).contains("replica.changed");
+    eventually("it is refused", refused).await;
+    redis.cli(&["ACL", "SETUSER", "narrow", "&replica.changed"]);
+    let _running = soon(starting).await.unwrap().unwrap();
+    assert_eq!(probe.wait_for(1).await[0], r#""resync""#);
+}
+
+#[redis_cache(key = "flushed:{key}", ttl = 60, invalidate_on = ["flushed.changed"])]
+async fn flushed(key: &str) -> usize {
+    FLUSHED_LOADS.fetch_add(1, Ordering::SeqCst);
+    key.len()
+}
+
+static FLUSHED_LOADS: AtomicU32 = AtomicU32::new(0);
+
+#[tokio::test]
+async fn a_flush_that_fails_is_repeated() {
+    let redis = RedisServer::builder().acl("user narrow on >pw ~* &* +@all -scan").start();
+    let messaging = Place::at(&redis.url_for("narrow", "pw")).messaging().await;
+    assert_eq!(messaging.scope(flushed("seven77")).await, 7);
+    let stored = async || messaging.cache("flushed").get::<usize>("seven77").await.unwrap().is_some();
+    eventually("it is stored", stored).await;
+    messaging.publish("flushed.changed", &"which one?").await.unwrap();
+    let refused = async || redis.cli(&["ACL", "LOG"]).contains("scan");
+    eventually("the flush is refused", refused).await;
+    assert_eq!(FLUSHED_LOADS.load(Ordering::SeqCst), 1);
+    redis.cli(&["ACL", "SETUSER", "narrow", "+scan"]);
+    let gone = async || messaging.cache("flushed").get::<usize>("seven77").await.unwrap().is_none();
+    eventually("the flush has been repeated", gone).await;
+}
+
+#[tokio::test]
 async fn tls_with_an_authority_of_our_own() {
     if !RedisServer::has_tls() {
         eprintln!("skipped: this redis-server is built without TLS");

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use redis::io::tcp::socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::link::refused;
+use super::link::{keepalive, refused};
 use super::push::Decoder;
 use crate::backend::{Push, Reply, Request, closed};
 use crate::channel::Wire;
@@ -84,6 +85,7 @@ impl Dialer {
             Address::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
                 stream.set_nodelay(true).map_err(failed)?;
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(failed)?;
                 #[cfg(feature = "tls")]
                 if let Some(tls) = &self.tls {
                     return tls.connect(stream).await.map(|stream| Box::new(stream) as _).map_err(failed);
@@ -114,7 +116,7 @@ impl Dialer {
         match pushes.first() {
             Some(Push::Reply(Reply::Error(error))) if replies == 2 => {
                 let (code, detail) = error.split_once(' ').unwrap_or((error, ""));
-                Err(Error::new(ErrorKind::Refused, refused(&self.endpoint, code, detail)))
+                Err(Error::new(ErrorKind::Refused, refused(&self.endpoint, code, detail)).before_sending())
             }
             _ => Ok(()),
         }
@@ -133,29 +135,23 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
-        let had = pushes.len();
-        loop {
-            self.buffer.reserve(self.decoder.missing(&self.buffer).max(CHUNK / 4));
-            let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| {
-                Error::new(
-                    ErrorKind::Connection,
-                    format!("the subscription connection to redis at {} broke: {source}", self.endpoint),
-                )
-                .with_source(source)
-            })?;
-            if read == 0 {
-                return Err(closed());
-            }
-            self.decoder.decode(&mut self.buffer, pushes).map_err(|error| {
-                Error::new(
-                    ErrorKind::Connection,
-                    format!("{} does not speak redis's protocol: {}", self.endpoint, error.0),
-                )
-            })?;
-            if pushes.len() > had {
-                return Ok(());
-            }
+        self.buffer.reserve(self.decoder.missing(&self.buffer).max(CHUNK / 4));
+        let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| {
+            Error::new(
+                ErrorKind::Connection,
+                format!("the subscription connection to redis at {} broke: {source}", self.endpoint),
+            )
+            .with_source(source)
+        })?;
+        if read == 0 {
+            return Err(closed());
         }
+        self.decoder.decode(&mut self.buffer, pushes).map_err(|error| {
+            Error::new(
+                ErrorKind::Connection,
+                format!("{} does not speak redis's protocol: {}", self.endpoint, error.0),
+            )
+        })
     }
 
     pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {

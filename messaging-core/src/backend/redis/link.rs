@@ -2,38 +2,53 @@
 //! silent, and says of each failure whether anything was sent.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind as RedisErrorKind,
-    IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
-    ServerErrorKind,
+    IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
+    RedisResult, ServerErrorKind, cmd,
 };
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Address, Config, Server};
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry::deadline;
 
 pub(super) struct Link {
     client: Client,
     endpoint: String,
     connect_timeout: Duration,
-    /// The connection in use, with its number.
-    current: Arc<RwLock<Option<Numbered>>>,
-    /// Held while connecting, so that there is one attempt at a time.
-    connecting: Mutex<()>,
+    command_timeout: Duration,
+    current: Arc<Slot>,
+    /// The last attempt to connect; there is one at a time.
+    attempt: Mutex<Option<Attempt>>,
     next_number: AtomicU64,
 }
+
+/// The connection in use.
+type Slot = RwLock<Option<Numbered>>;
 
 #[derive(Clone)]
 struct Numbered {
     number: u64,
     connection: MultiplexedConnection,
+    /// Whether it is being asked if it still answers.
+    probed: Arc<AtomicBool>,
+}
+
+/// A task that connects. Its owner is the link, so that a caller who gives up does not end it for the others.
+struct Attempt {
+    outcome: watch::Receiver<Option<RedisResult<()>>>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Link {
@@ -46,8 +61,9 @@ impl Link {
             client,
             endpoint: config.endpoint.to_string(),
             connect_timeout: config.connect_timeout,
+            command_timeout: config.command_timeout,
             current: Arc::default(),
-            connecting: Mutex::new(()),
+            attempt: Mutex::new(None),
             next_number: AtomicU64::new(1),
         })
     }
@@ -65,44 +81,111 @@ impl Link {
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T>
     where
-        F: Future<Output = redis::RedisResult<T>>,
+        F: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + limit;
-        let Numbered { number, connection } = match self.current() {
+        let (number, answer) = self.ask(limit, command).await?;
+        answer.map_err(|error| self.failed(number, error))
+    }
+
+    /// Runs a batch as [`run`](Self::run) does and returns what became of each of its commands.
+    pub(super) async fn run_each(&self, limit: Duration, mut batch: Pipeline) -> Result<Vec<Result<u64>>> {
+        batch.ignore_errors();
+        let replies: (u64, RedisResult<Vec<RedisResult<u64>>>) =
+            self.ask(limit, async |mut connection| batch.query_async(&mut connection).await).await?;
+        let (number, replies) = replies;
+        let replies = replies.map_err(|error| self.failed(number, error))?;
+        Ok(replies.into_iter().map(|reply| reply.map_err(|error| self.failed(number, error))).collect())
+    }
+
+    /// What the connection with this number answers.
+    async fn ask<T, F>(
+        &self,
+        limit: Duration,
+        command: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<(u64, RedisResult<T>)>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let deadline = deadline(limit);
+        let current = match self.current() {
             Some(current) => current,
-            // Boxed, because it is rare and large, and every command's future would have its size.
-            None => match timeout_at(deadline, Box::pin(self.connect())).await {
+            None => match timeout_at(deadline, self.connect()).await {
                 Ok(connected) => connected?,
                 Err(_) => return Err(self.no_answer(limit).before_sending()),
             },
         };
-        match timeout_at(deadline, command(connection)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                // After a failover the address may lead to another server, which takes writes.
-                let elsewhere = first_refusal(&error).0 == "READONLY";
-                if elsewhere || error.is_unrecoverable_error() || error.is_connection_dropped() {
-                    self.discard(number);
-                }
-                Err(self.error(error))
-            }
+        match timeout_at(deadline, command(current.connection.clone())).await {
+            Ok(answer) => Ok((current.number, answer)),
             Err(_) => {
-                // A half-open connection never answers again; a slow server is worth a new connection too.
-                self.discard(number);
+                if limit < self.command_timeout {
+                    self.probe(current);
+                } else {
+                    // A half-open connection never answers again; a slow server is worth a new connection too.
+                    discard(&self.current, current.number);
+                }
                 Err(self.no_answer(limit))
             }
         }
+    }
+
+    /// Our error for an answer of this connection, which is discarded if it is of no use any more.
+    fn failed(&self, number: u64, error: RedisError) -> Error {
+        // After a failover the address may lead to another server, which takes writes.
+        let elsewhere = first_refusal(&error).0 == "READONLY";
+        if elsewhere || error.is_unrecoverable_error() || error.is_connection_dropped() {
+            discard(&self.current, number);
+        }
+        self.error(error)
+    }
+
+    /// A cache operation is given up long before a connection is; whether it still answers is found out apart, so that
+    /// a process which only caches does not keep a half-open connection.
+    fn probe(&self, suspect: Numbered) {
+        if suspect.probed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (slot, limit) = (Arc::clone(&self.current), self.command_timeout);
+        tokio::spawn(async move {
+            let Numbered { number, mut connection, probed } = suspect;
+            let ping = cmd("PING");
+            // An error is an answer; a lost connection announces itself.
+            if timeout(limit, ping.query_async::<()>(&mut connection)).await.is_err() {
+                discard(&slot, number);
+            }
+            probed.store(false, Ordering::Relaxed);
+        });
     }
 
     fn current(&self) -> Option<Numbered> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits for the attempt to connect that is under way, or for a new one.
+    ///
+    /// Cancellation: the attempt goes on.
     async fn connect(&self) -> Result<Numbered> {
-        let _one_at_a_time = self.connecting.lock().await;
-        if let Some(current) = self.current() {
-            return Ok(current);
-        }
+        let mut outcome = {
+            let mut attempt = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(current) = self.current() {
+                return Ok(current);
+            }
+            match &*attempt {
+                Some(attempt) if !attempt.task.is_finished() => attempt.outcome.clone(),
+                _ => attempt.insert(self.attempt()).outcome.clone(),
+            }
+        };
+        let lost = || RedisError::from(io::Error::from(io::ErrorKind::ConnectionAborted));
+        let connected = match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost())),
+            // The runtime that it ran on has ended.
+            Err(_) => Err(lost()),
+        };
+        connected
+            .and_then(|()| self.current().ok_or_else(lost))
+            .map_err(|error| self.error(error).before_sending())
+    }
+
+    fn attempt(&self) -> Attempt {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::clone(&self.current);
         // Told of a closed connection, the next command connects anew instead of failing on the old one.
@@ -116,18 +199,20 @@ impl Link {
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(None)
             .set_push_sender(on_push);
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&settings)
-            .await
-            .map_err(|error| self.error(error).before_sending())?;
-        let numbered = Numbered { number, connection };
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(numbered.clone());
-        Ok(numbered)
-    }
-
-    fn discard(&self, number: u64) {
-        discard(&self.current, number);
+        let (client, slot, limit) = (self.client.clone(), Arc::clone(&self.current), self.connect_timeout);
+        let (sender, outcome) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let connecting = client.get_multiplexed_async_connection_with_config(&settings);
+            let connected = timeout(limit, connecting)
+                .await
+                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+                .map(|connection| {
+                    let numbered = Numbered { number, connection, probed: Arc::default() };
+                    *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(numbered);
+                });
+            sender.send_replace(Some(connected));
+        });
+        Attempt { outcome, task: AbortOnDropHandle::new(task) }
     }
 
     fn no_answer(&self, limit: Duration) -> Error {
@@ -139,14 +224,14 @@ impl Link {
     }
 }
 
-fn discard(slot: &RwLock<Option<Numbered>>, number: u64) {
+fn discard(slot: &Slot, number: u64) {
     let mut current = slot.write().unwrap_or_else(PoisonError::into_inner);
     if current.as_ref().is_some_and(|current| current.number == number) {
         *current = None;
     }
 }
 
-fn open_client(server: &Server, config: &Config) -> redis::RedisResult<Client> {
+fn open_client(server: &Server, config: &Config) -> RedisResult<Client> {
     let address = match &server.address {
         Address::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
         Address::Tcp { host, port, tls: true } => {
@@ -166,7 +251,7 @@ fn open_client(server: &Server, config: &Config) -> redis::RedisResult<Client> {
     let info: ConnectionInfo = address
         .into_connection_info()?
         .set_redis_settings(settings)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_keepalive(keepalive()));
     #[cfg(feature = "tls")]
     if let Address::Tcp { tls: true, .. } = &server.address {
         return super::connection::tls::client(info, &config.tls);
@@ -176,7 +261,13 @@ fn open_client(server: &Server, config: &Config) -> redis::RedisResult<Client> {
     Client::open(info)
 }
 
-/// Our error for one of the `redis` crate, in words that say what to do.
+/// For both kinds of connection: what lies between does not forget one that is idle.
+pub(super) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60))
+}
+
+/// Our error for one of the `redis` crate, in words that say what to do. A command or a transaction that was refused as
+/// a whole is "not sent".
 pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
     let (kind, text) = match error.kind() {
         RedisErrorKind::Server(ServerErrorKind::BusyLoading) => {
@@ -189,7 +280,8 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
         ),
         RedisErrorKind::Server(_) | RedisErrorKind::Extension => {
             let (code, detail) = first_refusal(&error);
-            (ErrorKind::Refused, refused(endpoint, &code, &detail))
+            let refused = Error::new(ErrorKind::Refused, refused(endpoint, &code, &detail));
+            return refused.before_sending().with_source(error);
         }
         RedisErrorKind::Io if error.is_timeout() => {
             (ErrorKind::Timeout, format!("redis at {endpoint} did not answer in time"))

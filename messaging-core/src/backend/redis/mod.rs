@@ -15,10 +15,10 @@ use connection::Dialer;
 use link::Link;
 use scripts::{Scripts, fingerprint};
 
-use super::{CacheKey, Lease, Outgoing, Token};
+use super::{CacheKey, Lease, Outgoing, Published, Token};
 use crate::channel::glob_matches;
 use crate::config::{Config, Server};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(crate) struct Redis {
     link: Link,
@@ -49,7 +49,7 @@ impl Redis {
         self.dialer.connect().await
     }
 
-    pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<u64> {
+    pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
         let publish = |message: &Outgoing| {
             let mut publish = Cmd::with_capacity(3, 64 + message.payload.len());
             if self.channel_prefix.is_empty() {
@@ -61,24 +61,46 @@ impl Redis {
             publish
         };
         if let ([message], []) = (messages, forget) {
-            return self.command(&publish(message)).await;
+            return Ok(Published { receivers: self.command(&publish(message)).await?, forgotten: Ok(()) });
         }
         let mut batch = Pipeline::with_capacity(messages.len() + 1);
         if !forget.is_empty() {
-            batch.add_command(unlink(forget)).ignore();
+            batch.add_command(unlink(forget));
         }
         for message in messages {
             batch.add_command(publish(message));
         }
-        let receivers: Vec<u64> = self
-            .link
-            .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
-            .await?;
-        Ok(receivers.iter().sum())
+        let mut replies = self.link.run_each(self.command_timeout, batch).await?.into_iter();
+        let forgotten = match forget {
+            [] => Ok(()),
+            _ => replies.next().unwrap_or(Ok(0)).map(drop),
+        };
+        let (mut receivers, mut any_sent, mut refusal) = (0, false, None);
+        for (message, reply) in messages.iter().zip(replies) {
+            match reply {
+                Ok(count) => {
+                    receivers += count;
+                    any_sent = true;
+                }
+                Err(error) => _ = refusal.get_or_insert((&message.channel, error)),
+            }
+        }
+        match refusal {
+            None => Ok(Published { receivers, forgotten }),
+            Some((channel, error)) => {
+                let error = error.context(format_args!("channel {channel:?}"));
+                Err(if any_sent { error.maybe_sent() } else { error })
+            }
+        }
     }
 
     pub(crate) async fn ping(&self) -> Result<()> {
-        self.command(&cmd("PING")).await
+        self.ping_within(self.command_timeout).await
+    }
+
+    pub(crate) async fn ping_within(&self, limit: Duration) -> Result<()> {
+        let ping = cmd("PING");
+        self.link.run(limit, async |mut connection| ping.query_async(&mut connection).await).await
     }
 
     pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
@@ -132,9 +154,11 @@ impl Redis {
     ) -> Result<bool> {
         let mut call = self.scripts.store.key(&key.value);
         call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(&value[..]).arg(millis(ttl));
+        // What is refused in the middle of this script has written the value already.
         self.link
             .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
             .await
+            .map_err(Error::maybe_sent)
     }
 
     pub(crate) async fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<()> {
@@ -167,8 +191,12 @@ impl Redis {
         let mut leases = String::new();
         crate::channel::escape_glob(&self.namespace, &mut leases);
         leases.push_str(":lease:*");
-        self.scan_and_unlink(&leases, &|lease| super::lease_is_of(&self.namespace, lease, &wanted)).await?;
-        self.scan_and_unlink(glob, &wanted).await
+        let removed = async {
+            self.scan_and_unlink(&leases, &|lease| super::lease_is_of(&self.namespace, lease, &wanted)).await?;
+            self.scan_and_unlink(glob, &wanted).await
+        };
+        // Some may be gone already.
+        removed.await.map_err(Error::maybe_sent)
     }
 
     async fn scan_and_unlink(&self, glob: &str, wanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
@@ -222,7 +250,9 @@ fn unlink(keys: &[CacheKey]) -> Cmd {
 }
 
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+    // Redis adds the present to it, and the sum must fit into 63 bits.
+    const FAR: u128 = (i64::MAX / 2) as u128;
+    duration.as_millis().clamp(1, FAR) as u64
 }
 
 impl std::fmt::Debug for Redis {

@@ -12,10 +12,12 @@ use crate::backend::{Push, Reply};
 
 /// No line (a length, a simple string, an error) is longer than this.
 const LONGEST_LINE: usize = 64 << 10;
-/// No channel or pattern name is longer than this.
+/// A message with a longer channel or pattern name is skipped.
 const LONGEST_NAME: usize = 1 << 20;
 /// No array that a subscriber receives has more elements.
 const WIDEST_ARRAY: usize = 8;
+
+const NULL_PART: ProtocolError = ProtocolError("a null in a message");
 
 /// The peer sent something that a subscription connection cannot receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +28,11 @@ pub(crate) struct ProtocolError(pub(crate) &'static str);
 pub(crate) struct Decoder {
     /// Payloads that are longer are skipped while they stream in.
     longest_payload: usize,
-    /// How many bytes of an oversized payload, its line end included, are still to be skipped.
+    longest_name: usize,
+    /// How many bytes of an oversized part, its line end included, are still to be skipped.
     skip: usize,
+    /// How many parts of the same message come after that and are to be skipped too.
+    skip_parts: usize,
     /// How many bytes the buffer needs before it is worth looking again.
     wanted: usize,
     frames: Vec<Frame>,
@@ -37,8 +42,15 @@ pub(crate) struct Decoder {
 #[derive(Debug)]
 enum Frame {
     Message { pattern: Option<Range<usize>>, channel: Range<usize>, payload: Range<usize> },
-    Oversized { channel: Range<usize>, size: usize },
+    /// `size` is that of the part that is too long, `after` how many parts follow it.
+    Oversized { channel: Range<usize>, size: usize, after: usize },
     Reply(Reply),
+}
+
+/// A part of a message: its place, or its size if that is too long.
+enum Part {
+    Fits(Range<usize>),
+    Oversized(usize),
 }
 
 /// One step: the position after what was read, or more bytes are needed (how many in all, if it is known).
@@ -46,7 +58,14 @@ type Step<T> = Result<Option<(T, usize)>, ProtocolError>;
 
 impl Decoder {
     pub(crate) fn new(longest_payload: usize) -> Self {
-        Self { longest_payload, skip: 0, wanted: 0, frames: Vec::new() }
+        Self {
+            longest_payload,
+            longest_name: LONGEST_NAME,
+            skip: 0,
+            skip_parts: 0,
+            wanted: 0,
+            frames: Vec::new(),
+        }
     }
 
     /// How many more bytes are needed to complete the frame that has begun, as far as that is known; at least 1.
@@ -63,22 +82,21 @@ impl Decoder {
         buffer: &mut BytesMut,
         pushes: &mut Vec<Push>,
     ) -> Result<(), ProtocolError> {
-        self.skip_oversized(buffer);
-        if self.skip > 0 || buffer.len() < self.wanted {
+        self.skip_oversized(buffer)?;
+        if self.skip > 0 || self.skip_parts > 0 || buffer.len() < self.wanted {
             return Ok(());
         }
         self.wanted = 0;
         let mut at = 0;
-        let mut skip = 0;
         while at < buffer.len() {
             let Some((frame, end)) = self.frame(buffer, at)? else { break };
-            let oversized = matches!(frame, Frame::Oversized { .. });
-            if let Frame::Oversized { size, .. } = frame {
-                skip = size + 2;
+            if let Frame::Oversized { size, after, .. } = frame {
+                self.skip = size + 2;
+                self.skip_parts = after;
             }
             self.frames.push(frame);
             at = end;
-            if oversized {
+            if self.skip > 0 {
                 break;
             }
         }
@@ -87,17 +105,25 @@ impl Decoder {
             let chunk = buffer.split_to(at).freeze();
             pushes.extend(self.frames.drain(..).map(|frame| frame.into_push(&chunk)));
         }
-        if skip > 0 {
-            self.skip = skip;
+        if self.skip > 0 {
             return self.decode(buffer, pushes);
         }
         Ok(())
     }
 
-    fn skip_oversized(&mut self, buffer: &mut BytesMut) {
-        let now = self.skip.min(buffer.len());
-        buffer.advance(now);
-        self.skip -= now;
+    fn skip_oversized(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
+        loop {
+            let now = self.skip.min(buffer.len());
+            buffer.advance(now);
+            self.skip -= now;
+            if self.skip > 0 || self.skip_parts == 0 {
+                return Ok(());
+            }
+            let Some((size, after)) = bulk_size(buffer, 0)? else { return Ok(()) };
+            buffer.advance(after);
+            self.skip = size.ok_or(NULL_PART)? + 2;
+            self.skip_parts -= 1;
+        }
     }
 
     fn frame(&mut self, buffer: &[u8], at: usize) -> Step<Frame> {
@@ -111,7 +137,7 @@ impl Decoder {
                 Ok(Some((Frame::Reply(Reply::Error(error)), after)))
             }
             b':' => number(text).map(|_| Some((Frame::Reply(Reply::Done), after))),
-            b'$' => match self.bulk(buffer, at, LONGEST_NAME)? {
+            b'$' => match self.bulk(buffer, at)? {
                 Some((_, after)) => Ok(Some((Frame::Reply(Reply::Done), after))),
                 None => Ok(None),
             },
@@ -128,7 +154,7 @@ impl Decoder {
         if elements == 0 {
             return Ok(Some((Frame::Reply(Reply::Done), at)));
         }
-        let Some((Some(kind), at)) = self.bulk(buffer, at, LONGEST_NAME)? else { return Ok(None) };
+        let Some((Some(kind), at)) = self.bulk(buffer, at)? else { return Ok(None) };
         match (&buffer[kind], elements) {
             (b"message", 3) => self.message(buffer, at, false),
             (b"pmessage", 4) => self.message(buffer, at, true),
@@ -140,23 +166,41 @@ impl Decoder {
     }
 
     fn message(&mut self, buffer: &[u8], at: usize, by_pattern: bool) -> Step<Frame> {
-        let (pattern, at) = if by_pattern {
-            let Some((pattern, at)) = self.bulk(buffer, at, LONGEST_NAME)? else { return Ok(None) };
-            (Some(pattern.ok_or(ProtocolError("a null pattern"))?), at)
-        } else {
-            (None, at)
-        };
-        let Some((channel, at)) = self.bulk(buffer, at, LONGEST_NAME)? else { return Ok(None) };
-        let channel = channel.ok_or(ProtocolError("a null channel"))?;
-        let Some((header, after)) = line(buffer, at)? else { return Ok(None) };
-        if let (Some(b'$'), Some(size)) = (header.first(), length(&header[1..])?)
-            && size > self.longest_payload
-        {
-            return Ok(Some((Frame::Oversized { channel, size }, after)));
+        let (mut pattern, mut at) = (None, at);
+        if by_pattern {
+            let Some((part, next)) = self.part(buffer, at, self.longest_name)? else { return Ok(None) };
+            match part {
+                Part::Fits(place) => pattern = Some(place),
+                Part::Oversized(size) => {
+                    return Ok(Some((Frame::Oversized { channel: at..at, size, after: 2 }, next)));
+                }
+            }
+            at = next;
         }
-        let Some((payload, at)) = self.bulk(buffer, at, self.longest_payload)? else { return Ok(None) };
-        let payload = payload.ok_or(ProtocolError("a null payload"))?;
-        Ok(Some((Frame::Message { pattern, channel, payload }, at)))
+        let Some((part, next)) = self.part(buffer, at, self.longest_name)? else { return Ok(None) };
+        let channel = match part {
+            Part::Fits(place) => place,
+            Part::Oversized(size) => {
+                return Ok(Some((Frame::Oversized { channel: at..at, size, after: 1 }, next)));
+            }
+        };
+        let Some((part, end)) = self.part(buffer, next, self.longest_payload)? else { return Ok(None) };
+        let frame = match part {
+            Part::Fits(payload) => Frame::Message { pattern, channel, payload },
+            Part::Oversized(size) => Frame::Oversized { channel, size, after: 0 },
+        };
+        Ok(Some((frame, end)))
+    }
+
+    /// A part of a message; of one that is over `longest`, the header only.
+    fn part(&mut self, buffer: &[u8], at: usize, longest: usize) -> Step<Part> {
+        let Some((size, start)) = bulk_size(buffer, at)? else { return Ok(None) };
+        let size = size.ok_or(NULL_PART)?;
+        if size > longest {
+            return Ok(Some((Part::Oversized(size), start)));
+        }
+        let contents = self.contents(buffer, start, size)?;
+        Ok(contents.map(|(place, after)| (Part::Fits(place), after)))
     }
 
     /// Passes over `count` elements: bulk strings or integers.
@@ -167,7 +211,7 @@ impl Decoder {
                 number(&header[1..])?;
                 after
             } else {
-                let Some((_, after)) = self.bulk(buffer, at, LONGEST_NAME)? else { return Ok(None) };
+                let Some((_, after)) = self.bulk(buffer, at)? else { return Ok(None) };
                 after
             };
         }
@@ -175,16 +219,19 @@ impl Decoder {
     }
 
     /// The place of a bulk string's contents; `None` inside for a null.
-    fn bulk(&mut self, buffer: &[u8], at: usize, longest: usize) -> Step<Option<Range<usize>>> {
-        let Some((header, start)) = line(buffer, at)? else { return Ok(None) };
-        if header[0] != b'$' {
-            return Err(ProtocolError("something else where a bulk string belongs"));
-        }
-        let Some(length) = length(&header[1..])? else { return Ok(Some((None, start))) };
-        if length > longest {
+    fn bulk(&mut self, buffer: &[u8], at: usize) -> Step<Option<Range<usize>>> {
+        let Some((size, start)) = bulk_size(buffer, at)? else { return Ok(None) };
+        let Some(size) = size else { return Ok(Some((None, start))) };
+        if size > self.longest_name {
             return Err(ProtocolError("a name that is too long"));
         }
-        let end = start + length;
+        let contents = self.contents(buffer, start, size)?;
+        Ok(contents.map(|(place, after)| (Some(place), after)))
+    }
+
+    /// The place of a bulk string's contents, which begin at `start`.
+    fn contents(&mut self, buffer: &[u8], start: usize, size: usize) -> Step<Range<usize>> {
+        let end = start + size;
         if buffer.len() < end + 2 {
             self.wanted = end + 2;
             return Ok(None);
@@ -192,7 +239,7 @@ impl Decoder {
         if &buffer[end..end + 2] != b"\r\n" {
             return Err(ProtocolError("a bulk string without its end"));
         }
-        Ok(Some((Some(start..end), end + 2)))
+        Ok(Some((start..end, end + 2)))
     }
 }
 
@@ -204,7 +251,7 @@ impl Frame {
                 channel: chunk.slice(channel),
                 payload: chunk.slice(payload),
             },
-            Self::Oversized { channel, size } => Push::Oversized { channel: chunk.slice(channel), size },
+            Self::Oversized { channel, size, .. } => Push::Oversized { channel: chunk.slice(channel), size },
             Self::Reply(reply) => Push::Reply(reply),
         }
     }
@@ -219,6 +266,15 @@ fn line(buffer: &[u8], at: usize) -> Step<&[u8]> {
         Some(end) => Ok(Some((&rest[..end], at + end + 2))),
         None if rest.len() >= LONGEST_LINE => Err(ProtocolError("a line without an end")),
         None => Ok(None),
+    }
+}
+
+/// The size in the header of the bulk string at `at`, `None` inside for a null, and where its contents begin.
+fn bulk_size(buffer: &[u8], at: usize) -> Step<Option<usize>> {
+    let Some((header, after)) = line(buffer, at)? else { return Ok(None) };
+    match header.split_first() {
+        Some((b'$', size)) => Ok(Some((length(size)?, after))),
+        _ => Err(ProtocolError("something else where a bulk string belongs")),
     }
 }
 
@@ -247,7 +303,7 @@ mod tests {
     use super::*;
 
     fn decode_in_steps(limit: usize, bytes: &[u8], steps: &[usize]) -> Result<Vec<Push>, ProtocolError> {
-        let mut decoder = Decoder::new(limit);
+        let mut decoder = Decoder { longest_name: 30, ..Decoder::new(limit) };
         let mut buffer = BytesMut::new();
         let mut pushes = Vec::new();
         let mut at = 0;
@@ -283,6 +339,10 @@ mod tests {
         bytes.extend(message("a", "{\"x\":1}"));
         bytes.extend(b"*4\r\n$8\r\npmessage\r\n$2\r\nb*\r\n$2\r\nbc\r\n$0\r\n\r\n");
         bytes.extend(message("a", &"y".repeat(40)));
+        bytes.extend(message(&"c".repeat(31), "{}"));
+        bytes.extend(message(&"c".repeat(32), &"y".repeat(40)));
+        bytes.extend(format!("*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$33\r\n{}\r\n$0\r\n\r\n", "c".repeat(33)).bytes());
+        bytes.extend(format!("*4\r\n$8\r\npmessage\r\n$34\r\n{}\r\n$1\r\nc\r\n$1\r\n1\r\n", "*".repeat(34)).bytes());
         bytes.extend(
             b"-NOPERM no\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n",
         );
@@ -295,6 +355,10 @@ mod tests {
                 "None b\"a\" b\"{\\\"x\\\":1}\"",
                 "Some(b\"b*\") b\"bc\" b\"\"",
                 "b\"a\" oversized 40",
+                "b\"\" oversized 31",
+                "b\"\" oversized 32",
+                "b\"\" oversized 33",
+                "b\"\" oversized 34",
                 "Error(\"NOPERM no\")",
                 "Pong",
                 "Pong",
@@ -322,6 +386,8 @@ mod tests {
             b"$-2\r\n",
             b"$99999999999999999999\r\n",
             b"*3\r\n$7\r\nmessage\r\n$-1\r\n$1\r\nx\r\n",
+            b"*3\r\n$7\r\nmessage\r\n$31\r\nccccccccccccccccccccccccccccccc\r\n$-1\r\n",
+            b"*3\r\n$7\r\nmessage\r\n$31\r\nccccccccccccccccccccccccccccccc\r\n:1\r\n",
             b"*3\r\n$7\r\nmessageXX",
         ] {
             assert!(decode_in_steps(20, bytes, &[]).is_err(), "{:?}", String::from_utf8_lossy(bytes));
