@@ -251,7 +251,11 @@ impl Vars<'_> {
 
     /// `REDIS_HOST` and its companions.
     fn endpoint(&self) -> Result<Endpoint> {
-        let mut host = self.text("REDIS_HOST")?;
+        let unbracketed = |host: String| {
+            let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            inside.map(str::to_owned).unwrap_or(host)
+        };
+        let mut host = self.text("REDIS_HOST")?.map(unbracketed);
         let mut port = 6379;
         if let Some(text) = self.text("REDIS_PORT")? {
             let refuse =
@@ -475,6 +479,7 @@ mod tests {
     #[test]
     fn a_host_may_be_an_ipv6_address() {
         assert_eq!(endpoint(&[("REDIS_HOST", "::1")]), "redis://[::1]:6379/0");
+        assert_eq!(endpoint(&[("REDIS_HOST", "[::1]")]), "redis://[::1]:6379/0");
         assert_eq!(endpoint(&[("REDIS_HOST", "fe80::1%eth0")]), "redis://[fe80::1%eth0]:6379/0");
         assert_eq!(endpoint(&[("REDIS_PORT", "tcp://[::1]:7000")]), "redis://[::1]:7000/0");
     }

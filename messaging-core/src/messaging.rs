@@ -411,13 +411,10 @@ impl Messaging {
         };
         match self.core().config.start {
             StartPolicy::Wait => confirmed.await?,
-            StartPolicy::Fail => {
-                tokio::time::timeout_at(until, confirmed).await.unwrap_or_else(|_| {
-                    Err(self.not_there(&format!(
-                        "it did not confirm the subscriptions within {START_PATIENCE:?}"
-                    )))
-                })?
-            }
+            StartPolicy::Fail => tokio::time::timeout_at(until, confirmed).await.unwrap_or_else(|_| {
+                Err(self
+                    .not_there(&format!("it did not confirm the subscriptions within {START_PATIENCE:?}")))
+            })?,
         };
         Ok(())
     }

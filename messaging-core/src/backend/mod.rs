@@ -348,7 +348,8 @@ mod tests {
 
     #[test]
     fn no_two_keys_share_a_lease() {
-        let keys = ["user:1", "{user:1}", "tagged:{user:1}", "tagged:user:1", "{}", "{{user:1}}", "a{b}c", "{a}{b}"];
+        let keys =
+            ["user:1", "{user:1}", "tagged:{user:1}", "tagged:user:1", "{}", "{{user:1}}", "a{b}c", "{a}{b}"];
         let leases: Vec<_> = keys.iter().map(|key| CacheKey::new("msg", (*key).to_owned()).lease).collect();
         assert_eq!(leases[..2], ["msg:lease:{user:1}", "msg:lease:tagged:{user:1}"]);
         for (key, lease) in keys.iter().zip(&leases) {

@@ -291,7 +291,15 @@ mod tests {
         let descriptor = |key, invalidate_on| -> &'static FunctionDescriptor {
             let (ttl, location) = (Duration::from_secs(1), Location { file: "f.rs", line: 7 });
             let (jitter, cache_none) = (0.1, None);
-            Box::leak(Box::new(FunctionDescriptor { id: "f", key, ttl, jitter, cache_none, invalidate_on, location }))
+            Box::leak(Box::new(FunctionDescriptor {
+                id: "f",
+                key,
+                ttl,
+                jitter,
+                cache_none,
+                invalidate_on,
+                location,
+            }))
         };
         const ON: &[Trigger] = &[Trigger { on: TriggerOn::Channel("camera.updated"), select: &[] }];
         let error = Family::new(descriptor("{id}", ON)).unwrap_err();

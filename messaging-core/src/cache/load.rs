@@ -118,7 +118,8 @@ impl Cache {
                 _ => {
                     if !waiting.get_or_insert_default().a_while().await {
                         // One extra load for all who have waited so long, and only one that began after they called.
-                        let error = Error::new(ErrorKind::Timeout, "another process is still loading the value");
+                        let error =
+                            Error::new(ErrorKind::Timeout, "another process is still loading the value");
                         return self.without_cache::<R, S, F>(family, &key, &error, Some(began), load).await;
                     }
                 }

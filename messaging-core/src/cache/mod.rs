@@ -256,7 +256,8 @@ impl Cache {
                     attempt = 0;
                     family.tally.flushes.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(function, removed, "flushed a cached function");
-                    let done = family.flushing.compare_exchange(FLUSHING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
+                    let done =
+                        family.flushing.compare_exchange(FLUSHING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
                     if done.is_ok() {
                         return;
                     }

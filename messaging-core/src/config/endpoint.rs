@@ -141,9 +141,7 @@ fn parse_database(text: &str) -> Result<i64, Cow<'static, str>> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse::<u16>()
-        .map(i64::from)
-        .map_err(|_| "names a database that is not a number, such as /0".into())
+    text.parse::<u16>().map(i64::from).map_err(|_| "names a database that is not a number, such as /0".into())
 }
 
 fn decoded(text: &str) -> Result<Option<String>, Cow<'static, str>> {

@@ -78,7 +78,9 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             };
             // What the user gave for failures may panic too; then the message is given up.
             let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
-            let Some(delay) = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic)) else { break };
+            let Some(delay) = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic)) else {
+                break;
+            };
             tokio::time::sleep(delay).await;
             delivery.attempt += 1;
         }

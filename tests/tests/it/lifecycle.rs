@@ -196,7 +196,8 @@ async fn shutdown_of_a_blocking_handler_stops_reading_and_counts_what_is_lost(pl
     eventually("one is handled, one waits", async || messaging.health().handlers[0].waiting == 1).await;
     let shutdown = tokio::spawn(running.shutdown(crate::place::PATIENCE));
     let outsider = place.messaging().await;
-    eventually("it is unsubscribed", async || outsider.publish("lifecycle.block", &99).await.unwrap() == 0).await;
+    eventually("it is unsubscribed", async || outsider.publish("lifecycle.block", &99).await.unwrap() == 0)
+        .await;
     gate.0.add_permits(100);
     let report = soon(shutdown).await.unwrap();
     assert_eq!(report.unfinished.len(), 1, "{report}");

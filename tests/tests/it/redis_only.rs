@@ -5,9 +5,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use messaging_core::{
-    ErrorKind, HandlerState, Handlers, Messaging, StartPolicy, State, describe, redis_cache, subscribe,
+    ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config, redis_cache,
+    subscribe,
 };
 use messaging_tests::{RedisServer, eventually, unique};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::place::{PATIENCE, Place, Probe, soon};
 
@@ -150,7 +156,8 @@ async fn a_resync_waits_for_a_channel_that_is_forbidden_for_a_while() {
     place.config.channel_prefix.clear();
     place.config.start = StartPolicy::Wait;
     let probe = Probe::default();
-    let builder = place.builder().handlers(Handlers::only(["it::redis_only::on_change"])).state(probe.clone());
+    let builder =
+        place.builder().handlers(Handlers::only(["it::redis_only::on_change"])).state(probe.clone());
     let messaging = builder.build().await.unwrap();
     let starting = tokio::spawn(async move { messaging.start().await });
     let refused = async || redis.cli(&["ACL", "LOG"]).contains("replica.changed");
@@ -426,6 +433,7 @@ async fn what_others_publish_harms_nobody() {
     redis.cli(&["PUBLISH", "pings.1.2", "1"]);
     redis.cli(&["PUBLISH", "pings.", "1"]);
     redis.cli(&["PUBLISH", "pings.x", "1"]);
+    redis.cli(&["PUBLISH", &format!("pings.{}", "9".repeat(2 << 20)), "1"]);
     redis.cli(&["PUBLISH", "pings.7", "1"]);
     assert_eq!(probe.wait_for(1).await, ["7"]);
     let counted = async || {
@@ -433,7 +441,11 @@ async fn what_others_publish_harms_nobody() {
         (counts.undecodable, counts.mismatched, counts.handled) == (4, 3, 1)
     };
     eventually("all of it is counted", counted).await;
-    assert_eq!(messaging.health().sessions[0].oversized, 1);
+    let session = messaging.health().sessions.remove(0);
+    // The payload, and the name.
+    assert_eq!((session.oversized, session.reconnects), (2, 0));
+    let error = messaging.publish(&"9".repeat((64 << 10) + 1), &1).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::InvalidChannel && error.is_not_sent(), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -458,4 +470,174 @@ async fn values_expire_within_their_jitter() {
         // A slow machine may have let some time pass; the bounds are those of the promise.
         assert!((40_000..=60_000).contains(&ttl), "{ttl}");
     }
+}
+
+#[redis_cache(key = "report:{id}", ttl = 60, invalidate_on = ["report.changed"])]
+async fn report(id: u32) -> u32 {
+    id
+}
+
+#[tokio::test]
+async fn an_event_is_published_even_if_its_keys_cannot_be_removed() {
+    let redis = RedisServer::builder().acl("user service on >pw ~* &* +@all -unlink").start();
+    let messaging = Place::at(&redis.url_for("service", "pw")).messaging().await;
+    assert_eq!(messaging.scope(report(7)).await, 7);
+    let mut subscription = messaging.subscribe("report.changed").await.unwrap();
+    let receivers = messaging.publish("report.changed", &json!({ "id": 7 })).await.unwrap();
+    assert!(receivers > 0);
+    assert!(soon(subscription.get_message(None)).await.unwrap().is_some());
+}
+
+#[event_config(publish = { create = ["parcels.first", "parcels.second"], update = ["parcels.second", "parcels.third"] })]
+#[derive(Serialize, Deserialize)]
+struct Parcel {
+    id: u32,
+}
+
+#[tokio::test]
+async fn of_several_channels_the_refused_one_is_named_and_the_others_count_as_sent() {
+    let redis = RedisServer::builder().acl(&limited("narrow", "&parcels.first")).start();
+    let mut place = Place::at(&redis.url_for("narrow", "pw"));
+    place.config.channel_prefix.clear();
+    let messaging = place.messaging().await;
+    let mut first = messaging.subscribe("parcels.first").await.unwrap();
+    let error = messaging.emit(Op::Create, &Parcel { id: 1 }).await.unwrap_err();
+    assert!(soon(first.get_message(None)).await.unwrap().is_some());
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(!error.is_not_sent() && error.to_string().contains("parcels.second"), "{error}");
+    let error = messaging.emit(Op::Update, &Parcel { id: 1 }).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.is_not_sent(), "{error}");
+}
+
+#[tokio::test]
+async fn a_value_may_be_kept_for_ever() {
+    let redis = RedisServer::start();
+    for place in [Place::memory(), place(&redis)] {
+        let messaging = place.messaging().await;
+        let cache = messaging.cache("c");
+        cache.set("a", &1, Duration::MAX).await.unwrap();
+        assert_eq!(cache.get::<u32>("a").await.unwrap(), Some(1));
+    }
+}
+
+/// Stands between a client and Redis, and holds back what connections up to a number send and receive.
+struct Dam {
+    port: u16,
+    held: watch::Sender<usize>,
+    accepted: watch::Receiver<usize>,
+}
+
+impl Dam {
+    async fn before(redis: &RedisServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ((held, hold), (count, accepted)) = (watch::channel(0), watch::channel(0));
+        let redis = redis.port();
+        tokio::spawn(async move {
+            for number in 1.. {
+                let (client, _) = listener.accept().await.unwrap();
+                count.send_replace(number);
+                let server = TcpStream::connect(("127.0.0.1", redis)).await.unwrap();
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(flow(number, hold.clone(), from_client, to_server));
+                tokio::spawn(flow(number, hold.clone(), from_server, to_client));
+            }
+        });
+        Self { port, held, accepted }
+    }
+
+    fn place(&self) -> Place {
+        let mut place = Place::at(&format!("redis://127.0.0.1:{}", self.port));
+        place.config.cache_timeout = Duration::from_millis(20);
+        place
+    }
+
+    /// Holds connections up to this number back from now on, and no others.
+    fn hold(&self, number: usize) {
+        self.held.send_replace(number);
+    }
+
+    fn accepted(&self) -> usize {
+        *self.accepted.borrow()
+    }
+}
+
+async fn flow(
+    number: usize,
+    mut hold: watch::Receiver<usize>,
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+) {
+    let mut chunk = [0; 4_096];
+    while let Ok(read @ 1..) = from.read(&mut chunk).await {
+        if hold.wait_for(|held| number > *held).await.is_err() || to.write_all(&chunk[..read]).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn callers_that_give_up_do_not_end_the_attempt_to_connect() {
+    let redis = RedisServer::start();
+    let dam = Dam::before(&redis).await;
+    dam.hold(usize::MAX);
+    let messaging = dam.place().messaging().await;
+    let cache = messaging.cache("c");
+    for _ in 0..5 {
+        let error = cache.get::<u32>("a").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Timeout && error.is_not_sent(), "{error}");
+    }
+    dam.hold(0);
+    eventually("it is connected", async || cache.get::<u32>("a").await.is_ok()).await;
+    assert_eq!(dam.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_late_answer_to_the_cache_does_not_cost_the_connection() {
+    let redis = RedisServer::start();
+    let dam = Dam::before(&redis).await;
+    let messaging = dam.place().messaging().await;
+    let cache = messaging.cache("c");
+    eventually("it is connected", async || cache.get::<u32>("a").await.is_ok()).await;
+    for _ in 0..5 {
+        dam.hold(usize::MAX);
+        let error = cache.get::<u32>("a").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Timeout && !error.is_not_sent(), "{error}");
+        dam.hold(0);
+        eventually("it answers again", async || cache.get::<u32>("a").await.is_ok()).await;
+    }
+    assert_eq!(dam.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_replaced_though_only_the_cache_uses_it() {
+    let redis = RedisServer::start();
+    let dam = Dam::before(&redis).await;
+    let mut place = dam.place();
+    place.config.command_timeout = Duration::from_millis(100);
+    let messaging = place.messaging().await;
+    let cache = messaging.cache("c");
+    eventually("it is connected", async || cache.get::<u32>("a").await.is_ok()).await;
+    dam.hold(dam.accepted());
+    eventually("another connection answers", async || cache.get::<u32>("a").await.is_ok()).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_keeps_every_connection_alive() {
+    let redis = RedisServer::start();
+    let messaging = place(&redis).messaging().await;
+    let _subscription = messaging.subscribe("c").await.unwrap();
+    messaging.publish("c", &1).await.unwrap();
+    let remote = format!(":{:04X}", redis.port());
+    let timers = || -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = rows.filter(|row| row.len() > 5 && row[2].ends_with(&remote) && row[3] == "01");
+        ours.map(|row| row[5].split(':').next().unwrap_or_default().to_owned()).collect()
+    };
+    // 02 is the timer of keepalive; while something is on its way there is another for a moment.
+    eventually("both wait for it", async || timers() == ["02", "02"]).await;
 }

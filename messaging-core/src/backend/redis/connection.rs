@@ -323,3 +323,31 @@ pub(super) mod tls {
             .with_source(source)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_of_a_message_is_a_sign_of_life() {
+        let (stream, mut peer) = tokio::io::duplex(1_024);
+        let mut connection = Connection {
+            stream: Box::new(stream),
+            buffer: BytesMut::new(),
+            decoder: Decoder::new(100),
+            out: Vec::new(),
+            write_timeout: Duration::from_secs(1),
+            endpoint: String::new(),
+        };
+        let mut pushes = Vec::new();
+        for part in ["*3\r\n$7\r\nmessage\r\n$1\r\na\r\n", "$9\r\n12345", "6789\r\n"] {
+            assert!(pushes.is_empty());
+            assert!(connection.receive(&mut pushes).now_or_never().is_none(), "nothing has arrived");
+            peer.write_all(part.as_bytes()).await.unwrap();
+            connection.receive(&mut pushes).now_or_never().expect("it has arrived").unwrap();
+        }
+        assert!(matches!(&pushes[..], [Push::Message { payload, .. }] if payload == "123456789"));
+    }
+}

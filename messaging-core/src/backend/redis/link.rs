@@ -279,9 +279,13 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
             format!("redis at {endpoint} refused the credentials; check the user and the password: {error}"),
         ),
         RedisErrorKind::Server(_) | RedisErrorKind::Extension => {
+            let aborted = error.kind() == RedisErrorKind::Server(ServerErrorKind::ExecAbort);
             let (code, detail) = first_refusal(&error);
             let refused = Error::new(ErrorKind::Refused, refused(endpoint, &code, &detail));
-            return refused.before_sending().with_source(error);
+            // What a transaction that was carried out says of its commands has no detail of its own.
+            let as_a_whole = aborted || error.detail().is_some();
+            let refused = if as_a_whole { refused.before_sending() } else { refused };
+            return refused.with_source(error);
         }
         RedisErrorKind::Io if error.is_timeout() => {
             (ErrorKind::Timeout, format!("redis at {endpoint} did not answer in time"))

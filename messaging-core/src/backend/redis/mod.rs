@@ -192,7 +192,8 @@ impl Redis {
         crate::channel::escape_glob(&self.namespace, &mut leases);
         leases.push_str(":lease:*");
         let removed = async {
-            self.scan_and_unlink(&leases, &|lease| super::lease_is_of(&self.namespace, lease, &wanted)).await?;
+            self.scan_and_unlink(&leases, &|lease| super::lease_is_of(&self.namespace, lease, &wanted))
+                .await?;
             self.scan_and_unlink(glob, &wanted).await
         };
         // Some may be gone already.

@@ -41,9 +41,17 @@ pub(crate) struct Decoder {
 /// Where a frame's parts are in the buffer.
 #[derive(Debug)]
 enum Frame {
-    Message { pattern: Option<Range<usize>>, channel: Range<usize>, payload: Range<usize> },
+    Message {
+        pattern: Option<Range<usize>>,
+        channel: Range<usize>,
+        payload: Range<usize>,
+    },
     /// `size` is that of the part that is too long, `after` how many parts follow it.
-    Oversized { channel: Range<usize>, size: usize, after: usize },
+    Oversized {
+        channel: Range<usize>,
+        size: usize,
+        after: usize,
+    },
     Reply(Reply),
 }
 
@@ -341,8 +349,12 @@ mod tests {
         bytes.extend(message("a", &"y".repeat(40)));
         bytes.extend(message(&"c".repeat(31), "{}"));
         bytes.extend(message(&"c".repeat(32), &"y".repeat(40)));
-        bytes.extend(format!("*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$33\r\n{}\r\n$0\r\n\r\n", "c".repeat(33)).bytes());
-        bytes.extend(format!("*4\r\n$8\r\npmessage\r\n$34\r\n{}\r\n$1\r\nc\r\n$1\r\n1\r\n", "*".repeat(34)).bytes());
+        bytes.extend(
+            format!("*4\r\n$8\r\npmessage\r\n$2\r\nc*\r\n$33\r\n{}\r\n$0\r\n\r\n", "c".repeat(33)).bytes(),
+        );
+        bytes.extend(
+            format!("*4\r\n$8\r\npmessage\r\n$34\r\n{}\r\n$1\r\nc\r\n$1\r\n1\r\n", "*".repeat(34)).bytes(),
+        );
         bytes.extend(
             b"-NOPERM no\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n",
         );
