@@ -106,6 +106,14 @@ impl Tool {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
+        // What cargo told this program about itself must not reach the cargo that it starts: build scripts that read it
+        // would run again, and everything that depends on them would be built anew.
+        for (variable, _) in std::env::vars_os() {
+            let name = variable.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&variable);
+            }
+        }
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

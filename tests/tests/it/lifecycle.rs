@@ -152,7 +152,8 @@ async fn shutdown_works_off_what_waits(place: Place) {
         .await;
     gate.0.add_permits(100);
     assert!(soon(shutdown).await.unwrap().is_complete());
-    let told = probe.told();
+    // The question whether it is unsubscribed may have been handled too.
+    let told: Vec<_> = probe.told().into_iter().filter(|told| !told.contains("99")).collect();
     assert_eq!(told.len(), 40, "{told:?}");
     assert_eq!(told[39], r#""ends 19""#);
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use messaging_core::{
-    ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config, redis_cache,
-    subscribe,
+    ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config,
+    redis_cache, subscribe,
 };
 use messaging_tests::{RedisServer, eventually, unique};
 use serde::{Deserialize, Serialize};
@@ -538,6 +538,8 @@ impl Dam {
                 let (client, _) = listener.accept().await.unwrap();
                 count.send_replace(number);
                 let server = TcpStream::connect(("127.0.0.1", redis)).await.unwrap();
+                client.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
                 let ((from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
                 tokio::spawn(flow(number, hold.clone(), from_client, to_server));
