@@ -24,6 +24,9 @@ pub(super) struct Routes {
     channels: HashMap<Bytes, Route>,
     globs: HashMap<Bytes, Route>,
     slots: Vec<Option<Slot>>,
+    /// The slot of each mailbox, by its address, and the slots that are free.
+    slot_of: HashMap<usize, usize>,
+    free: Vec<usize>,
     touched: Vec<usize>,
     refused: usize,
     next_id: u64,
@@ -99,10 +102,11 @@ impl Routes {
 
     /// Adds a mailbox; returns what has to be asked for.
     pub(super) fn add(&mut self, mailbox: Arc<Mailbox>, wires: Vec<Wire>) -> Vec<Request> {
-        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+        let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
+        self.slot_of.insert(Arc::as_ptr(&mailbox).addr(), slot);
         let mut requests = Vec::new();
         for (number, wire) in wires.iter().enumerate() {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
@@ -133,7 +137,7 @@ impl Routes {
     /// Tells `confirmed` when everything that the mailbox wants is answered.
     pub(super) fn confirm(&mut self, mailbox: &Arc<Mailbox>, confirmed: oneshot::Sender<Result<()>>) {
         // A mailbox that is not here has been removed; its sender is dropped, which says so.
-        if let Some(number) = self.slot_of(mailbox) {
+        if let Some(&number) = self.slot_of.get(&Arc::as_ptr(mailbox).addr()) {
             if let Some(slot) = &mut self.slots[number] {
                 slot.waiting.push(confirmed);
             }
@@ -141,16 +145,11 @@ impl Routes {
         }
     }
 
-    fn slot_of(&self, mailbox: &Arc<Mailbox>) -> Option<usize> {
-        self.slots
-            .iter()
-            .position(|slot| slot.as_ref().is_some_and(|slot| Arc::ptr_eq(&slot.mailbox, mailbox)))
-    }
-
     /// Removes a mailbox; returns what need not be subscribed any more.
     pub(super) fn remove(&mut self, mailbox: &Arc<Mailbox>) -> Vec<Request> {
-        let Some(number) = self.slot_of(mailbox) else { return Vec::new() };
+        let Some(number) = self.slot_of.remove(&Arc::as_ptr(mailbox).addr()) else { return Vec::new() };
         let Some(slot) = self.slots[number].take() else { return Vec::new() };
+        self.free.push(number);
         let mut requests = Vec::new();
         for wire in slot.wires {
             let routes = self.map(wire.glob);
