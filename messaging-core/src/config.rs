@@ -106,11 +106,19 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Configuration`] names the variable and what it accepts.
     pub fn from_env() -> Result<Self> {
-        Self::from_vars(|name| match std::env::var(name) {
-            Ok(value) => Ok(Some(value)),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(wrong(name, "is not UTF-8 text")),
-        })
+        Self::from_vars(environment)
+    }
+
+    /// The settings in the environment, with this URL in place of what it says about where Redis is.
+    pub(crate) fn from_env_at(url: &str) -> Result<Self> {
+        let endpoint = url.parse()?;
+        let elsewhere = |name: &str| match name {
+            "REDIS_URL" => Ok(Some("memory://".to_owned())),
+            _ => environment(name),
+        };
+        let config = Self { endpoint, ..Self::from_vars(elsewhere)? };
+        config.check()?;
+        Ok(config)
     }
 
     /// [`from_env`](Self::from_env) with the variables from somewhere else.
@@ -238,6 +246,14 @@ impl Config {
             ));
         }
         self.endpoint.check()
+    }
+}
+
+fn environment(name: &str) -> Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(wrong(name, "is not UTF-8 text")),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::Config;
 use crate::dispatch::Seen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::messaging::{Builder, Messaging, Running};
@@ -62,7 +63,7 @@ impl TestMessaging {
             let seen = Arc::clone(&seen);
             move |handler: &str, call: Seen| lock(&seen).entry(handler.to_owned()).or_default().push(call)
         };
-        let builder = set_up(Messaging::builder().url("memory://")).observer(Arc::new(record));
+        let builder = set_up(Messaging::builder().config(Config::new("memory://")?)).observer(Arc::new(record));
         let messaging = builder.build().await?;
         if !messaging.is_memory() {
             let text = format!("a test runs on memory://, not on {}", messaging.config().endpoint);

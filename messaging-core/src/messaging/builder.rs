@@ -45,9 +45,10 @@ impl Builder {
         self
     }
 
-    /// Takes the defaults with this URL, such as `memory://` or `redis://127.0.0.1:6379`.
+    /// Takes this URL, such as `memory://` or `redis://127.0.0.1:6379`, and the `MESSAGING_*` variables of the
+    /// environment for the rest.
     pub fn url(mut self, url: &str) -> Self {
-        self.config = Some(Config::new(url));
+        self.config = Some(Config::from_env_at(url));
         self
     }
 
