@@ -63,7 +63,8 @@ impl TestMessaging {
             let seen = Arc::clone(&seen);
             move |handler: &str, call: Seen| lock(&seen).entry(handler.to_owned()).or_default().push(call)
         };
-        let builder = set_up(Messaging::builder().config(Config::new("memory://")?)).observer(Arc::new(record));
+        let builder =
+            set_up(Messaging::builder().config(Config::new("memory://")?)).observer(Arc::new(record));
         let messaging = builder.build().await?;
         if !messaging.is_memory() {
             let text = format!("a test runs on memory://, not on {}", messaging.config().endpoint);

@@ -268,7 +268,7 @@ impl Routes {
         for waiting in slot.waiting.drain(..) {
             let _ = waiting.send(match &refusal {
                 None => Ok(()),
-                Some(reason) => Err(Error::new(ErrorKind::Refused, reason.clone())),
+                Some(reason) => Err(Error::new(ErrorKind::Refused, reason.clone()).before_sending()),
             });
         }
         slot.established = true;

@@ -551,7 +551,7 @@ impl Dam {
 
     fn place(&self) -> Place {
         let mut place = Place::at(&format!("redis://127.0.0.1:{}", self.port));
-        place.config.cache_timeout = Duration::from_millis(20);
+        place.config.cache_timeout = Duration::from_millis(50);
         place
     }
 
