@@ -590,6 +590,7 @@ mod tests {
         mailbox.close();
         reader.await.unwrap();
         assert_eq!(rest(&mailbox).await, [0]);
+        assert_eq!(mailbox.clear(), 2, "what came too late is counted");
     }
 
     #[tokio::test]
