@@ -114,7 +114,7 @@ impl Pattern {
     /// Reads text as a channel, a template or a glob.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidChannel`] with the place and the reason.
+    /// [`ErrorKind::InvalidChannel`](crate::ErrorKind::InvalidChannel) with the place and the reason.
     ///
     /// ```
     /// use messaging_core::Pattern;
