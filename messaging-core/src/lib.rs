@@ -2,6 +2,7 @@
 
 mod activity;
 mod backend;
+mod burst;
 mod cache;
 mod cache_manager;
 mod channel;

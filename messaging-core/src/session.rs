@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Connection, Push, Reply, Request};
+use crate::burst::Burst;
 use crate::channel::{Pattern, Wire};
 use crate::config::Config;
 use crate::dispatch::Mailbox;
@@ -108,6 +109,7 @@ impl Session {
             asked: VecDeque::new(),
             status: Arc::clone(&status),
             generation: 0,
+            oversized: Burst::default(),
         };
         tasks.spawn(supervisor.run());
         Self { control, status, book }
@@ -200,6 +202,7 @@ struct Supervisor {
     asked: VecDeque<Asked>,
     status: Arc<Mutex<Status>>,
     generation: u64,
+    oversized: Burst,
 }
 
 /// Why a connection is left.
@@ -379,7 +382,15 @@ impl Supervisor {
                     oversized += 1;
                     let channel = String::from_utf8_lossy(&channel).into_owned();
                     let limit = self.config.max_payload;
-                    tracing::warn!(channel, size, limit, "skipped a message over the size limit");
+                    if let Some(suppressed) = self.oversized.note(at) {
+                        tracing::warn!(
+                            channel,
+                            size,
+                            limit,
+                            suppressed,
+                            "skipped a message over the size limit"
+                        );
+                    }
                 }
                 Push::Reply(reply) => {
                     if let Some(Asked { request, id, done }) = self.asked.pop_front() {
