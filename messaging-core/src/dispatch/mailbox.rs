@@ -193,7 +193,7 @@ impl Mailbox {
             match patience {
                 None => self.room.notified().await,
                 Some(patience) => {
-                    // Elapsed or not, the next turn finds out what there is room for.
+                    // Woken or not, the next turn finds out what there is room for.
                     let _ = tokio::time::timeout(patience, self.room.notified()).await;
                     let mut state = self.lock();
                     let waited = state.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
@@ -250,9 +250,11 @@ impl Mailbox {
                             {
                                 signal.notify_one();
                             }
-                        }
-                        if std::mem::take(&mut state.reader_waits) {
-                            self.room.notify_one();
+                            // Not at the first message that leaves: a reader that fills every place as it becomes free keeps
+                            // the buffer from ever being half empty, and a consumer at work would use its patience up.
+                            if std::mem::take(&mut state.reader_waits) {
+                                self.room.notify_one();
+                            }
                         }
                     }
                     // The other consumers of a shared lane are woken one by one.
@@ -518,6 +520,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_keeps_working_loses_nothing_however_long_the_flood() {
+        let mailbox = Arc::new(mailbox(10, 1_000, Overflow::Wait));
+        let reader = {
+            let mailbox = Arc::clone(&mailbox);
+            tokio::spawn(async move { mailbox.push(&mut batch(0..250)).await })
+        };
+        // Half a buffer takes it a tenth of the reader's patience, the flood five times the patience.
+        for number in 0..250 {
+            tokio::time::sleep(PATIENCE / 50).await;
+            let entry = mailbox.pop(0).await;
+            assert!(
+                matches!(&entry, Some(Entry::Message(message)) if message.payload[0] == number),
+                "{number}: {entry:?}"
+            );
+        }
+        reader.await.unwrap();
+        assert_eq!(mailbox.counts(), (250, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn drops_are_signalled_when_the_consumer_has_caught_up() {
         let signal = Arc::new(Notify::new());
         let patterns: Arc<[Pattern]> = [Pattern::parse("c.{key}").unwrap()].into();
@@ -537,7 +559,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_goes_on_as_soon_as_there_is_room() {
+    async fn a_reader_goes_on_when_the_buffer_is_half_empty() {
         for overflow in [Overflow::Wait, Overflow::Block] {
             let mailbox = Arc::new(mailbox(2, 1_000, overflow));
             mailbox.push(&mut batch(0..2)).await;
