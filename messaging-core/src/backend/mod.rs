@@ -59,6 +59,7 @@ pub(crate) enum Push {
 pub(crate) enum Reply {
     Done,
     Pong,
+    Integer(i64),
     Error(String),
 }
 

@@ -1,4 +1,5 @@
-//! One subscription connection to Redis: dialling (TCP, TLS or a unix socket), the handshake, reading and writing.
+//! Our own connections to Redis: dialling (TCP, TLS or a unix socket), the handshake, and reading and writing as a
+//! subscriber. What a publisher does with its connection is in `publisher`.
 
 use std::time::Duration;
 
@@ -8,19 +9,27 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::link::{keepalive, refused};
-use super::push::Decoder;
+use super::link::{keepalive, refusal};
+use super::push::{Decoder, ProtocolError};
 use crate::backend::{Push, Reply, Request, closed};
 use crate::channel::Wire;
 use crate::config::{Address, Config, Server};
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry::Backoff;
 
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Subscriber,
+    Publisher,
+}
 
 /// Opens connections.
 pub(super) struct Dialer {
@@ -29,8 +38,16 @@ pub(super) struct Dialer {
     connect_timeout: Duration,
     command_timeout: Duration,
     max_payload: usize,
+    pub(super) reconnect: Backoff,
     #[cfg(feature = "tls")]
     tls: Option<tls::Connector>,
+}
+
+/// A connection that has been accepted, with what has been read of it.
+pub(super) struct Dialled {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) buffer: BytesMut,
+    pub(super) decoder: Decoder,
 }
 
 impl Dialer {
@@ -46,23 +63,30 @@ impl Dialer {
             connect_timeout: config.connect_timeout,
             command_timeout: config.command_timeout,
             max_payload: config.max_payload,
+            reconnect: config.reconnect,
         })
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection> {
-        let connection = async {
-            let mut connection = Connection {
+    pub(super) async fn subscriber(&self) -> Result<Connection> {
+        Ok(Connection {
+            dialled: self.connect(Role::Subscriber).await?,
+            out: Vec::new(),
+            write_timeout: self.command_timeout,
+            endpoint: self.endpoint.clone(),
+        })
+    }
+
+    pub(super) async fn connect(&self, role: Role) -> Result<Dialled> {
+        let connecting = async {
+            let mut dialled = Dialled {
                 stream: self.dial().await?,
-                buffer: BytesMut::with_capacity(CHUNK),
+                buffer: BytesMut::new(),
                 decoder: Decoder::new(self.max_payload),
-                out: Vec::new(),
-                write_timeout: self.command_timeout,
-                endpoint: self.endpoint.clone(),
             };
-            self.greet(&mut connection).await?;
-            Ok(connection)
+            self.greet(&mut dialled, role).await?;
+            Ok(dialled)
         };
-        timeout(self.connect_timeout, connection).await.unwrap_or_else(|_| {
+        timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,
                 format!(
@@ -99,35 +123,62 @@ impl Dialer {
         }
     }
 
-    /// Says who we are. A name is a courtesy that an ACL may forbid; wrong credentials end the attempt.
-    async fn greet(&self, connection: &mut Connection) -> Result<()> {
-        let mut replies = 1;
+    /// Says who we are. A name is a courtesy that an ACL may forbid; any other refusal ends the attempt.
+    async fn greet(&self, dialled: &mut Dialled, role: Role) -> Result<()> {
+        let mut out = Vec::new();
+        let name = match role {
+            Role::Subscriber => "messaging-subscriber",
+            Role::Publisher => "messaging-publisher",
+        };
+        let mut needed = 0;
         if let Some(password) = &self.server.password {
             let user = self.server.username.as_deref().unwrap_or("default");
-            command(&mut connection.out, &[b"AUTH", user.as_bytes(), password.0.as_bytes()]);
-            replies += 1;
+            command(&mut out, &[b"AUTH", user.as_bytes(), password.0.as_bytes()]);
+            needed += 1;
         }
-        command(&mut connection.out, &[b"CLIENT", b"SETNAME", b"messaging-subscriber"]);
-        connection.flush().await?;
-        let mut pushes = Vec::new();
-        while pushes.len() < replies {
-            connection.receive(&mut pushes).await?;
+        // Messages know no database, but what is removed from the cache before them does.
+        if role == Role::Publisher && self.server.database != 0 {
+            command(&mut out, &[b"SELECT", self.server.database.to_string().as_bytes()]);
+            needed += 1;
         }
-        match pushes.first() {
-            Some(Push::Reply(Reply::Error(error))) if replies == 2 => {
-                let (code, detail) = error.split_once(' ').unwrap_or((error, ""));
-                Err(Error::new(ErrorKind::Refused, refused(&self.endpoint, code, detail)).before_sending())
+        command(&mut out, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        let broken = |source| broken(&self.endpoint, source);
+        dialled.stream.write_all(&out).await.map_err(broken)?;
+        dialled.stream.flush().await.map_err(broken)?;
+        let mut replies = Vec::new();
+        while replies.len() <= needed {
+            dialled.receive(&self.endpoint, &mut replies).await?;
+        }
+        for (number, reply) in replies.iter().enumerate() {
+            if let Push::Reply(Reply::Error(error)) = reply
+                && (number < needed || !forbids_a_courtesy(error))
+            {
+                return Err(refusal(&self.endpoint, error));
             }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+}
+
+/// Whether this is only about CLIENT SETNAME, not about the connection (too many clients, no password, …).
+fn forbids_a_courtesy(error: &str) -> bool {
+    error.starts_with("NOPERM") || error.to_ascii_lowercase().starts_with("err unknown")
+}
+
+impl Dialled {
+    async fn receive(&mut self, endpoint: &str, pushes: &mut Vec<Push>) -> Result<()> {
+        self.buffer.reserve(self.decoder.missing(&self.buffer).max(CHUNK / 4));
+        let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| broken(endpoint, source))?;
+        if read == 0 {
+            return Err(closed());
+        }
+        self.decoder.decode(&mut self.buffer, pushes).map_err(|error| garbled(endpoint, &error))
     }
 }
 
 /// A subscription connection; closed when dropped.
 pub(crate) struct Connection {
-    stream: Box<dyn Stream>,
-    buffer: BytesMut,
-    decoder: Decoder,
+    dialled: Dialled,
     out: Vec<u8>,
     write_timeout: Duration,
     endpoint: String,
@@ -135,23 +186,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
-        self.buffer.reserve(self.decoder.missing(&self.buffer).max(CHUNK / 4));
-        let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| {
-            Error::new(
-                ErrorKind::Connection,
-                format!("the subscription connection to redis at {} broke: {source}", self.endpoint),
-            )
-            .with_source(source)
-        })?;
-        if read == 0 {
-            return Err(closed());
-        }
-        self.decoder.decode(&mut self.buffer, pushes).map_err(|error| {
-            Error::new(
-                ErrorKind::Connection,
-                format!("{} does not speak redis's protocol: {}", self.endpoint, error.0),
-            )
-        })
+        self.dialled.receive(&self.endpoint, pushes).await
     }
 
     pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {
@@ -172,23 +207,14 @@ impl Connection {
                 Request::Ping => command(&mut self.out, &[b"PING"]),
             }
         }
-        self.flush().await
-    }
-
-    async fn flush(&mut self) -> Result<()> {
         let written = timeout(self.write_timeout, async {
-            self.stream.write_all(&self.out).await?;
-            self.stream.flush().await
+            self.dialled.stream.write_all(&self.out).await?;
+            self.dialled.stream.flush().await
         })
         .await;
         self.out.clear();
         match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(Error::new(
-                ErrorKind::Connection,
-                format!("the subscription connection to redis at {} broke: {source}", self.endpoint),
-            )
-            .with_source(source)),
+            Ok(written) => written.map_err(|source| broken(&self.endpoint, source)),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
                 format!("redis at {} took nothing off the subscription connection", self.endpoint),
@@ -197,11 +223,25 @@ impl Connection {
     }
 }
 
+pub(super) fn broken(endpoint: &str, source: std::io::Error) -> Error {
+    let text = format!("the connection to redis at {endpoint} broke: {source}");
+    Error::new(ErrorKind::Connection, text).with_source(source)
+}
+
+pub(super) fn garbled(endpoint: &str, error: &ProtocolError) -> Error {
+    Error::new(ErrorKind::Connection, format!("{endpoint} does not speak redis's protocol: {}", error.0))
+}
+
 /// Appends a command as an array of bulk strings.
-fn command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
-    out.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
+pub(super) fn command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    let header = |out: &mut Vec<u8>, kind: u8, length: usize| {
+        out.push(kind);
+        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    };
+    header(out, b'*', arguments.len());
     for argument in arguments {
-        out.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        header(out, b'$', argument.len());
         out.extend_from_slice(argument);
         out.extend_from_slice(b"\r\n");
     }
@@ -333,20 +373,14 @@ mod tests {
     #[tokio::test]
     async fn a_part_of_a_message_is_a_sign_of_life() {
         let (stream, mut peer) = tokio::io::duplex(1_024);
-        let mut connection = Connection {
-            stream: Box::new(stream),
-            buffer: BytesMut::new(),
-            decoder: Decoder::new(100),
-            out: Vec::new(),
-            write_timeout: Duration::from_secs(1),
-            endpoint: String::new(),
-        };
+        let mut connection =
+            Dialled { stream: Box::new(stream), buffer: BytesMut::new(), decoder: Decoder::new(100) };
         let mut pushes = Vec::new();
         for part in ["*3\r\n$7\r\nmessage\r\n$1\r\na\r\n", "$9\r\n12345", "6789\r\n"] {
             assert!(pushes.is_empty());
-            assert!(connection.receive(&mut pushes).now_or_never().is_none(), "nothing has arrived");
+            assert!(connection.receive("redis", &mut pushes).now_or_never().is_none(), "nothing has arrived");
             peer.write_all(part.as_bytes()).await.unwrap();
-            connection.receive(&mut pushes).now_or_never().expect("it has arrived").unwrap();
+            connection.receive("redis", &mut pushes).now_or_never().expect("it has arrived").unwrap();
         }
         assert!(matches!(&pushes[..], [Push::Message { payload, .. }] if payload == "123456789"));
     }

@@ -12,7 +12,7 @@ use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind as RedisErrorKind,
-    IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
+    IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
     RedisResult, ServerErrorKind, cmd,
 };
 use tokio::sync::watch;
@@ -85,16 +85,6 @@ impl Link {
     {
         let (number, answer) = self.ask(limit, command).await?;
         answer.map_err(|error| self.failed(number, error))
-    }
-
-    /// Runs a batch as [`run`](Self::run) does and returns what became of each of its commands.
-    pub(super) async fn run_each(&self, limit: Duration, mut batch: Pipeline) -> Result<Vec<Result<u64>>> {
-        batch.ignore_errors();
-        let replies: (u64, RedisResult<Vec<RedisResult<u64>>>) =
-            self.ask(limit, async |mut connection| batch.query_async(&mut connection).await).await?;
-        let (number, replies) = replies;
-        let replies = replies.map_err(|error| self.failed(number, error))?;
-        Ok(replies.into_iter().map(|reply| reply.map_err(|error| self.failed(number, error))).collect())
     }
 
     /// What the connection with this number answers.
@@ -316,8 +306,18 @@ fn first_refusal(error: &RedisError) -> (String, String) {
     })
 }
 
+/// Our error for an error reply on one of our own connections; the command was not carried out.
+pub(super) fn refusal(endpoint: &str, reply: &str) -> Error {
+    let (code, detail) = reply.split_once(' ').unwrap_or((reply, ""));
+    let (kind, text) = match code {
+        "LOADING" => (ErrorKind::Connection, format!("redis at {endpoint} is still loading its data")),
+        _ => (ErrorKind::Refused, refused(endpoint, code, detail)),
+    };
+    Error::new(kind, text).before_sending()
+}
+
 /// An error reply in words that say what to do.
-pub(super) fn refused(endpoint: &str, code: &str, detail: &str) -> String {
+fn refused(endpoint: &str, code: &str, detail: &str) -> String {
     let advice = match code {
         "NOPERM" => "; its ACL does not allow this user to do that",
         "NOAUTH" => "; it wants a password: set REDIS_PASSWORD, or put it into the URL",

@@ -1,28 +1,34 @@
-//! The Redis backend: commands through the `redis` crate, subscription connections of our own.
+//! The Redis backend: publishing and subscriptions on connections of our own, all other commands through the `redis`
+//! crate.
 
 mod connection;
 mod link;
+mod publisher;
 mod push;
 mod scripts;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, FromRedisValue, Pipeline, cmd, pipe};
+use redis::{Cmd, FromRedisValue, cmd, pipe};
 
 pub(crate) use connection::Connection;
-use connection::Dialer;
-use link::Link;
+use connection::{Dialer, command};
+use link::{Link, refusal};
+use publisher::{Publisher, Replies};
 use scripts::{Scripts, fingerprint};
 
-use super::{CacheKey, Lease, Outgoing, Published, Token};
+use super::{CacheKey, Lease, Outgoing, Published, Reply, Token};
 use crate::channel::glob_matches;
 use crate::config::{Config, Server};
 use crate::error::{Error, Result};
 
 pub(crate) struct Redis {
     link: Link,
-    dialer: Dialer,
+    publisher: Publisher,
+    dialer: Arc<Dialer>,
+    endpoint: String,
     scripts: Scripts,
     channel_prefix: String,
     namespace: String,
@@ -33,10 +39,13 @@ pub(crate) struct Redis {
 impl Redis {
     pub(crate) fn new(server: &Server, config: &Config) -> Result<Self> {
         // The dialer names the variable of a file that cannot be used; the `redis` crate would only name the file.
-        let dialer = Dialer::new(server, config)?;
+        let dialer = Arc::new(Dialer::new(server, config)?);
+        let endpoint = config.endpoint.to_string();
         Ok(Self {
             link: Link::new(server, config)?,
+            publisher: Publisher::new(&dialer, config.command_timeout, endpoint.clone()),
             dialer,
+            endpoint,
             scripts: Scripts::new(),
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
@@ -46,31 +55,26 @@ impl Redis {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        self.dialer.connect().await
+        self.dialer.subscriber().await
     }
 
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
-        let publish = |message: &Outgoing| {
-            let mut publish = Cmd::with_capacity(3, 64 + message.payload.len());
-            if self.channel_prefix.is_empty() {
-                publish.arg("PUBLISH").arg(message.channel.as_str());
-            } else {
-                publish.arg("PUBLISH").arg(format!("{}{}", self.channel_prefix, message.channel));
+        let commands = messages.len() + usize::from(!forget.is_empty());
+        let replies = self.publisher.send(commands, |out| {
+            if !forget.is_empty() {
+                let keys = forget.iter().flat_map(|key| [key.value.as_bytes(), key.lease.as_bytes()]);
+                command(out, &[&b"UNLINK"[..]].into_iter().chain(keys).collect::<Vec<_>>());
             }
-            publish.arg(&message.payload[..]);
-            publish
-        };
-        if let ([message], []) = (messages, forget) {
-            return Ok(Published { receivers: self.command(&publish(message)).await?, forgotten: Ok(()) });
+            for message in messages {
+                self.encode_message(out, message);
+            }
+        });
+        let mut replies = match replies.await? {
+            Replies::One(reply) => vec![reply],
+            Replies::Several(replies) => replies,
         }
-        let mut batch = Pipeline::with_capacity(messages.len() + 1);
-        if !forget.is_empty() {
-            batch.add_command(unlink(forget));
-        }
-        for message in messages {
-            batch.add_command(publish(message));
-        }
-        let mut replies = self.link.run_each(self.command_timeout, batch).await?.into_iter();
+        .into_iter()
+        .map(|reply| count(&self.endpoint, reply));
         let forgotten = match forget {
             [] => Ok(()),
             _ => replies.next().unwrap_or(Ok(0)).map(drop),
@@ -92,6 +96,19 @@ impl Redis {
                 Err(if any_sent { error.maybe_sent() } else { error })
             }
         }
+    }
+
+    fn encode_message(&self, out: &mut Vec<u8>, message: &Outgoing) {
+        let channel = message.channel.as_str();
+        let prefixed;
+        let channel = match self.channel_prefix.as_str() {
+            "" => channel,
+            prefix => {
+                prefixed = format!("{prefix}{channel}");
+                &prefixed
+            }
+        };
+        command(out, &[b"PUBLISH", channel.as_bytes(), &message.payload]);
     }
 
     pub(crate) async fn ping(&self) -> Result<()> {
@@ -254,6 +271,14 @@ fn millis(duration: Duration) -> u64 {
     // Redis adds the present to it, and the sum must fit into 63 bits.
     const FAR: u128 = (i64::MAX / 2) as u128;
     duration.as_millis().clamp(1, FAR) as u64
+}
+
+fn count(endpoint: &str, reply: Reply) -> Result<u64> {
+    match reply {
+        Reply::Integer(count) => Ok(count.unsigned_abs()),
+        Reply::Error(error) => Err(refusal(endpoint, &error)),
+        Reply::Done | Reply::Pong => Ok(0),
+    }
 }
 
 impl std::fmt::Debug for Redis {

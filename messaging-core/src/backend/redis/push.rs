@@ -144,7 +144,7 @@ impl Decoder {
                 let error = String::from_utf8_lossy(text).into_owned();
                 Ok(Some((Frame::Reply(Reply::Error(error)), after)))
             }
-            b':' => number(text).map(|_| Some((Frame::Reply(Reply::Done), after))),
+            b':' => number(text).map(|number| Some((Frame::Reply(Reply::Integer(number)), after))),
             b'$' => match self.bulk(buffer, at)? {
                 Some((_, after)) => Ok(Some((Frame::Reply(Reply::Done), after))),
                 None => Ok(None),

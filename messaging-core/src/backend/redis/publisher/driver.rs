@@ -1,0 +1,317 @@
+//! The task behind a publisher: the only one that touches the connection.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Lost, MOST_UNWRITTEN, Replies, Request, Shared};
+use crate::backend::redis::connection::{Dialer, Dialled, Role, Stream, broken, garbled};
+use crate::backend::{Push, Reply, closed};
+use crate::error::Error;
+
+/// A buffer that a burst has made larger than this is given back.
+const KEPT: usize = 1 << 20;
+/// How much is read at once: the answers are short.
+const CHUNK: usize = 16 << 10;
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    dialer: Arc<Dialer>,
+    /// What is to be written; what comes before `written` has been.
+    out: Vec<u8>,
+    written: usize,
+    /// How many of the bytes still to be written belong to the last of the requests that are `asked`.
+    rest_of_asked: usize,
+    /// Of these something has been written.
+    asked: VecDeque<Request>,
+    /// Of these nothing has; their bytes end `out`.
+    unsent: VecDeque<Request>,
+    /// What [`Shared::unwritten`] says.
+    said_unwritten: usize,
+    /// Several callers came at once the last time.
+    crowded: bool,
+}
+
+/// How a connection ended.
+struct Ended {
+    error: Error,
+    /// Something was answered on it.
+    fruitful: bool,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, dialer: Arc<Dialer>) -> Self {
+        Self {
+            shared,
+            dialer,
+            out: Vec::new(),
+            written: 0,
+            rest_of_asked: 0,
+            asked: VecDeque::new(),
+            unsent: VecDeque::new(),
+            said_unwritten: 0,
+            crowded: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // Connections in a row that answered nothing.
+        let mut fruitless = 0;
+        loop {
+            while self.unsent.is_empty() {
+                self.shared.work.notified().await;
+                self.take_up();
+            }
+            let dialer = Arc::clone(&self.dialer);
+            match self.meanwhile(dialer.connect(Role::Publisher)).await {
+                Ok(dialled) => {
+                    let Ended { error, fruitful } = self.serve(dialled).await;
+                    self.lose(&error);
+                    fruitless = if fruitful { 0 } else { fruitless + 1 };
+                    if fruitless > 0 {
+                        let delay = self.dialer.reconnect.delay(fruitless - 1);
+                        self.meanwhile(sleep(delay)).await;
+                    }
+                }
+                Err(error) => {
+                    self.take_up();
+                    self.fail_unsent(&Lost::new(&error, true));
+                }
+            }
+        }
+    }
+
+    /// Takes up what callers have handed over.
+    fn take_up(&mut self) {
+        let mut queue = self.shared.queue();
+        if self.out.is_empty() {
+            // The callers get the empty buffer back.
+            std::mem::swap(&mut self.out, &mut queue.bytes);
+        } else {
+            if self.written > self.out.len() / 2 {
+                self.out.drain(..std::mem::take(&mut self.written));
+            }
+            self.out.append(&mut queue.bytes);
+        }
+        self.crowded = queue.requests.len() > 1;
+        self.unsent.extend(queue.requests.drain(..));
+        self.said_unwritten = self.out.len() - self.written;
+        self.shared.unwritten.store(self.said_unwritten, Ordering::Relaxed);
+    }
+
+    /// Waits without a connection: what is handed over is taken up, and what waits too long is given up.
+    async fn meanwhile<T>(&mut self, waited_for: impl Future<Output = T>) -> T {
+        let shared = Arc::clone(&self.shared);
+        let mut waited_for = pin!(waited_for);
+        loop {
+            let oldest = self.next_deadline();
+            tokio::select! {
+                done = &mut waited_for => return done,
+                () = shared.work.notified() => self.take_up(),
+                () = sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {
+                    self.expire(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Serves a connection until it is lost, or of no use any more.
+    async fn serve(&mut self, mut dialled: Dialled) -> Ended {
+        let shared = Arc::clone(&self.shared);
+        let (mut reader, mut writer) = tokio::io::split(dialled.stream);
+        let (mut pushes, mut unflushed, mut leaving) = (Vec::new(), false, false);
+        let mut heard = Instant::now();
+        let mut fruitful = false;
+        let mut alarm = pin!(sleep_until(heard));
+        let mut armed = false;
+        let error = loop {
+            if leaving && self.asked.is_empty() {
+                break closed();
+            }
+            if !armed && let Some(deadline) = self.next_deadline() {
+                alarm.as_mut().reset(deadline);
+                armed = true;
+            }
+            let end = if leaving { self.written + self.rest_of_asked } else { self.out.len() };
+            tokio::select! {
+                read = read(&mut reader, &mut dialled.buffer) => {
+                    if let Err(error) = read {
+                        break broken(&shared.endpoint, error);
+                    }
+                    heard = Instant::now();
+                    let decoded = dialled.decoder.decode(&mut dialled.buffer, &mut pushes);
+                    for push in pushes.drain(..) {
+                        // After a failover the address may lead to another server, which takes writes.
+                        leaving |= matches!(&push, Push::Reply(Reply::Error(error)) if error.starts_with("READONLY"));
+                        fruitful |= self.answered(push);
+                    }
+                    if let Err(error) = decoded {
+                        break garbled(&shared.endpoint, &error);
+                    }
+                }
+                () = shared.work.notified() => {
+                    // The others who were woken together with the first caller come along in the same write.
+                    if !self.asked.is_empty() || self.crowded {
+                        yield_now().await;
+                    }
+                    self.take_up();
+                }
+                wrote = write(&mut writer, &self.out[self.written..end], &mut unflushed),
+                    if unflushed || self.written < end => match wrote {
+                    Ok(bytes) => self.wrote(bytes),
+                    Err(error) => break broken(&shared.endpoint, error),
+                },
+                () = &mut alarm, if armed => {
+                    armed = false;
+                    if self.expire(Instant::now()) && heard.elapsed() >= shared.timeout {
+                        // Nothing was heard since the oldest request: a half-open connection never answers again.
+                        break shared.no_answer(false).into();
+                    }
+                }
+            }
+        };
+        Ended { error, fruitful }
+    }
+
+    /// When the oldest request expires whose caller still waits.
+    fn next_deadline(&self) -> Option<Instant> {
+        let asked = self.asked.iter().find(|request| request.answer.is_some());
+        asked.or(self.unsent.front()).map(|request| request.deadline)
+    }
+
+    /// Tells those who have waited too long; `true` if there were any. What was not sent yet never is.
+    fn expire(&mut self, now: Instant) -> bool {
+        let expired = |request: &&mut Request| request.deadline <= now;
+        let mut any = false;
+        for request in self.asked.iter_mut().take_while(expired) {
+            if let Some(answer) = request.answer.take() {
+                any = true;
+                let _ = answer.send(Err(self.shared.no_answer(false)));
+            }
+        }
+        let late = self.unsent.iter_mut().take_while(expired).count();
+        if late > 0 {
+            any = true;
+            let lost = self.shared.no_answer(true);
+            let size: usize = self.unsent.drain(..late).map(|request| request.fail(&lost)).sum();
+            let begin = self.written + self.rest_of_asked;
+            self.out.drain(begin..begin + size);
+            self.say_unwritten();
+        }
+        any
+    }
+
+    /// The connection has taken so many bytes.
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        let of_asked = bytes.min(self.rest_of_asked);
+        self.rest_of_asked -= of_asked;
+        let mut of_unsent = bytes - of_asked;
+        while of_unsent > 0 {
+            let Some(request) = self.unsent.pop_front() else { break };
+            let now = of_unsent.min(request.size);
+            of_unsent -= now;
+            self.rest_of_asked = request.size - now;
+            self.asked.push_back(request);
+        }
+        if self.written == self.out.len() {
+            self.written = 0;
+            self.out.clear();
+            self.out.shrink_to(KEPT);
+        }
+        if self.said_unwritten > MOST_UNWRITTEN / 2 {
+            self.say_unwritten();
+        }
+    }
+
+    /// Takes the answer to the oldest command; `false` if nobody asked.
+    fn answered(&mut self, push: Push) -> bool {
+        let (Push::Reply(reply), Some(oldest)) = (push, self.asked.front_mut()) else { return false };
+        oldest.replies -= 1;
+        let replies = if oldest.so_far.capacity() == 0 {
+            Replies::One(reply)
+        } else {
+            oldest.so_far.push(reply);
+            if oldest.replies > 0 {
+                return true;
+            }
+            Replies::Several(std::mem::take(&mut oldest.so_far))
+        };
+        if let Some(Request { answer: Some(answer), .. }) = self.asked.pop_front() {
+            // Who does not wait any more does not want to know.
+            let _ = answer.send(Ok(replies));
+        }
+        true
+    }
+
+    /// The connection is gone. What had left may have been carried out; what had not goes out on the next connection.
+    fn lose(&mut self, error: &Error) {
+        let lost = Lost::new(error, false);
+        for request in self.asked.drain(..) {
+            request.fail(&lost);
+        }
+        self.out.drain(..self.written + self.rest_of_asked);
+        (self.written, self.rest_of_asked) = (0, 0);
+        self.say_unwritten();
+    }
+
+    fn fail_unsent(&mut self, lost: &Lost) {
+        for request in self.unsent.drain(..) {
+            request.fail(lost);
+        }
+        self.out.clear();
+        self.say_unwritten();
+    }
+
+    /// Makes room known to those who wait for it.
+    fn say_unwritten(&mut self) {
+        self.said_unwritten = self.out.len() - self.written;
+        self.shared.unwritten.store(self.said_unwritten, Ordering::Relaxed);
+        self.shared.room.notify_waiters();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Its runtime has ended; what it had not written does not stand in the way of its successor.
+        self.out.clear();
+        self.written = 0;
+        self.say_unwritten();
+    }
+}
+
+/// Reads something. Cancellation: nothing is lost.
+async fn read(reader: &mut ReadHalf<Box<dyn Stream>>, buffer: &mut BytesMut) -> io::Result<()> {
+    buffer.reserve(CHUNK);
+    match reader.read_buf(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes some of the bytes and says how many; with nothing to write, flushes what was. Cancellation: nothing is lost.
+async fn write(
+    writer: &mut WriteHalf<Box<dyn Stream>>,
+    bytes: &[u8],
+    unflushed: &mut bool,
+) -> io::Result<usize> {
+    if bytes.is_empty() {
+        writer.flush().await?;
+        *unflushed = false;
+        return Ok(0);
+    }
+    let written = writer.write(bytes).await?;
+    *unflushed = true;
+    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::super::{Answer, Publisher};
+use super::*;
+use crate::backend::redis::push::Decoder;
+use crate::config::{Config, Kind};
+use crate::error::ErrorKind;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A publisher whose connections go to this port.
+fn publisher(port: u16) -> Publisher {
+    let config = Config::new(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let Kind::Redis(server) = &config.endpoint.0 else { unreachable!() };
+    let dialer = Dialer::new(server, &config).unwrap();
+    Publisher::new(&Arc::new(dialer), TIMEOUT, config.endpoint.to_string())
+}
+
+/// A driver that the test drives, and what callers hand over to.
+fn driver() -> (Publisher, Driver) {
+    let publisher = publisher(1);
+    let driver = Driver::new(Arc::clone(&publisher.shared), Arc::clone(&publisher.dialer));
+    // It keeps `hand_over` from starting another.
+    let nothing = tokio::spawn(std::future::pending());
+    publisher.shared.queue().driver = Some(tokio_util::task::AbortOnDropHandle::new(nothing));
+    (publisher, driver)
+}
+
+fn hand_over(publisher: &Publisher, bytes: &[u8]) -> oneshot::Receiver<Answer> {
+    publisher.try_send(1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes)).expect("there is room")
+}
+
+/// What became of a request: `None` while it waits, then whether it is said to be "not sent".
+fn not_sent(answer: &mut oneshot::Receiver<Answer>) -> Option<bool> {
+    match answer.try_recv() {
+        Ok(Ok(_)) => Some(false),
+        Ok(Err(lost)) => Some(lost.not_sent),
+        Err(_) => None,
+    }
+}
+
+fn dialled(stream: DuplexStream) -> Dialled {
+    Dialled { stream: Box::new(stream), buffer: BytesMut::new(), decoder: Decoder::new(100) }
+}
+
+/// One turn of a driver's life.
+#[derive(Clone, Debug)]
+enum Turn {
+    Ask(usize),
+    TakeUp,
+    Write(usize),
+    Answer,
+    /// Time passes; what was asked so long ago expires.
+    Pass(u64),
+    Lose,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        4 => (1usize..9).prop_map(Turn::Ask),
+        3 => Just(Turn::TakeUp),
+        4 => (1usize..20).prop_map(Turn::Write),
+        3 => Just(Turn::Answer),
+        2 => (0u64..1_500).prop_map(Turn::Pass),
+        1 => Just(Turn::Lose),
+    ]
+}
+
+proptest! {
+    /// Each request is a run of its own number; so what a connection carried shows what was sent of it.
+    #[test]
+    fn not_sent_is_never_said_of_what_has_left(turns in proptest::collection::vec(turn(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (publisher, mut driver) = driver();
+            let mut requests = Vec::new();
+            let mut carried = vec![Vec::new()];
+            let lost = closed();
+            for turn in turns {
+                match turn {
+                    Turn::Ask(size) => {
+                        let number = u8::try_from(requests.len()).unwrap();
+                        requests.push((size, hand_over(&publisher, &vec![number; size]), None));
+                    }
+                    Turn::TakeUp => driver.take_up(),
+                    Turn::Write(most) => {
+                        let unwritten = &driver.out[driver.written..];
+                        let now = most.min(unwritten.len());
+                        carried.last_mut().unwrap().extend_from_slice(&unwritten[..now]);
+                        driver.wrote(now);
+                    }
+                    // Redis answers what it has received in whole.
+                    Turn::Answer if driver.asked.len() > usize::from(driver.rest_of_asked > 0) => {
+                        assert!(driver.answered(Push::Reply(Reply::Integer(1))));
+                    }
+                    Turn::Answer => {}
+                    Turn::Pass(millis) => {
+                        tokio::time::advance(Duration::from_millis(millis)).await;
+                        driver.expire(Instant::now());
+                    }
+                    Turn::Lose => {
+                        driver.lose(&lost);
+                        carried.push(Vec::new());
+                    }
+                }
+                for (_, answer, told) in &mut requests {
+                    *told = told.or_else(|| not_sent(answer));
+                }
+            }
+            for (number, (size, _, told)) in requests.iter().enumerate() {
+                let of_it = |bytes: &Vec<u8>| bytes.iter().filter(|byte| usize::from(**byte) == number).count();
+                let sent: Vec<usize> = carried.iter().map(of_it).filter(|count| *count > 0).collect();
+                prop_assert!(sent.len() <= 1, "request {number} went out twice");
+                match told {
+                    Some(true) => prop_assert_eq!(sent, Vec::<usize>::new(), "request {} was said not to be sent", number),
+                    Some(false) => prop_assert_eq!(sent.len(), 1, "request {} was not sent", number),
+                    None => {}
+                }
+                // Only the last request on a connection can be cut off.
+                for bytes in carried.iter().filter(|bytes| (1..*size).contains(&of_it(bytes))) {
+                    prop_assert_eq!(usize::from(*bytes.last().unwrap()), number);
+                }
+            }
+            for bytes in carried {
+                prop_assert!(bytes.is_sorted(), "the order is kept: {:?}", bytes);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_left_is_lost_with_the_connection_and_the_rest_goes_out_on_the_next() {
+    let (publisher, mut driver) = driver();
+    let (near, far) = tokio::io::duplex(10);
+    let mut sent = hand_over(&publisher, b"*1\r\n$4\r\nPING\r\n");
+    let mut unsent = hand_over(&publisher, b"*1\r\n$4\r\nPONG\r\n");
+    publisher.shared.work.notify_one();
+    let serving = driver.serve(dialled(near));
+    let cut = async {
+        // Nobody reads at the far end; ten bytes fit in.
+        while driver_took_nothing(&publisher) {
+            yield_now().await;
+        }
+        tokio::time::sleep(TIMEOUT / 2).await;
+        drop(far);
+    };
+    let (ended, ()) = tokio::join!(serving, cut);
+    assert!(!ended.fruitful);
+    driver.lose(&ended.error);
+    assert_eq!(not_sent(&mut sent), Some(false));
+    assert_eq!(not_sent(&mut unsent), None);
+    assert_eq!(driver.out, b"*1\r\n$4\r\nPONG\r\n");
+    driver.fail_unsent(&Lost::new(&closed(), true));
+    assert_eq!(not_sent(&mut unsent), Some(true));
+}
+
+fn driver_took_nothing(publisher: &Publisher) -> bool {
+    !publisher.shared.queue().requests.is_empty()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_given_up_and_a_slow_one_is_not() {
+    for answers in [false, true] {
+        let (publisher, mut driver) = driver();
+        let (near, mut far) = tokio::io::duplex(1_000);
+        let mut late = hand_over(&publisher, b"1");
+        publisher.shared.work.notify_one();
+        let serving = driver.serve(dialled(near));
+        let test = async {
+            tokio::time::sleep(TIMEOUT * 3 / 4).await;
+            let mut next = hand_over(&publisher, b"2");
+            publisher.shared.work.notify_one();
+            let half = if answers { &b":"[..] } else { b"" };
+            far.write_all(half).await.unwrap();
+            tokio::time::sleep(TIMEOUT / 2).await;
+            assert_eq!(not_sent(&mut late), Some(false), "it has waited too long");
+            assert_eq!(not_sent(&mut next), None);
+            if answers {
+                // The answer to the first comes late and is passed over; the second gets its own.
+                far.write_all(b"1\r\n:2\r\n").await.unwrap();
+                let reply = (&mut next).await.unwrap().unwrap();
+                assert!(matches!(reply, Replies::One(Reply::Integer(2))), "{reply:?}");
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = serving => {
+                assert!(!answers, "it had answered");
+                assert_eq!(ended.error.kind(), ErrorKind::Timeout);
+            }
+            () = test => assert!(answers, "it is kept though it is silent"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_left_when_everything_asked_has_been_answered() {
+    let (publisher, mut driver) = driver();
+    let (near, mut far) = tokio::io::duplex(1_000);
+    let mut answers = [hand_over(&publisher, b"1"), hand_over(&publisher, b"2")];
+    publisher.shared.work.notify_one();
+    let test = async {
+        let mut heard = [0; 2];
+        far.read_exact(&mut heard).await.unwrap();
+        far.write_all(b"-READONLY You can't write against a read only replica.\r\n").await.unwrap();
+        let replies = (&mut answers[0]).await.unwrap().unwrap();
+        assert!(matches!(replies, Replies::One(Reply::Error(_))));
+        let third = hand_over(&publisher, b"3");
+        publisher.shared.work.notify_one();
+        while driver_took_nothing(&publisher) {
+            yield_now().await;
+        }
+        far.write_all(b":7\r\n").await.unwrap();
+        let replies = (&mut answers[1]).await.unwrap().unwrap();
+        assert!(matches!(replies, Replies::One(Reply::Integer(7))));
+        third
+    };
+    let (ended, mut third) = tokio::join!(driver.serve(dialled(near)), test);
+    assert!(ended.fruitful);
+    driver.take_up();
+    driver.lose(&ended.error);
+    assert_eq!(not_sent(&mut third), None);
+    assert_eq!(driver.out, b"3", "it goes to whoever is the primary now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_wait_for_room_and_give_up_without_having_sent() {
+    let (publisher, mut driver) = driver();
+    let large = vec![b'x'; MOST_UNWRITTEN];
+    let _first = hand_over(&publisher, &large);
+    let _second = hand_over(&publisher, b"y");
+    let error = publisher.send(1, |out| out.push(b'z')).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && error.is_not_sent(), "{error}");
+    let waiting = publisher.send(1, |out| out.push(b'z'));
+    let writing = async {
+        yield_now().await;
+        driver.take_up();
+        driver.wrote(MOST_UNWRITTEN);
+        yield_now().await;
+        driver.take_up();
+        driver.wrote(2);
+        for number in 0..3 {
+            driver.answered(Push::Reply(Reply::Integer(number)));
+        }
+    };
+    let (replies, ()) = tokio::join!(waiting, writing);
+    assert!(matches!(replies, Ok(Replies::One(Reply::Integer(2)))), "{replies:?}");
+}
+
+/// Accepts one connection after the other and answers its greeting with what is given.
+async fn greeter(greeting: &'static [u8]) -> (u16, tokio::sync::mpsc::Receiver<tokio::net::TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, (sender, accepted)) = (listener.local_addr().unwrap().port(), tokio::sync::mpsc::channel(1));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = [0; 1_000];
+            let _ = stream.read(&mut read).await.unwrap();
+            stream.write_all(greeting).await.unwrap();
+            if sender.send(stream).await.is_err() {
+                return;
+            }
+        }
+    });
+    (port, accepted)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_at_the_door_is_a_refusal() {
+    let (port, mut accepted) = greeter(b"-ERR max number of clients reached\r\n").await;
+    let publisher = publisher(port);
+    let (error, _stream) = tokio::join!(publisher.send(1, |out| out.push(b'1')), accepted.recv());
+    let error = error.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.is_not_sent(), "{error}");
+    assert!(error.to_string().contains("max number of clients"), "{error}");
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_dropped_leaves_no_task() {
+    let (port, mut accepted) = greeter(b"+OK\r\n").await;
+    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let publisher = publisher(port);
+    let (replies, _stream) = tokio::join!(publisher.send(2, |out| out.extend_from_slice(b"12")), async {
+        let mut stream = accepted.recv().await.unwrap();
+        stream.read_exact(&mut [0; 2]).await.unwrap();
+        stream.write_all(b":1\r\n-ERR no\r\n").await.unwrap();
+        stream
+    });
+    assert!(
+        matches!(&replies, Ok(Replies::Several(replies)) if replies[0] == Reply::Integer(1) && replies.len() == 2),
+        "{replies:?}"
+    );
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before + 1);
+    drop(publisher);
+    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > before {
+        yield_now().await;
+    }
+}
