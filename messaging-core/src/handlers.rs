@@ -220,6 +220,7 @@ impl HandlerTask {
             gate: descriptor.resync.map(|_| Arc::default()),
             stop,
             failed: AtomicBool::new(false),
+            since: std::time::Instant::now(),
             tally: Tally::default(),
         });
         let end_session = core.stop.child_token();

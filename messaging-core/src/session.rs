@@ -25,6 +25,9 @@ use routes::{Book, RouteState, Routes};
 
 /// How long after a refusal (by an ACL) a subscription is asked for again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(2);
+/// For how long after a wait for a slow handler a lost connection is put down to that: what had been sent before Redis
+/// cut us off is still read.
+const SLOW_UNTIL: Duration = Duration::from_secs(1);
 /// What is read at once and is smaller than a quarter of a read chunk (64 KiB) is copied out of it.
 const WORTH_KEEPING: usize = 16 << 10;
 
@@ -55,6 +58,9 @@ pub struct SessionHealth {
     pub connected: bool,
     /// How often it has reconnected, each time with a gap.
     pub reconnects: u64,
+    /// How often the connection was closed while a slow handler held the reader up. Redis does that when what waits for
+    /// us is more than its `client-output-buffer-limit pubsub`.
+    pub cut_off: u64,
     /// How long ago, in milliseconds, the last byte arrived, which proves that the connection was alive.
     pub last_alive_ms: Option<u64>,
     /// Channels and patterns that Redis has confirmed.
@@ -296,6 +302,7 @@ impl Supervisor {
     async fn serve(&mut self, connection: &mut Connection, failures: &mut u32) -> Ended {
         let mut pushes = Vec::new();
         let mut clock = Clock::new(self.config.ping_after, self.config.ping_timeout);
+        let mut held_up = None;
         self.asked.clear();
         let all = self.routes.all();
         if let Err(error) = self.ask(connection, (all, None)).await {
@@ -306,7 +313,7 @@ impl Supervisor {
             let asking = tokio::select! {
                 received = connection.receive(&mut pushes) => {
                     if let Err(error) = received {
-                        return Ended::Lost(error);
+                        return Ended::Lost(self.cut_off_by(error, held_up));
                     }
                     clock.alive();
                     *failures = 0;
@@ -314,6 +321,7 @@ impl Supervisor {
                     if self.take(connection, &mut pushes).await {
                         // While we waited for a handler we did not listen: the silence was ours.
                         clock.alive();
+                        held_up = Some(clock.last);
                     }
                     clock.retry_refused(self.routes.has_refused());
                     (Vec::new(), None)
@@ -339,6 +347,17 @@ impl Supervisor {
                 return Ended::Unused;
             }
         }
+    }
+
+    /// Names the probable cause of a lost connection, if we were slow.
+    fn cut_off_by(&self, error: Error, held_up: Option<Instant>) -> Error {
+        if held_up.is_none_or(|held_up| held_up.elapsed() > SLOW_UNTIL) {
+            return error;
+        }
+        lock(&self.status).health.cut_off += 1;
+        error.context(
+            "a slow handler held the reader up, and redis may have cut it off (client-output-buffer-limit pubsub)",
+        )
     }
 
     async fn ask(&mut self, connection: &mut Connection, (requests, mut done): Asking) -> Result<()> {

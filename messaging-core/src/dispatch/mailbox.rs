@@ -44,6 +44,8 @@ pub(crate) struct Mailbox {
     limits: Buffer,
     overflow: Overflow,
     lane_by: LaneBy,
+    /// Several consumers take from the one lane.
+    lane_is_shared: bool,
     /// What is in here counts as unfinished until the consumer says otherwise; not for subscriptions, which may never
     /// be read.
     activity: Option<Activity>,
@@ -110,7 +112,11 @@ impl Mailbox {
                 (options.workers.get(), LaneBy::Placeholder(Arc::clone(patterns), places.collect()))
             }
         };
-        Self::new(lanes, lane_by, options.buffer, options.overflow, Some(activity), gaps)
+        let lane_is_shared = lanes < options.workers.get();
+        Self {
+            lane_is_shared,
+            ..Self::new(lanes, lane_by, options.buffer, options.overflow, Some(activity), gaps)
+        }
     }
 
     /// A mailbox for one consumer that reads everything in order, gaps included.
@@ -146,6 +152,7 @@ impl Mailbox {
             limits,
             overflow,
             lane_by,
+            lane_is_shared: false,
             activity,
             gaps,
             received: AtomicU64::new(0),
@@ -258,7 +265,7 @@ impl Mailbox {
                         }
                     }
                     // The other consumers of a shared lane are woken one by one.
-                    if !state.lanes[lane].is_empty() || state.closed {
+                    if self.lane_is_shared && (!state.lanes[lane].is_empty() || state.closed) {
                         self.ready[lane].notify_one();
                     }
                     return Some(entry);

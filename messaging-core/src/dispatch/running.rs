@@ -58,6 +58,8 @@ pub(crate) struct RunningHandler {
     pub(crate) stop: CancellationToken,
     /// The handler was stopped by an [`ErrorAction::Stop`](crate::ErrorAction::Stop).
     pub(crate) failed: AtomicBool,
+    /// When it was started.
+    pub(crate) since: Instant,
     pub(crate) tally: Tally,
 }
 
@@ -73,8 +75,10 @@ pub(crate) struct Tally {
     pub(super) resyncs: AtomicU64,
     pub(super) resync_failures: AtomicU64,
     in_flight: AtomicUsize,
+    /// In microseconds after the handler's `since`; 0 before the first.
     last_message: AtomicU64,
-    lag_micros: AtomicU64,
+    /// In microseconds.
+    lag: AtomicU64,
     logged: Mutex<Burst>,
 }
 
@@ -132,21 +136,22 @@ impl RunningHandler {
 
     /// When the last message was taken up.
     pub(crate) fn last_message(&self) -> Option<SystemTime> {
-        let millis = self.tally.last_message.load(Ordering::Relaxed);
-        (millis > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+        let micros = self.tally.last_message.load(Ordering::Relaxed);
+        let ago = || self.since.elapsed().saturating_sub(Duration::from_micros(micros));
+        if micros == 0 { None } else { SystemTime::now().checked_sub(ago()) }
     }
 
     /// How long the last message waited between its arrival in this process and its call.
     pub(crate) fn lag(&self) -> Duration {
-        Duration::from_micros(self.tally.lag_micros.load(Ordering::Relaxed))
+        Duration::from_micros(self.tally.lag.load(Ordering::Relaxed))
     }
 
     pub(super) fn took_up(&self, arrived: Instant) -> InFlight<'_> {
-        let lag = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.tally.lag_micros.store(lag, Ordering::Relaxed);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.tally.last_message.store(millis, Ordering::Relaxed);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        // One look at the clock for both: it is a good part of what a message costs.
+        let now = Instant::now();
+        self.tally.lag.store(micros(now.duration_since(arrived)), Ordering::Relaxed);
+        self.tally.last_message.store(micros(now.duration_since(self.since)).max(1), Ordering::Relaxed);
         self.tally.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
     }

@@ -3,9 +3,12 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt as _;
+use futures_util::future::poll_immediate;
 
 use super::extract::{FromDelivery, Needs, Rejection};
 use super::mailbox::Entry;
@@ -70,11 +73,18 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             None => None,
         };
         loop {
-            let call = AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind();
-            let called = match tokio::time::timeout(running.options.timeout, call).await {
-                Ok(Ok(returned)) => Called::Returned(returned),
-                Ok(Err(panic)) => Called::Panicked(panic),
-                Err(_) => Called::TimedOut,
+            let called = {
+                let mut call = pin!(AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind());
+                // Many calls never wait, and those need no timer.
+                let done = match poll_immediate(call.as_mut()).await {
+                    Some(done) => Ok(done),
+                    None => tokio::time::timeout(running.options.timeout, call).await,
+                };
+                match done {
+                    Ok(Ok(returned)) => Called::Returned(returned),
+                    Ok(Err(panic)) => Called::Panicked(panic),
+                    Err(_) => Called::TimedOut,
+                }
             };
             // What the user gave for failures may panic too; then the message is given up.
             let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
@@ -86,7 +96,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
         }
         drop((gate, in_flight));
         queue.captures = delivery.captures;
-        if running.stop.is_cancelled() && running.failed.load(std::sync::atomic::Ordering::Relaxed) {
+        if running.failed.load(Ordering::Relaxed) {
             return;
         }
     }

@@ -38,6 +38,8 @@ struct Route {
     /// Tells a route from an earlier one of the same name, whose answers may still be on their way.
     id: u64,
     wire: Wire,
+    /// What its messages say as their channel, without the deployment's prefix, once there was one; not for patterns.
+    channel: Option<Channel>,
     state: RouteState,
     /// The slots that get its messages, with the number of the pattern in the slot's own list.
     targets: Vec<(usize, u16)>,
@@ -114,7 +116,13 @@ impl Routes {
             let id = self.next_id + 1;
             let route = self.map(wire.glob).entry(key).or_insert_with(|| {
                 requests.push(Request::Subscribe(wire.clone()));
-                Route { id, wire: wire.clone(), state: RouteState::Wanted, targets: Vec::new() }
+                Route {
+                    id,
+                    wire: wire.clone(),
+                    channel: None,
+                    state: RouteState::Wanted,
+                    targets: Vec::new(),
+                }
             });
             route.targets.push((slot, number));
             if route.id == id {
@@ -213,15 +221,22 @@ impl Routes {
         at: std::time::Instant,
     ) -> bool {
         let route = match pattern {
-            None => self.channels.get(&channel),
-            Some(pattern) => self.globs.get(pattern),
+            None => self.channels.get_mut(&channel),
+            Some(pattern) => self.globs.get_mut(pattern),
         };
         // Nobody: it was on its way while the last subscriber left.
         let Some(route) = route else { return true };
-        let Some(channel) = Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix))
-        else {
-            return false;
+        let named = |channel| Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix));
+        let channel = match (pattern, &route.channel) {
+            (Some(_), _) => named(channel),
+            (None, Some(channel)) => Some(channel.clone()),
+            (None, None) => {
+                // A copy, or it would keep the chunk alive that it came in.
+                route.channel = named(Bytes::copy_from_slice(&channel));
+                route.channel.clone()
+            }
         };
+        let Some(channel) = channel else { return false };
         for (number, pattern) in &route.targets {
             let Some(slot) = &mut self.slots[*number] else { continue };
             if slot.batch.is_empty() {
