@@ -388,8 +388,11 @@ impl Supervisor {
                 Push::Message { pattern, mut channel, mut payload } => {
                     messages += 1;
                     if few {
-                        channel = Bytes::copy_from_slice(&channel);
                         payload = Bytes::copy_from_slice(&payload);
+                        // Of a channel subscribed by its name the route has a copy.
+                        if pattern.is_some() {
+                            channel = Bytes::copy_from_slice(&channel);
+                        }
                     }
                     let prefix = &self.config.channel_prefix;
                     if !self.routes.distribute(prefix, pattern.as_ref(), channel, &payload, at) {

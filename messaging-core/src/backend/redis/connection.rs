@@ -80,7 +80,8 @@ impl Dialer {
         let connecting = async {
             let mut dialled = Dialled {
                 stream: self.dial().await?,
-                buffer: BytesMut::new(),
+                // What it begins with is what it grows to again after each chunk that is taken out of it.
+                buffer: BytesMut::with_capacity(CHUNK),
                 decoder: Decoder::new(self.max_payload),
             };
             self.greet(&mut dialled, role).await?;
