@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::backend::Request;
@@ -257,10 +258,11 @@ impl Routes {
             None => false,
         });
         let waited = !self.touched.is_empty();
-        while let Some(number) = self.touched.pop() {
-            if let Some(slot) = &mut self.slots[number] {
-                slot.mailbox.push(&mut slot.batch).await;
-            }
+        if waited {
+            self.touched.clear();
+            let full = slots.iter_mut().flatten().filter(|slot| !slot.batch.is_empty());
+            // All at the same time: two stuck handlers hold the others up no longer than one.
+            join_all(full.map(|slot| slot.mailbox.push(&mut slot.batch))).await;
         }
         waited
     }
@@ -398,6 +400,23 @@ mod tests {
         }
         confirm(&mut routes, "b", 2);
         assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_stuck_consumers_hold_the_reader_up_no_longer_than_one() {
+        let mut routes = Routes::default();
+        let mailboxes = [mailbox(), mailbox(), mailbox()];
+        for mailbox in &mailboxes {
+            routes.add(Arc::clone(mailbox), vec![wire("a")]);
+        }
+        let begun = tokio::time::Instant::now();
+        for _ in 0..2 * Buffer::DEFAULT.messages.get() {
+            let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"1"));
+            assert!(routes.distribute("", None, channel, &payload, std::time::Instant::now()));
+            routes.deliver().await;
+        }
+        let waited = begun.elapsed().as_millis();
+        assert!((1_000..1_100).contains(&waited), "{waited} ms");
     }
 
     #[tokio::test]
