@@ -22,6 +22,11 @@ const KEPT: usize = 1 << 20;
 /// How much is read at once: the answers are short.
 const CHUNK: usize = 16 << 10;
 
+/// Answers that came together are given out in so many shares, if they are not too small, with a write after each:
+/// otherwise Redis would wait for all of its callers, and they for Redis, in turn.
+const SHARES: usize = 4;
+const SMALLEST_SHARE: usize = 16;
+
 pub(super) struct Driver {
     shared: Arc<Shared>,
     dialer: Arc<Dialer>,
@@ -128,6 +133,7 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let (mut reader, mut writer) = tokio::io::split(dialled.stream);
         let (mut pushes, mut unflushed, mut leaving) = (Vec::new(), false, false);
+        let mut share = 0;
         let mut heard = Instant::now();
         let mut fruitful = false;
         let mut alarm = pin!(sleep_until(heard));
@@ -142,20 +148,32 @@ impl Driver {
             }
             let end = if leaving { self.written + self.rest_of_asked } else { self.out.len() };
             tokio::select! {
+                biased;
+                wrote = write(&mut writer, &self.out[self.written..end], &mut unflushed),
+                    if unflushed || self.written < end => match wrote {
+                    Ok(bytes) => self.wrote(bytes),
+                    Err(error) => break broken(&shared.endpoint, error),
+                },
+                () = std::future::ready(()), if !pushes.is_empty() => {
+                    for push in pushes.drain(..share.min(pushes.len())) {
+                        // After a failover the address may lead to another server, which takes writes.
+                        leaving |= matches!(&push, Push::Reply(Reply::Error(error)) if error.starts_with("READONLY"));
+                        fruitful |= self.answered(push);
+                    }
+                    // Those who got their answer may have more to send: Redis works on that while we go on here.
+                    yield_now().await;
+                    self.take_up();
+                }
                 read = read(&mut reader, &mut dialled.buffer) => {
                     if let Err(error) = read {
                         break broken(&shared.endpoint, error);
                     }
                     heard = Instant::now();
-                    let decoded = dialled.decoder.decode(&mut dialled.buffer, &mut pushes);
-                    for push in pushes.drain(..) {
-                        // After a failover the address may lead to another server, which takes writes.
-                        leaving |= matches!(&push, Push::Reply(Reply::Error(error)) if error.starts_with("READONLY"));
-                        fruitful |= self.answered(push);
-                    }
-                    if let Err(error) = decoded {
+                    if let Err(error) = dialled.decoder.decode(&mut dialled.buffer, &mut pushes) {
+                        pushes.drain(..).for_each(|push| _ = self.answered(push));
                         break garbled(&shared.endpoint, &error);
                     }
+                    share = pushes.len().div_ceil(SHARES).max(SMALLEST_SHARE);
                 }
                 () = shared.work.notified() => {
                     // The others who were woken together with the first caller come along in the same write.
@@ -164,11 +182,6 @@ impl Driver {
                     }
                     self.take_up();
                 }
-                wrote = write(&mut writer, &self.out[self.written..end], &mut unflushed),
-                    if unflushed || self.written < end => match wrote {
-                    Ok(bytes) => self.wrote(bytes),
-                    Err(error) => break broken(&shared.endpoint, error),
-                },
                 () = &mut alarm, if armed => {
                     armed = false;
                     if self.expire(Instant::now()) && heard.elapsed() >= shared.timeout {
