@@ -63,7 +63,8 @@ struct Slot {
     waiting: Vec<oneshot::Sender<Result<()>>>,
     /// It was subscribed once, so that a loss is a gap.
     established: bool,
-    /// Something was missed since; the gap is announced when everything is confirmed or refused again.
+    /// Something was missed since; the gap is announced when everything is confirmed or refused again, and not all of it
+    /// refused.
     gap_due: bool,
 }
 
@@ -270,11 +271,11 @@ impl Routes {
     /// Tells a slot that waits what has become of its subscription, if that is clear by now, and announces its gap.
     fn answer(&mut self, number: usize, generation: Option<u64>) {
         let Some(slot) = &self.slots[number] else { return };
-        let mut refusal = None;
+        let (mut refusal, mut hears) = (None, false);
         for wire in &slot.wires {
             let routes = if wire.glob { &self.globs } else { &self.channels };
             match routes.get(wire.name.as_bytes()).map(|route| &route.state) {
-                Some(RouteState::Confirmed) | None => {}
+                Some(RouteState::Confirmed) | None => hears = true,
                 Some(RouteState::Wanted) => return,
                 Some(RouteState::Refused(reason)) => {
                     refusal.get_or_insert_with(|| format!("cannot subscribe to {:?}: {reason}", wire.name));
@@ -289,7 +290,8 @@ impl Routes {
             });
         }
         slot.established = true;
-        if let Some(generation) = generation.filter(|_| slot.gap_due) {
+        // As long as all of it is refused the gap goes on, and whoever caught up now would have to do so again.
+        if let Some(generation) = generation.filter(|_| slot.gap_due && hears) {
             slot.gap_due = false;
             slot.mailbox.gap(GapCause::Reconnected(generation));
         }
@@ -442,5 +444,24 @@ mod tests {
         };
         assert_eq!(known(&book), (2, 0));
         assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(0)]);
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_not_announced_while_nothing_is_heard_yet() {
+        let (mut routes, mailbox) = (Routes::default(), mailbox());
+        routes.add(Arc::clone(&mailbox), vec![wire("a"), wire("b")]);
+        confirm(&mut routes, "a", 0);
+        confirm(&mut routes, "b", 0);
+        routes.lost();
+        for name in ["a", "b"] {
+            let id = routes.id(&wire(name));
+            routes.note(&wire(name), id, RouteState::Refused("NOPERM".to_owned()), 1);
+        }
+        let (_, _, announced) = mailbox.counts();
+        assert_eq!(announced, 0, "what is published from now on would be missed after a resync");
+        confirm(&mut routes, "a", 1);
+        let (_, _, announced) = mailbox.counts();
+        assert_eq!(announced, 1);
+        assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(1)]);
     }
 }
