@@ -1,4 +1,4 @@
-//! What integration tests share: real Redis servers, names of their own, waiting for conditions, and Python scripts.
+//! What integration tests share: real Redis servers, a proxy that breaks connections, names of their own, waiting for conditions, and Python scripts.
 //! It knows nothing of `messaging-core`.
 //!
 //! ```no_run
@@ -21,6 +21,7 @@
 
 mod certificates;
 mod ports;
+mod proxy;
 mod python;
 mod reaper;
 mod resp;
@@ -32,6 +33,7 @@ mod waiting;
 
 pub use certificates::TlsFiles;
 pub use ports::free_port;
+pub use proxy::{Direction, Proxy};
 pub use python::{Python, Script};
 pub use server::RedisServer;
 pub use setup::RedisBuilder;

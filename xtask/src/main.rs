@@ -6,6 +6,7 @@
 
 mod command;
 mod duplicates;
+mod faults;
 mod features;
 mod msrv;
 mod python;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Request::Test { only }) => steps::test(only),
+        Ok(Request::Faults) => faults::run(),
         Err(mistake) => {
             eprintln!("{mistake}\n\n{}", help());
             ExitCode::from(2)
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
 enum Request {
     Help,
     Test { only: Option<&'static steps::Step> },
+    Faults,
 }
 
 impl Request {
@@ -51,6 +54,8 @@ impl Request {
                 Some(step) => Ok(Self::Test { only: Some(step) }),
                 None => Err(format!("there is no step `{name}`")),
             },
+            ["faults"] => Ok(Self::Faults),
+            ["faults", ref rest @ ..] => Err(format!("`faults` does not know `{}`", rest.join(" "))),
             ["test", ref rest @ ..] => Err(format!("`test` does not know `{}`", rest.join(" "))),
             [command, ..] => Err(format!("there is no command `{command}`")),
         }
@@ -66,6 +71,7 @@ cargo xtask <command>
 
   test                  everything that a change has to pass, stopping at the first failure
   test --only <step>    one step of it:{steps}
+  faults                what docs/reliability.md promises, tried out on a real server; takes minutes
 
 Environment
     REDIS_SERVER_BIN        the redis-server to test with; otherwise it is found or installed
@@ -93,6 +99,8 @@ mod tests {
         assert_eq!(parse("test --only"), Err("--only needs the name of a step".to_owned()));
         assert_eq!(parse("test --only tset"), Err("there is no step `tset`".to_owned()));
         assert_eq!(parse("test --fast now"), Err("`test` does not know `--fast now`".to_owned()));
+        assert_eq!(parse("faults"), Ok(Request::Faults));
+        assert_eq!(parse("faults now"), Err("`faults` does not know `now`".to_owned()));
         assert_eq!(parse("tset"), Err("there is no command `tset`".to_owned()));
     }
 

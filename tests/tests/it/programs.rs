@@ -133,11 +133,14 @@ impl Program {
         Self { child, output, lines: Vec::new(), complaints: Some(complaints) }
     }
 
-    /// Waits until it has printed a line that `wanted` likes.
+    /// Waits until it has printed a line that `wanted` likes, and returns it.
     #[track_caller]
-    pub fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) {
+    pub fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
-        while !self.lines.iter().any(|line| wanted(line)) {
+        loop {
+            if let Some(line) = self.lines.iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
             match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.lines.push(line),
                 Err(error) => panic!("no such line ({error}) in:\n{}", self.lines.join("\n")),

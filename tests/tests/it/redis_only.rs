@@ -8,12 +8,9 @@ use messaging_core::{
     ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config,
     redis_cache, subscribe,
 };
-use messaging_tests::{RedisServer, eventually, unique};
+use messaging_tests::{Direction, Proxy, RedisServer, eventually, unique};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 use crate::place::{PATIENCE, Place, Probe, soon};
 
@@ -524,109 +521,56 @@ async fn a_value_may_be_kept_for_ever() {
     }
 }
 
-/// Stands between a client and Redis, and holds back what connections up to a number send and receive.
-struct Dam {
-    port: u16,
-    held: watch::Sender<usize>,
-    accepted: watch::Receiver<usize>,
-}
-
-impl Dam {
-    async fn before(redis: &RedisServer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let ((held, hold), (count, accepted)) = (watch::channel(0), watch::channel(0));
-        let redis = redis.port();
-        tokio::spawn(async move {
-            for number in 1.. {
-                let (client, _) = listener.accept().await.unwrap();
-                count.send_replace(number);
-                let server = TcpStream::connect(("127.0.0.1", redis)).await.unwrap();
-                client.set_nodelay(true).unwrap();
-                server.set_nodelay(true).unwrap();
-                let ((from_client, to_client), (from_server, to_server)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(flow(number, hold.clone(), from_client, to_server));
-                tokio::spawn(flow(number, hold.clone(), from_server, to_client));
-            }
-        });
-        Self { port, held, accepted }
-    }
-
-    fn place(&self) -> Place {
-        let mut place = Place::at(&format!("redis://127.0.0.1:{}", self.port));
-        place.config.cache_timeout = Duration::from_millis(50);
-        place
-    }
-
-    /// Holds connections up to this number back from now on, and no others.
-    fn hold(&self, number: usize) {
-        self.held.send_replace(number);
-    }
-
-    fn accepted(&self) -> usize {
-        *self.accepted.borrow()
-    }
-}
-
-async fn flow(
-    number: usize,
-    mut hold: watch::Receiver<usize>,
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-) {
-    let mut chunk = [0; 4_096];
-    while let Ok(read @ 1..) = from.read(&mut chunk).await {
-        if hold.wait_for(|held| number > *held).await.is_err() || to.write_all(&chunk[..read]).await.is_err()
-        {
-            return;
-        }
-    }
+/// A place behind a proxy, with a cache that gives up soon.
+async fn behind_a_proxy(redis: &RedisServer) -> (Proxy, Place) {
+    let proxy = Proxy::before(redis.port()).await;
+    let mut place = Place::at(&format!("redis://127.0.0.1:{}", proxy.port()));
+    place.config.cache_timeout = Duration::from_millis(50);
+    (proxy, place)
 }
 
 #[tokio::test]
 async fn callers_that_give_up_do_not_end_the_attempt_to_connect() {
     let redis = RedisServer::start();
-    let dam = Dam::before(&redis).await;
-    dam.hold(usize::MAX);
-    let messaging = dam.place().messaging().await;
+    let (proxy, place) = behind_a_proxy(&redis).await;
+    proxy.hold(Direction::Both);
+    let messaging = place.messaging().await;
     let cache = messaging.cache("c");
     for _ in 0..5 {
         let error = cache.get::<u32>("a").await.unwrap_err();
         assert!(error.kind() == ErrorKind::Timeout && error.is_not_sent(), "{error}");
     }
-    dam.hold(0);
+    proxy.heal().await;
     eventually("it is connected", async || cache.get::<u32>("a").await.is_ok()).await;
-    assert_eq!(dam.accepted(), 1);
+    assert_eq!(proxy.accepted(), 1);
 }
 
 #[tokio::test]
 async fn a_late_answer_to_the_cache_does_not_cost_the_connection() {
     let redis = RedisServer::start();
-    let dam = Dam::before(&redis).await;
-    let messaging = dam.place().messaging().await;
+    let (proxy, place) = behind_a_proxy(&redis).await;
+    let messaging = place.messaging().await;
     let cache = messaging.cache("c");
     eventually("it is connected", async || cache.get::<u32>("a").await.is_ok()).await;
     for _ in 0..5 {
-        dam.hold(usize::MAX);
+        proxy.hold(Direction::Both);
         let error = cache.get::<u32>("a").await.unwrap_err();
         assert!(error.kind() == ErrorKind::Timeout && !error.is_not_sent(), "{error}");
-        dam.hold(0);
+        proxy.heal().await;
         eventually("it answers again", async || cache.get::<u32>("a").await.is_ok()).await;
     }
-    assert_eq!(dam.accepted(), 1);
+    assert_eq!(proxy.accepted(), 1);
 }
 
 #[tokio::test]
 async fn a_half_open_connection_is_replaced_though_only_the_cache_uses_it() {
     let redis = RedisServer::start();
-    let dam = Dam::before(&redis).await;
-    let mut place = dam.place();
+    let (proxy, mut place) = behind_a_proxy(&redis).await;
     place.config.command_timeout = Duration::from_millis(100);
     let messaging = place.messaging().await;
     let cache = messaging.cache("c");
     eventually("it is connected", async || cache.get::<u32>("a").await.is_ok()).await;
-    dam.hold(dam.accepted());
+    proxy.strand(Direction::Both);
     eventually("another connection answers", async || cache.get::<u32>("a").await.is_ok()).await;
 }
 

@@ -1,0 +1,46 @@
+//! Parts of tests that need a process of their own: this program again, told by the environment what to do.
+
+use std::future::Future;
+use std::process::Command;
+
+use crate::programs::Program;
+
+const CHILD: &str = "FAULTS_CHILD";
+const URL: &str = "FAULTS_URL";
+
+/// Whether this process is the child of the test with this name.
+pub fn is(test: &str) -> bool {
+    std::env::var_os(CHILD).is_some_and(|child| child == test)
+}
+
+/// The Redis that the child was given.
+pub fn url() -> String {
+    std::env::var(URL).expect("the parent has set it")
+}
+
+/// Starts the child of a test.
+pub fn start(test: &str, url: &str) -> Program {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(CHILD, test).env(URL, url);
+    Program::start(command)
+}
+
+/// Runs what the child does.
+pub fn run<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+/// The memory in use by this process, in KiB.
+pub fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How many sockets this process has.
+pub fn sockets() -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}

@@ -1,0 +1,38 @@
+//! The documentation and this suite speak of the same things.
+
+use std::collections::BTreeSet;
+
+const DOCUMENT: &str = include_str!("../../../docs/reliability.md");
+
+const MODULES: [(&str, &str); 8] = [
+    ("callers", include_str!("callers.rs")),
+    ("cuts", include_str!("cuts.rs")),
+    ("interruptions", include_str!("interruptions.rs")),
+    ("limits", include_str!("limits.rs")),
+    ("overflow", include_str!("overflow.rs")),
+    ("publishing", include_str!("publishing.rs")),
+    ("refusals", include_str!("refusals.rs")),
+    ("shutdown", include_str!("shutdown.rs")),
+];
+
+/// The functions of a module that are tests.
+fn tests_of((module, source): (&str, &str)) -> Vec<String> {
+    let after_attributes = source.split("#[test]").flat_map(|part| part.split("#[tokio::test")).skip(1);
+    let names = after_attributes.filter_map(|part| part.split("fn ").nth(1)?.split('(').next());
+    names.map(|name| format!("{module}::{name}")).collect()
+}
+
+#[test]
+fn every_row_names_a_test_and_every_test_has_a_row() {
+    let tests: BTreeSet<String> = MODULES.into_iter().flat_map(tests_of).collect();
+    let rows: Vec<&str> = DOCUMENT.lines().filter(|line| line.starts_with("| ")).collect();
+    let mut named = BTreeSet::new();
+    for row in rows.into_iter().filter(|row| !row.ends_with("| test |")) {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names = cell.split(", ").map(|name| name.trim_matches('`').to_owned());
+        named.extend(names.inspect(|name| assert!(tests.contains(name), "there is no test {name:?}: {row}")));
+    }
+    let without_a_row: Vec<_> = tests.difference(&named).collect();
+    assert!(without_a_row.is_empty(), "docs/reliability.md does not speak of {without_a_row:?}");
+    assert!(named.len() > 20, "{named:?}");
+}

@@ -1,0 +1,37 @@
+//! `cargo xtask faults`: what the framework promises under faults, tried out on a real server. It takes minutes.
+
+use crate::command::{Failure, cargo};
+use crate::redis;
+use crate::workspace::Workspace;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Runs the suite in the open; each test prints what came of it.
+pub(crate) fn run() -> ExitCode {
+    let start = Instant::now();
+    match suite() {
+        Ok(()) => {
+            println!(
+                "{:.1} s in all; what it proves is in docs/reliability.md",
+                start.elapsed().as_secs_f64()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("\nfaults failed: {}", failure.message);
+            if let Some(command) = failure.command {
+                eprintln!("to see it again:   {command}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn suite() -> Result<(), Failure> {
+    let server = redis::provide(&Workspace::read()?)?;
+    println!("{:<14}{server}", "redis-server");
+    // The whole workspace, so that it is built as for `cargo xtask test`, and of it one target.
+    cargo("test --workspace --all-features --test faults -- --nocapture")
+        .env("REDIS_SERVER_BIN", server.path)
+        .run()
+}
