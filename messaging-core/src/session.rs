@@ -4,13 +4,14 @@
 mod routes;
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -114,6 +115,7 @@ impl Session {
             routes: Routes::new(Arc::clone(&book)),
             asked: VecDeque::new(),
             status: Arc::clone(&status),
+            serving: false,
             generation: 0,
             oversized: Burst::default(),
         };
@@ -207,6 +209,8 @@ struct Supervisor {
     /// What was asked on the connection and has no answer yet.
     asked: VecDeque<Asked>,
     status: Arc<Mutex<Status>>,
+    /// There is a connection on which everything was asked for: losing it is a gap.
+    serving: bool,
     generation: u64,
     oversized: Burst,
 }
@@ -242,6 +246,7 @@ impl Supervisor {
             match ended {
                 Ended::Stopped => return,
                 Ended::Unused => {
+                    self.serving = false;
                     self.set_connected(false);
                     failures = 0;
                 }
@@ -309,8 +314,15 @@ impl Supervisor {
             return Ended::Lost(error);
         }
         self.set_connected(true);
+        self.serving = true;
         loop {
             let asking = tokio::select! {
+                // Before the clock: after this process has been held up, what arrived meanwhile still shows life.
+                biased;
+                control = self.inbox.recv() => match control {
+                    Some(control) => self.apply(control),
+                    None => return Ended::Stopped,
+                },
                 received = connection.receive(&mut pushes) => {
                     if let Err(error) = received {
                         return Ended::Lost(self.cut_off_by(error, held_up));
@@ -326,10 +338,6 @@ impl Supervisor {
                     clock.retry_refused(self.routes.has_refused());
                     (Vec::new(), None)
                 }
-                control = self.inbox.recv() => match control {
-                    Some(control) => self.apply(control),
-                    None => return Ended::Stopped,
-                },
                 () = sleep_until(clock.next()) => match clock.rang() {
                     Ring::Ping => (vec![Request::Ping], None),
                     Ring::Dead => {
@@ -378,7 +386,7 @@ impl Supervisor {
     }
 
     /// Takes what was received apart. `true` if it had to wait for room.
-    async fn take(&mut self, connection: &Connection, pushes: &mut Vec<Push>) -> bool {
+    async fn take(&mut self, connection: &mut Connection, pushes: &mut Vec<Push>) -> bool {
         let at = std::time::Instant::now();
         let (mut messages, mut oversized, mut unreadable) = (0, 0, 0);
         // A few small messages must not keep the whole chunk alive that they were read into, for as long as they wait.
@@ -422,7 +430,24 @@ impl Supervisor {
                 }
             }
         }
-        let waited = self.routes.deliver().await;
+        let waited = {
+            let mut delivering = pin!(self.routes.deliver());
+            loop {
+                tokio::select! {
+                    biased;
+                    waited = &mut delivering => break waited,
+                    // Who waits does not read, and an end would stand behind what was not read. But to a ping a server
+                    // that has closed the connection answers with a reset.
+                    () = sleep(self.config.ping_after) => {
+                        if connection.is_closed() || connection.send(&[Request::Ping]).await.is_err() {
+                            lock(&self.status).health.connected = false;
+                        } else {
+                            self.asked.push_back(Asked { request: Request::Ping, id: 0, done: None });
+                        }
+                    }
+                }
+            }
+        };
         connection.delivered(messages);
         if oversized + unreadable > 0 {
             let mut status = lock(&self.status);
@@ -454,8 +479,8 @@ impl Supervisor {
     }
 
     fn lost(&mut self, error: &Error, failures: u32) {
-        let was_connected = std::mem::take(&mut lock(&self.status).health.connected);
-        if was_connected {
+        self.set_connected(false);
+        if std::mem::take(&mut self.serving) {
             self.generation += 1;
             self.routes.lost();
             lock(&self.status).health.reconnects = self.generation;

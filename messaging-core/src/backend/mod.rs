@@ -330,6 +330,14 @@ impl Connection {
         }
     }
 
+    /// Whether the other side has closed it, as far as can be known without reading what is left.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(connection) => connection.is_closed(),
+        }
+    }
+
     /// How many of the messages given out by [`receive`](Self::receive) the backend counts as unfinished until they
     /// are acknowledged with this.
     pub(crate) fn delivered(&self, messages: usize) {

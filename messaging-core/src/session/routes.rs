@@ -61,7 +61,7 @@ struct Slot {
     wires: Vec<Wire>,
     batch: VecDeque<Received>,
     waiting: Vec<oneshot::Sender<Result<()>>>,
-    /// It was subscribed once, so that a loss is a gap.
+    /// Something of it was subscribed once, so that a loss is a gap.
     established: bool,
     /// Something was missed since; the gap is announced when everything is confirmed or refused again, and not all of it
     /// refused.
@@ -289,7 +289,7 @@ impl Routes {
                 Some(reason) => Err(Error::new(ErrorKind::Refused, reason.clone()).before_sending()),
             });
         }
-        slot.established = true;
+        slot.established |= hears;
         // As long as all of it is refused the gap goes on, and whoever caught up now would have to do so again.
         if let Some(generation) = generation.filter(|_| slot.gap_due && hears) {
             slot.gap_due = false;

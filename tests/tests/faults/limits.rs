@@ -1,6 +1,6 @@
 //! The limits of others: what Redis keeps for a subscriber that does not read, and payloads that are larger than ours.
 
-use messaging_core::{Buffer, Overflow};
+use messaging_core::{Buffer, HandlerState, Overflow};
 use messaging_tests::{RedisServer, eventually};
 use tokio::sync::Semaphore;
 
@@ -32,6 +32,8 @@ async fn a_blocked_handler_that_redis_cuts_off_is_told() {
         cut_off()
     })
     .await;
+    let deaf = async || health_of(messaging, "on_blocked").state == HandlerState::Deaf;
+    eventually("health knows though the handler is stuck", deaf).await;
     gate.0.add_permits(Semaphore::MAX_PERMITS / 2);
     let back = async || health_of(messaging, "on_blocked").counts.gaps == 1 && messaging.health().is_ready();
     eventually("it is back, and a gap is announced", back).await;
@@ -43,7 +45,9 @@ async fn a_blocked_handler_that_redis_cuts_off_is_told() {
     publisher.publish("blocked", "\"after\"").await;
     probe.wait_for(before + 1).await;
     let session = messaging.health().sessions.into_iter().find(|session| session.name.contains("on_blocked"));
-    assert_eq!(session.unwrap().reconnects, 1);
+    let session = session.unwrap();
+    assert_eq!((session.reconnects, session.cut_off), (1, 1));
+    assert!(session.last_error.is_some_and(|error| error.contains("client-output-buffer-limit")));
     outcome("output buffer limit, block", "cut off once, one gap, one resync");
 }
 

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use redis::io::tcp::socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -20,9 +21,39 @@ use crate::retry::Backoff;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
+    /// Whether the other side has closed it, though there may still be something to read.
+    fn is_closed(&self) -> bool;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
+macro_rules! socket {
+    ($socket:ty) => {
+        impl Stream for $socket {
+            fn is_closed(&self) -> bool {
+                let ready = self.ready(Interest::READABLE).now_or_never();
+                ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+            }
+        }
+    };
+}
+
+socket!(TcpStream);
+#[cfg(unix)]
+socket!(tokio::net::UnixStream);
+
+#[cfg(feature = "tls")]
+impl Stream for tokio_rustls::client::TlsStream<TcpStream> {
+    fn is_closed(&self) -> bool {
+        self.get_ref().0.is_closed()
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +219,10 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
         self.dialled.receive(&self.endpoint, pushes).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.dialled.stream.is_closed()
     }
 
     pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {
@@ -367,8 +402,6 @@ pub(super) mod tls {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
     #[tokio::test]
