@@ -14,6 +14,8 @@ use crate::config::{Config, Kind};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use memory::Memory;
+#[cfg(test)]
+pub(crate) use redis::Connection as RedisConnection;
 pub(crate) use redis::Redis;
 
 #[derive(Debug)]

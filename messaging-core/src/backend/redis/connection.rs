@@ -217,6 +217,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// A connection whose other end a test holds.
+    #[cfg(test)]
+    pub(crate) fn over(stream: tokio::io::DuplexStream) -> Self {
+        Self {
+            dialled: Dialled {
+                stream: Box::new(stream),
+                buffer: BytesMut::new(),
+                decoder: Decoder::new(1_000),
+            },
+            out: Vec::new(),
+            write_timeout: Duration::from_secs(1),
+            endpoint: "redis".to_owned(),
+        }
+    }
+
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
         self.dialled.receive(&self.endpoint, pushes).await
     }
@@ -407,14 +422,13 @@ mod tests {
     #[tokio::test]
     async fn a_part_of_a_message_is_a_sign_of_life() {
         let (stream, mut peer) = tokio::io::duplex(1_024);
-        let mut connection =
-            Dialled { stream: Box::new(stream), buffer: BytesMut::new(), decoder: Decoder::new(100) };
+        let mut connection = Connection::over(stream);
         let mut pushes = Vec::new();
         for part in ["*3\r\n$7\r\nmessage\r\n$1\r\na\r\n", "$9\r\n12345", "6789\r\n"] {
             assert!(pushes.is_empty());
-            assert!(connection.receive("redis", &mut pushes).now_or_never().is_none(), "nothing has arrived");
+            assert!(connection.receive(&mut pushes).now_or_never().is_none(), "nothing has arrived");
             peer.write_all(part.as_bytes()).await.unwrap();
-            connection.receive("redis", &mut pushes).now_or_never().expect("it has arrived").unwrap();
+            connection.receive(&mut pushes).now_or_never().expect("it has arrived").unwrap();
         }
         assert!(matches!(&pushes[..], [Push::Message { payload, .. }] if payload == "123456789"));
     }
