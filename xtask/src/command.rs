@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 /// Why a step did not pass.
 #[derive(Debug)]
@@ -17,6 +17,16 @@ impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), command: None }
     }
+}
+
+/// What `cargo xtask <what>` came to, told to who called it.
+pub(crate) fn ended(what: &str, outcome: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("\n{what} failed: {}", failure.message);
+    if let Some(command) = &failure.command {
+        eprintln!("to see it again:   {command}");
+    }
+    ExitCode::FAILURE
 }
 
 /// A program with its arguments and what it adds to the environment.

@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: what the framework promises under faults, tried out on a real server. It takes minutes.
 
-use crate::command::{Failure, cargo};
+use crate::command::{Failure, cargo, ended};
 use crate::redis;
 use crate::workspace::Workspace;
 use std::process::ExitCode;
@@ -9,22 +9,12 @@ use std::time::Instant;
 /// Runs the suite in the open; each test prints what came of it.
 pub(crate) fn run() -> ExitCode {
     let start = Instant::now();
-    match suite() {
-        Ok(()) => {
-            println!(
-                "{:.1} s in all; what it proves is in docs/reliability.md",
-                start.elapsed().as_secs_f64()
-            );
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            eprintln!("\nfaults failed: {}", failure.message);
-            if let Some(command) = failure.command {
-                eprintln!("to see it again:   {command}");
-            }
-            ExitCode::FAILURE
-        }
+    let outcome = suite();
+    if outcome.is_ok() {
+        let time = start.elapsed().as_secs_f64();
+        println!("{time:.1} s in all; what it proves is in docs/reliability.md");
     }
+    ended("faults", outcome)
 }
 
 fn suite() -> Result<(), Failure> {

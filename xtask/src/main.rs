@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a command-line tool speaks on standard output")]
 #![allow(clippy::print_stderr, reason = "and complains on standard error")]
 
+mod bench;
 mod command;
 mod duplicates;
 mod faults;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match Request::parse(&arguments) {
         Ok(Request::Help) => {
             println!("{}", help());
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         }
         Ok(Request::Test { only }) => steps::test(only),
         Ok(Request::Faults) => faults::run(),
+        Ok(Request::Bench { arguments }) => bench::bench(&arguments),
         Err(mistake) => {
             eprintln!("{mistake}\n\n{}", help());
             ExitCode::from(2)
@@ -34,17 +37,23 @@ fn main() -> ExitCode {
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
-enum Request {
+enum Request<'a> {
     Help,
-    Test { only: Option<&'static steps::Step> },
+    Test {
+        only: Option<&'static steps::Step>,
+    },
     Faults,
+    /// What follows `bench` is for the comparison to read.
+    Bench {
+        arguments: Vec<&'a str>,
+    },
 }
 
-impl Request {
-    fn parse(arguments: &[String]) -> Result<Self, String> {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        match arguments[..] {
+impl<'a> Request<'a> {
+    fn parse(arguments: &[&'a str]) -> Result<Self, String> {
+        match *arguments {
             [] => Ok(Self::Help),
+            ["bench", ref rest @ ..] => Ok(Self::Bench { arguments: rest.to_vec() }),
             _ if arguments.iter().any(|argument| matches!(*argument, "-h" | "--help" | "help")) => {
                 Ok(Self::Help)
             }
@@ -72,6 +81,7 @@ cargo xtask <command>
   test                  everything that a change has to pass, stopping at the first failure
   test --only <step>    one step of it:{steps}
   faults                what docs/reliability.md promises, tried out on a real server; takes minutes
+  bench                 what messaging costs, against the `redis` crate used by hand; `bench --help` says more
 
 Environment
     REDIS_SERVER_BIN        the redis-server to test with; otherwise it is found or installed
@@ -85,8 +95,8 @@ mod tests {
     use super::*;
 
     /// Parses a command line, written as words.
-    fn parse(line: &str) -> Result<Request, String> {
-        Request::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    fn parse(line: &str) -> Result<Request<'_>, String> {
+        Request::parse(&line.split_whitespace().collect::<Vec<_>>())
     }
 
     #[test]
@@ -101,6 +111,8 @@ mod tests {
         assert_eq!(parse("test --fast now"), Err("`test` does not know `--fast now`".to_owned()));
         assert_eq!(parse("faults"), Ok(Request::Faults));
         assert_eq!(parse("faults now"), Err("`faults` does not know `now`".to_owned()));
+        let arguments = vec!["--quick", "latency"];
+        assert_eq!(parse("bench --quick latency"), Ok(Request::Bench { arguments }));
         assert_eq!(parse("tset"), Err("there is no command `tset`".to_owned()));
     }
 

@@ -1,0 +1,136 @@
+//! What a row should come to, and whether it does.
+
+use std::fmt;
+
+use super::figures::Spread;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Goal {
+    quantity: Quantity,
+    direction: Direction,
+    limit: f64,
+    force: Force,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Quantity {
+    /// Our median by the other one.
+    Ratio,
+    /// The worst of our values.
+    Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Direction {
+    AtLeast,
+    AtMost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Force {
+    /// It depends on the machine and its mood: missing it fails nothing.
+    Timing,
+    /// Not yet expected.
+    Later,
+    /// It does not depend on the machine's speed: missing it is a defect.
+    Bound,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    NoGoal,
+    Met,
+    Missed,
+    NotYet,
+    Broken,
+}
+
+impl Goal {
+    /// Our median is at least so many times the other one.
+    pub(super) const fn at_least(limit: f64) -> Self {
+        Self { quantity: Quantity::Ratio, direction: Direction::AtLeast, limit, force: Force::Timing }
+    }
+
+    /// Our median is at most so many times the other one.
+    pub(super) const fn at_most(limit: f64) -> Self {
+        Self { quantity: Quantity::Ratio, direction: Direction::AtMost, limit, force: Force::Timing }
+    }
+
+    /// No value of ours is above this, whatever the machine.
+    pub(super) const fn bound(limit: f64) -> Self {
+        Self { quantity: Quantity::Value, direction: Direction::AtMost, limit, force: Force::Bound }
+    }
+
+    /// The same for our median by the other one.
+    pub(super) const fn bound_ratio(limit: f64) -> Self {
+        Self { quantity: Quantity::Ratio, direction: Direction::AtMost, limit, force: Force::Bound }
+    }
+
+    pub(super) const fn later(self) -> Self {
+        Self { force: Force::Later, ..self }
+    }
+
+    pub(super) fn verdict(self, ours: Spread, ratio: Option<f64>) -> Verdict {
+        let value = match (self.quantity, ratio) {
+            (Quantity::Value, _) => ours.max,
+            (Quantity::Ratio, Some(ratio)) => ratio,
+            (Quantity::Ratio, None) => f64::NAN,
+        };
+        let met = match self.direction {
+            Direction::AtLeast => value >= self.limit,
+            Direction::AtMost => value <= self.limit,
+        };
+        match (met, self.force) {
+            (true, _) => Verdict::Met,
+            (false, Force::Timing) => Verdict::Missed,
+            (false, Force::Later) => Verdict::NotYet,
+            (false, Force::Bound) => Verdict::Broken,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::AtLeast => "≥",
+            Direction::AtMost => "≤",
+        };
+        match self.quantity {
+            Quantity::Ratio => write!(f, "{direction} {:.2} ×", self.limit)?,
+            Quantity::Value => write!(f, "{direction} {}", self.limit)?,
+        }
+        f.write_str(if self.force == Force::Later { ", later" } else { "" })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::NoGoal => "",
+            Self::Met => "met",
+            Self::Missed => "missed",
+            Self::NotYet => "not yet",
+            Self::Broken => "BROKEN",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goals_say() {
+        let ours = Spread { median: 2.0, min: 1.0, max: 3.0 };
+        assert_eq!(Goal::at_least(1.3).verdict(ours, Some(1.3)), Verdict::Met);
+        assert_eq!(Goal::at_least(1.3).verdict(ours, Some(1.2)), Verdict::Missed);
+        assert_eq!(Goal::at_least(1.3).later().verdict(ours, Some(1.2)), Verdict::NotYet);
+        assert_eq!(Goal::at_most(1.25).verdict(ours, Some(1.2)), Verdict::Met);
+        // A median would hide the one run that lost something.
+        assert_eq!(Goal::bound(2.0).verdict(ours, None), Verdict::Broken);
+        assert_eq!(Goal::bound(3.0).verdict(ours, None), Verdict::Met);
+        assert_eq!(Goal::bound_ratio(1.25).verdict(ours, None), Verdict::Broken, "nothing was measured");
+        assert_eq!(Goal::at_least(2.2).later().to_string(), "≥ 2.20 ×, later");
+        assert_eq!(Goal::bound(3_000.0).to_string(), "≤ 3000");
+    }
+}

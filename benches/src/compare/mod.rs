@@ -1,0 +1,72 @@
+//! The comparison: runs the sides in turn, each in a process of its own, and prints what came of it.
+
+mod figures;
+mod goal;
+mod plan;
+mod process;
+mod request;
+mod stage;
+mod table;
+
+use crate::job::Failure;
+use figures::Figures;
+use plan::{Experiment, Repeat};
+use request::Request;
+use stage::Stage;
+use table::Verdict;
+
+/// Does what the command line asks for. `Ok(false)` if a bound that does not depend on the machine's speed is broken.
+pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
+    let request = Request::parse(arguments)?;
+    let chosen: Vec<Experiment> =
+        plan::all().into_iter().filter(|experiment| request.wants(experiment.name)).collect();
+    if request.help || chosen.is_empty() {
+        println!("{}", request::help(&plan::all()));
+        return if request.help { Ok(true) } else { Err("no experiment has such a name".into()) };
+    }
+    let stage = Stage::set(request.scale)?;
+    println!("{}\n\n{}", stage.placing(), table::heading());
+    let mut broken = Vec::new();
+    for experiment in chosen {
+        match run(&experiment, &stage) {
+            Ok(names) => broken.extend(names),
+            Err(failure) => {
+                eprintln!("{}: {failure}", experiment.name);
+                broken.push(format!("{} (it could not be measured)", experiment.name));
+            }
+        }
+    }
+    println!("\n{}", stage.machine());
+    if !broken.is_empty() {
+        println!("broken: {}", broken.join("; "));
+    }
+    Ok(broken.is_empty())
+}
+
+/// Measures one experiment and prints its rows; returns the names of those that are broken.
+fn run(experiment: &Experiment, stage: &Stage) -> Result<Vec<String>, Failure> {
+    if let Some(missing) = experiment.needs.and_then(|tool| stage.lacks(tool)) {
+        println!("{}", table::skipped(experiment.name, missing));
+        return Ok(Vec::new());
+    }
+    let repetitions = match experiment.repeat {
+        Repeat::InTurn => stage.scale.repetitions(),
+        Repeat::Once => 1,
+    };
+    let mut figures: Vec<Figures> = experiment.sides.iter().map(|_| Figures::default()).collect();
+    for repetition in 1..=repetitions {
+        eprintln!("  {} {repetition}/{repetitions}", experiment.name);
+        for (side, figures) in experiment.sides.iter().zip(&mut figures) {
+            figures.add((side.measure)(stage).map_err(|failure| format!("{}: {failure}", side.name))?);
+        }
+    }
+    let mut broken = Vec::new();
+    for row in &experiment.rows {
+        let (line, verdict) = table::row(row, &figures);
+        println!("{line}");
+        if verdict == Verdict::Broken {
+            broken.push(row.name.clone());
+        }
+    }
+    Ok(broken)
+}

@@ -1,0 +1,105 @@
+//! What is measured: the experiments, their sides, and the rows that come of them.
+
+mod commands;
+mod receive;
+mod resources;
+
+use std::fmt;
+
+use super::goal::Goal;
+use super::stage::{Stage, Tool};
+use crate::job::{Failure, Report};
+
+/// A value for each quantity of a side.
+type Values = Result<Vec<f64>, Failure>;
+
+/// Sides that are measured in turn.
+pub(super) struct Experiment {
+    /// What it is chosen by.
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) repeat: Repeat,
+    pub(super) needs: Option<Tool>,
+    pub(super) sides: Vec<Side>,
+    pub(super) rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// ABAB…: what the machine does meanwhile hits all sides.
+    InTurn,
+    /// It comes out the same each time.
+    Once,
+}
+
+/// One side: the values of its quantities, measured once.
+pub(super) struct Side {
+    pub(super) name: String,
+    pub(super) measure: Box<dyn Fn(&Stage) -> Values>,
+}
+
+/// A line of the table: one quantity of our side, and of another.
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) unit: Unit,
+    pub(super) quantity: usize,
+    pub(super) ours: usize,
+    pub(super) other: Option<usize>,
+    pub(super) goal: Option<Goal>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    ThousandsPerSecond,
+    Nanoseconds,
+    Microseconds,
+    MebiBytes,
+    Messages,
+    EachMessage,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ThousandsPerSecond => "k/s",
+            Self::Nanoseconds => "ns",
+            Self::Microseconds => "µs",
+            Self::MebiBytes => "MiB",
+            Self::Messages => "messages",
+            Self::EachMessage => "per message",
+        })
+    }
+}
+
+/// All of them, in the order of a full run.
+pub(super) fn all() -> Vec<Experiment> {
+    let mut all = receive::experiments();
+    all.extend(commands::experiments());
+    all.extend(resources::experiments());
+    all
+}
+
+fn side(name: impl Into<String>, measure: impl Fn(&Stage) -> Values + 'static) -> Side {
+    Side { name: name.into(), measure: Box::new(measure) }
+}
+
+fn row(
+    name: impl Into<String>,
+    unit: Unit,
+    quantity: usize,
+    (ours, other): (usize, Option<usize>),
+    goal: Option<Goal>,
+) -> Row {
+    Row { name: name.into(), unit, quantity, ours, other, goal }
+}
+
+impl Report {
+    fn thousands_per_second(&self) -> f64 {
+        self.count as f64 / self.seconds / 1e3
+    }
+
+    /// Processor time for each message.
+    fn cpu_nanos(&self) -> f64 {
+        self.cpu_seconds.map_or(f64::NAN, |seconds| seconds / self.count as f64 * 1e9)
+    }
+}

@@ -1,0 +1,177 @@
+//! Where everything runs: the programs, the processors they are pinned to, the Redis servers, and how much is measured.
+
+use std::env::consts::{ARCH, OS};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use messaging_tests::{RedisServer, unique};
+
+use super::process::Process;
+use crate::job::{Failure, Job, Report};
+
+/// The processor of Redis, the publisher and this program.
+const OTHERS: &str = "0";
+/// The processor of the measured process.
+const MEASURED: &str = "1";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    Full,
+    Quick,
+}
+
+impl Scale {
+    pub(super) fn repetitions(self) -> usize {
+        match self {
+            Self::Full => 5,
+            Self::Quick => 3,
+        }
+    }
+
+    /// `full`, or a quarter of it.
+    pub(super) fn of(self, full: u64) -> u64 {
+        match self {
+            Self::Full => full,
+            Self::Quick => full / 4,
+        }
+    }
+}
+
+/// What a process runs under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Under {
+    Nothing,
+    /// An allocator that counts.
+    Counting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tool {
+    Valgrind,
+}
+
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) scale: Scale,
+    program: PathBuf,
+    counting: PathBuf,
+    pinned: bool,
+    redis: OnceLock<RedisServer>,
+    patient_redis: OnceLock<RedisServer>,
+}
+
+impl Stage {
+    pub(super) fn set(scale: Scale) -> Result<Self, Failure> {
+        let program = std::env::current_exe()?;
+        let counting =
+            program.with_file_name(format!("messaging-benches-allocations{}", std::env::consts::EXE_SUFFIX));
+        let works = |core| quiet("taskset", &["-c", core, "true"]);
+        let pinned = works(OTHERS)
+            && works(MEASURED)
+            // What is started from here on is there too, unless it is put elsewhere.
+            && quiet("taskset", &["-a", "-c", "-p", OTHERS, &std::process::id().to_string()]);
+        Ok(Self { scale, program, counting, pinned, redis: OnceLock::new(), patient_redis: OnceLock::new() })
+    }
+
+    /// A Redis with its default settings.
+    pub(super) fn redis(&self) -> &RedisServer {
+        self.redis.get_or_init(RedisServer::start)
+    }
+
+    /// A Redis that does not cut off a subscriber that is slower than a flood.
+    pub(super) fn patient_redis(&self) -> &RedisServer {
+        let start = || RedisServer::builder().arg("--client-output-buffer-limit", "pubsub 0 0 0").start();
+        self.patient_redis.get_or_init(start)
+    }
+
+    /// Starts a process beside Redis.
+    pub(super) fn beside(&self, job: &Job) -> Result<Process, Failure> {
+        Process::start(Command::new(&self.program).args(["job", &serde_json::to_string(job)?]))
+    }
+
+    /// Starts the process that is measured.
+    pub(super) fn measured(&self, job: &Job, under: Under) -> Result<Process, Failure> {
+        let program = match under {
+            Under::Nothing => &self.program,
+            Under::Counting => &self.counting,
+        };
+        let mut command = self.on_its_processor(program);
+        Process::start(command.args(["job", &serde_json::to_string(job)?]))
+    }
+
+    /// The command that runs a program where the measured process belongs.
+    fn on_its_processor(&self, program: impl AsRef<OsStr>) -> Command {
+        if !self.pinned {
+            return Command::new(program);
+        }
+        let mut command = Command::new("taskset");
+        command.args(["-c", MEASURED]).arg(program);
+        command
+    }
+
+    /// Runs a job that needs nobody else, or only what is there already.
+    pub(super) fn alone(&self, job: &Job) -> Result<Report, Failure> {
+        self.measured(job, Under::Nothing)?.done()
+    }
+
+    /// The number of instructions of a process, start to end, in the order of `callgrind`.
+    pub(super) fn instructions(&self, job: &Job) -> Result<f64, Failure> {
+        let log = std::env::temp_dir().join(unique("callgrind"));
+        let mut command = self.on_its_processor("valgrind");
+        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+        command.arg(format!("--log-file={}", log.display())).arg(&self.program);
+        let done = Process::start(command.args(["job", &serde_json::to_string(job)?]))?.done();
+        let text = std::fs::read_to_string(&log);
+        let _ = std::fs::remove_file(&log);
+        done?;
+        let text = text?;
+        let collected = text.lines().find_map(|line| line.split_once("Collected : "));
+        let count = collected.and_then(|(_, count)| count.trim().parse().ok());
+        count.ok_or_else(|| format!("valgrind did not say how many instructions there were:\n{text}").into())
+    }
+
+    /// Why a tool cannot be used.
+    pub(super) fn lacks(&self, tool: Tool) -> Option<&'static str> {
+        match tool {
+            Tool::Valgrind => (!quiet("valgrind", &["--version"])).then_some("no valgrind"),
+        }
+    }
+
+    pub(super) fn placing(&self) -> &'static str {
+        match self.pinned {
+            true => "pinned: Redis and the publisher to processor 0, the measured process to processor 1",
+            false => "not pinned: there is no `taskset`, or fewer than two processors",
+        }
+    }
+
+    /// What was measured on, without anything that tells one machine of its kind from another.
+    pub(super) fn machine(&self) -> String {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Pinned to one processor, this program sees only that one.
+        let cores = online_cores().unwrap_or(cores);
+        let redis = self.redis.get().or(self.patient_redis.get()).map_or(String::new(), |redis| {
+            let info = redis.cli(&["INFO", "server"]);
+            let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+            format!(", redis-server {}", version.unwrap_or("of unknown version").trim())
+        });
+        let rustc = Command::new("rustc").arg("--version").output().ok();
+        let rustc =
+            rustc.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let rustc = rustc.split(" (").next().unwrap_or_default().trim();
+        format!("machine: {cores} processors, {ARCH} {OS}{redis}, {rustc}")
+    }
+}
+
+fn online_cores() -> Option<usize> {
+    let cores = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    Some(cores.lines().filter(|line| line.starts_with("processor")).count()).filter(|cores| *cores > 0)
+}
+
+/// Runs a program out of sight; whether it succeeded.
+fn quiet(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,129 @@
+//! What the orchestrator tells a child process to do, and what the child says: one line of JSON each. Plain values.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why something could not be measured.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The channel of everything that is published.
+pub(crate) const CHANNEL: &str = "orders.created";
+/// What Redis is asked for by the handler of a template that covers it.
+pub(crate) const PATTERN: &str = "orders.*";
+
+/// Whose code is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Client {
+    /// messaging-core.
+    Ours,
+    /// The `redis` crate, used well by hand.
+    Raw,
+    /// A socket, a decoder of a few lines, and serde_json: the ceiling.
+    Hand,
+}
+
+/// How the payload is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Form {
+    Owned,
+    Borrowed,
+    /// Owned, by a template with a placeholder: a pattern at Redis.
+    Template,
+}
+
+/// Whether the service has a `tracing` subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Logging {
+    Off,
+    Info,
+}
+
+/// How fast is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Pace {
+    /// As fast as the socket takes it.
+    Flood,
+    /// So many messages in a second.
+    PerSecond(u64),
+}
+
+/// When the next message is published whose latency is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Turn {
+    /// When the one before has been handled.
+    OneInFlight,
+    /// So many times in a second.
+    PerSecond(u64),
+}
+
+/// The task of one child process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Job {
+    /// Stands in for Redis: sends whoever subscribes this many messages.
+    Replay { messages: u64 },
+    /// Publishes over a plain socket.
+    Publish { port: u16, messages: u64, pace: Pace },
+    /// Handles everything that arrives, up to the last order.
+    Subscribe { client: Client, form: Form, port: u16, logging: Logging },
+    /// Never returns from its first message; tells its memory when its standard input ends.
+    Stopped { client: Client, port: u16 },
+    /// Decodes the same bytes again and again: what every subscriber has to do at least.
+    Decode { form: Form, messages: u64 },
+    /// Publishes with this many tasks, each of which waits for its answers.
+    Send { client: Client, port: u16, in_flight: u64, messages: u64 },
+    /// Publishes to itself and times each message.
+    Latency { client: Client, port: u16, turn: Turn, messages: u64 },
+    /// Asks for cached orders with this many tasks.
+    Cache { client: Client, port: u16, in_flight: u64, calls: u64 },
+    /// Publishes to itself in memory.
+    Dispatch { messages: u64 },
+}
+
+/// What a child says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// It listens, on this port if it is a server; or it is subscribed.
+    Ready { port: u16 },
+    /// A replay server has sent everything to a subscriber.
+    Sent,
+    /// It is done.
+    Done(Report),
+}
+
+impl Said {
+    pub(crate) fn say(&self) {
+        println!("{}", serde_json::to_string(self).expect("a report is valid JSON"));
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Messages, calls or answers.
+    pub(crate) count: u64,
+    pub(crate) seconds: f64,
+    /// The processor time that they took, where the system tells it.
+    pub(crate) cpu_seconds: Option<f64>,
+    /// The most memory that the process had, where the system tells it.
+    pub(crate) peak_mib: Option<f64>,
+    /// Allocations since the process began, where they are counted.
+    pub(crate) allocations: Option<u64>,
+    /// Messages that our buffer dropped.
+    pub(crate) dropped: u64,
+    /// How often our subscription was lost: Redis cuts off who does not keep up.
+    pub(crate) reconnects: u64,
+    /// Of the latency, in seconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owned => "owned",
+            Self::Borrowed => "borrowed",
+            Self::Template => "template",
+        })
+    }
+}
