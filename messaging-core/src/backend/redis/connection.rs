@@ -24,6 +24,11 @@ const CHUNK: usize = 64 << 10;
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Whether the other side has closed it, though there may still be something to read.
     fn is_closed(&self) -> bool;
+
+    /// Whether a write that fails may have sent something before: TLS sends record after record in one write.
+    fn may_fail_after_writing(&self) -> bool {
+        false
+    }
 }
 
 macro_rules! socket {
@@ -45,6 +50,10 @@ socket!(tokio::net::UnixStream);
 impl Stream for tokio_rustls::client::TlsStream<TcpStream> {
     fn is_closed(&self) -> bool {
         self.get_ref().0.is_closed()
+    }
+
+    fn may_fail_after_writing(&self) -> bool {
+        true
     }
 }
 
@@ -178,23 +187,26 @@ impl Dialer {
         dialled.stream.write_all(&out).await.map_err(broken)?;
         dialled.stream.flush().await.map_err(broken)?;
         let mut replies = Vec::new();
-        while replies.len() <= needed {
-            dialled.receive(&self.endpoint, &mut replies).await?;
+        let mut received = Ok(());
+        while replies.len() <= needed && received.is_ok() {
+            received = dialled.receive(&self.endpoint, &mut replies).await;
         }
+        // A server that takes no more clients says so and closes, whatever was asked.
         for (number, reply) in replies.iter().enumerate() {
             if let Push::Reply(Reply::Error(error)) = reply
-                && (number < needed || !forbids_a_courtesy(error))
+                && (number < needed || concerns_the_connection(error))
             {
                 return Err(refusal(&self.endpoint, error));
             }
         }
-        Ok(())
+        received
     }
 }
 
-/// Whether this is only about CLIENT SETNAME, not about the connection (too many clients, no password, …).
-fn forbids_a_courtesy(error: &str) -> bool {
-    error.starts_with("NOPERM") || error.to_ascii_lowercase().starts_with("err unknown")
+/// Whether this is about more than CLIENT SETNAME, to which it was the answer.
+fn concerns_the_connection(error: &str) -> bool {
+    ["NOAUTH", "DENIED", "LOADING"].iter().any(|code| error.starts_with(code))
+        || error.contains("max number of clients")
 }
 
 impl Dialled {

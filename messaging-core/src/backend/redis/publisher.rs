@@ -6,26 +6,32 @@
 
 mod driver;
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Dialer;
 use crate::backend::{Reply, closed};
-use crate::error::{Error, ErrorKind, Result, chain};
+use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
 
 use driver::Driver;
 
 /// Callers wait while more bytes than this have not been written yet.
 const MOST_UNWRITTEN: usize = 16 << 20;
+/// By how much a caller on another runtime outwaits the driver, who knows better what became of the commands.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// Sends commands of many callers on one connection, which it makes when there is something to send.
+///
+/// When it is dropped, what was handed over is still sent, if the connection takes it within the timeout.
 pub(super) struct Publisher {
     shared: Arc<Shared>,
     dialer: Arc<Dialer>,
@@ -48,7 +54,10 @@ struct Shared {
 struct Queue {
     bytes: Vec<u8>,
     requests: Vec<Request>,
-    driver: Option<AbortOnDropHandle<()>>,
+    /// The runtime that the driver runs on, if there is a driver.
+    driven_by: Option<runtime::Id>,
+    /// The publisher is gone.
+    closing: bool,
 }
 
 /// The commands of one caller, who waits for the answers.
@@ -56,10 +65,9 @@ struct Request {
     deadline: Instant,
     /// How many bytes the commands have.
     size: usize,
+    replies: Replies,
     /// How many answers are still to come.
-    replies: usize,
-    /// Those that have come, if there are several.
-    so_far: Vec<Reply>,
+    missing: usize,
     /// Gone when the caller has been told what became of it; further answers are passed over.
     answer: Option<oneshot::Sender<Answer>>,
 }
@@ -76,9 +84,15 @@ pub(super) enum Replies {
 /// Why there will be no answer.
 #[derive(Clone, Debug)]
 struct Lost {
-    kind: ErrorKind,
-    reason: Arc<str>,
+    error: Arc<Error>,
     not_sent: bool,
+}
+
+/// Commands that were handed over.
+struct Sent {
+    answer: oneshot::Receiver<Answer>,
+    /// The driver is on the caller's runtime: where the one runs, so does the other.
+    side_by_side: bool,
 }
 
 impl Publisher {
@@ -100,78 +114,132 @@ impl Publisher {
     /// # Errors
     /// [`ErrorKind::Connection`] or [`ErrorKind::Timeout`], "not sent" if no byte of the commands has left.
     ///
-    /// Cancellation: while it waits for room nothing is sent; after that the commands are carried out.
+    /// Cancellation: while it waits for room nothing is sent; after that the commands are sent, if the connection takes
+    /// them in time.
     pub(super) async fn send(&self, commands: usize, encode: impl Fn(&mut Vec<u8>)) -> Result<Replies> {
-        let answer = match self.try_send(commands, &encode) {
-            Some(answer) => answer,
-            None => self.send_when_there_is_room(commands, &encode).await?,
+        let deadline = deadline(self.shared.timeout);
+        let Sent { answer, side_by_side } = match self.try_send(deadline, commands, &encode)? {
+            Some(sent) => sent,
+            None => self.send_when_there_is_room(deadline, commands, &encode).await?,
         };
-        // Without an answer, the runtime that the driver ran on has ended.
-        answer.await.map_err(|_| closed())?.map_err(Error::from)
+        let answered = if side_by_side {
+            answer.await
+        } else {
+            // That runtime may have come to a standstill.
+            match timeout_at(deadline + GRACE, answer).await {
+                Ok(answered) => answered,
+                Err(_) => return Err(self.shared.no_answer(false).into()),
+            }
+        };
+        answered.map_err(|_| closed())?.map_err(Error::from)
     }
 
     async fn send_when_there_is_room(
         &self,
+        deadline: Instant,
         commands: usize,
         encode: &impl Fn(&mut Vec<u8>),
-    ) -> Result<oneshot::Receiver<Answer>> {
-        let limit = deadline(self.shared.timeout);
+    ) -> Result<Sent> {
         loop {
             let mut room = pin!(self.shared.room.notified());
             room.as_mut().enable();
-            if let Some(answer) = self.try_send(commands, encode) {
-                return Ok(answer);
+            if let Some(sent) = self.try_send(deadline, commands, encode)? {
+                return Ok(sent);
             }
-            if timeout_at(limit, room).await.is_err() {
+            if timeout_at(deadline, room).await.is_err() {
                 return Err(self.shared.no_answer(true).into());
             }
         }
     }
 
     /// Hands commands over; `None` if there is no room.
-    fn try_send(&self, commands: usize, encode: &impl Fn(&mut Vec<u8>)) -> Option<oneshot::Receiver<Answer>> {
-        let deadline = deadline(self.shared.timeout);
-        let mut queue = self.shared.queue();
+    fn try_send(
+        &self,
+        deadline: Instant,
+        commands: usize,
+        encode: &impl Fn(&mut Vec<u8>),
+    ) -> Result<Option<Sent>> {
+        let here = runtime::Handle::current();
+        let (mut queue, driven_by) = self.driven_queue(&here)?;
         let before = queue.bytes.len();
         if before + self.shared.unwritten.load(Ordering::Relaxed) > MOST_UNWRITTEN {
-            return None;
+            return Ok(None);
         }
         encode(&mut queue.bytes);
         let size = queue.bytes.len() - before;
-        let so_far = if commands > 1 { Vec::with_capacity(commands) } else { Vec::new() };
-        let (sender, receiver) = oneshot::channel();
-        queue.requests.push(Request { deadline, size, replies: commands, so_far, answer: Some(sender) });
-        // The runtime that the driver ran on may have ended.
-        if queue.driver.as_ref().is_none_or(|driver| driver.is_finished()) {
-            let driver = Driver::new(Arc::clone(&self.shared), Arc::clone(&self.dialer));
-            queue.driver = Some(AbortOnDropHandle::new(tokio::spawn(driver.run())));
-        }
+        let replies = match commands {
+            1 => Replies::One(Reply::Done),
+            _ => Replies::Several(Vec::with_capacity(commands)),
+        };
+        let (sender, answer) = oneshot::channel();
+        queue.requests.push(Request { deadline, size, replies, missing: commands, answer: Some(sender) });
         // If something was there before, the driver has been woken for that.
         if queue.requests.len() == 1 {
             self.shared.work.notify_one();
         }
-        Some(receiver)
+        Ok(Some(Sent { answer, side_by_side: driven_by == here.id() }))
+    }
+
+    /// The queue, with a driver. The runtime of an earlier one may have ended.
+    fn driven_queue(&self, here: &runtime::Handle) -> Result<(MutexGuard<'_, Queue>, runtime::Id)> {
+        let mut queue = self.shared.queue();
+        if queue.driven_by.is_none() {
+            queue.driven_by = Some(here.id());
+            // Not under the lock: a runtime that is ending drops the task at once, and that takes the lock.
+            drop(queue);
+            here.spawn(Driver::new(Arc::clone(&self.shared), Arc::clone(&self.dialer)).run());
+            queue = self.shared.queue();
+        }
+        match queue.driven_by {
+            Some(driven_by) => Ok((queue, driven_by)),
+            None => Err(closed().before_sending()),
+        }
     }
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        // The driver holds what it shares with us, its own handle included. It must not be dropped under the lock.
-        let driver = self.shared.queue().driver.take();
-        drop(driver);
+        self.shared.queue().closing = true;
+        self.shared.work.notify_one();
+    }
+}
+
+impl Lost {
+    fn new(error: Error, not_sent: bool) -> Self {
+        Self { error: Arc::new(error), not_sent }
     }
 }
 
 impl From<Lost> for Error {
     fn from(lost: Lost) -> Self {
-        let error = Self::new(lost.kind, lost.reason.to_string());
-        if lost.not_sent { error.before_sending() } else { error.maybe_sent() }
+        let error = Self::new(lost.error.kind(), lost.error.to_string());
+        let error = if lost.not_sent { error.before_sending() } else { error.maybe_sent() };
+        match lost.error.source() {
+            Some(_) => error.with_source(SharedSource(lost.error)),
+            None => error,
+        }
     }
 }
 
-impl Lost {
-    fn new(error: &Error, not_sent: bool) -> Self {
-        Self { kind: error.kind(), reason: chain(error).into(), not_sent }
+/// The source of an error that several callers get.
+#[derive(Debug)]
+struct SharedSource(Arc<Error>);
+
+impl SharedSource {
+    fn shared(&self) -> &(dyn StdError + 'static) {
+        self.0.source().expect("it is made only of errors with a source")
+    }
+}
+
+impl fmt::Display for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.shared(), f)
+    }
+}
+
+impl StdError for SharedSource {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.shared().source()
     }
 }
 
@@ -182,8 +250,8 @@ impl Shared {
 
     fn no_answer(&self, not_sent: bool) -> Lost {
         let (what, limit) = (if not_sent { "take a command" } else { "answer" }, self.timeout);
-        let reason = format!("redis at {} did not {what} within {limit:?}", self.endpoint).into();
-        Lost { kind: ErrorKind::Timeout, reason, not_sent }
+        let text = format!("redis at {} did not {what} within {limit:?}", self.endpoint);
+        Lost::new(Error::new(ErrorKind::Timeout, text), not_sent)
     }
 }
 

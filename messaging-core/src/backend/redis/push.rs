@@ -1,4 +1,4 @@
-//! The decoder of a subscription connection: RESP2 as far as a subscriber receives it (simple strings, errors,
+//! The decoder of our own connections: RESP2 as far as a subscriber or a publisher receives it (simple strings, errors,
 //! integers, bulk strings, flat arrays), one batch a read, without copying. No I/O.
 //!
 //! Source of the format: <https://redis.io/docs/latest/develop/reference/protocol-spec/> and
@@ -21,7 +21,7 @@ const WIDEST_ARRAY: usize = 8;
 
 const NULL_PART: ProtocolError = ProtocolError("a null in a message");
 
-/// The peer sent something that a subscription connection cannot receive.
+/// The peer sent something that we cannot receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProtocolError(pub(crate) &'static str);
 
@@ -83,7 +83,7 @@ impl Decoder {
         self.wanted.saturating_sub(buffer.len()).max(1)
     }
 
-    /// Moves all complete frames out of `buffer` into `pushes`.
+    /// Moves all complete frames out of `buffer` into `pushes`, also those before an error.
     ///
     /// # Errors
     /// The stream is broken for good; the connection must be closed.
@@ -98,23 +98,29 @@ impl Decoder {
         }
         self.wanted = 0;
         let mut at = 0;
-        while at < buffer.len() {
-            let Some((frame, end)) = self.frame(buffer, at)? else { break };
+        let mut broken = Ok(());
+        while at < buffer.len() && self.skip == 0 {
+            let (frame, end) = match self.frame(buffer, at) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    broken = Err(error);
+                    break;
+                }
+            };
             if let Frame::Oversized { size, after, .. } = frame {
                 self.skip = size + 2;
                 self.skip_parts = after;
             }
             self.frames.push(frame);
             at = end;
-            if self.skip > 0 {
-                break;
-            }
         }
         self.wanted = self.wanted.saturating_sub(at);
         if at > 0 {
             let chunk = buffer.split_to(at).freeze();
             pushes.extend(self.frames.drain(..).map(|frame| frame.into_push(&chunk)));
         }
+        broken?;
         if self.skip > 0 {
             return self.decode(buffer, pushes);
         }

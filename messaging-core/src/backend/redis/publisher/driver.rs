@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -43,6 +44,8 @@ pub(super) struct Driver {
     said_unwritten: usize,
     /// Several callers came at once the last time.
     crowded: bool,
+    /// Nobody hands over any more.
+    closing: bool,
 }
 
 /// How a connection ended.
@@ -64,6 +67,7 @@ impl Driver {
             unsent: VecDeque::new(),
             said_unwritten: 0,
             crowded: false,
+            closing: false,
         }
     }
 
@@ -71,24 +75,29 @@ impl Driver {
         // Connections in a row that answered nothing.
         let mut fruitless = 0;
         loop {
+            self.take_up();
             while self.unsent.is_empty() {
+                if self.closing {
+                    return;
+                }
                 self.shared.work.notified().await;
                 self.take_up();
             }
             let dialer = Arc::clone(&self.dialer);
             match self.meanwhile(dialer.connect(Role::Publisher)).await {
-                Ok(dialled) => {
+                None => {}
+                Some(Ok(dialled)) => {
                     let Ended { error, fruitful } = self.serve(dialled).await;
-                    self.lose(&error);
+                    self.lose(error);
                     fruitless = if fruitful { 0 } else { fruitless + 1 };
                     if fruitless > 0 {
                         let delay = self.dialer.reconnect.delay(fruitless - 1);
                         self.meanwhile(sleep(delay)).await;
                     }
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     self.take_up();
-                    self.fail_unsent(&Lost::new(&error, true));
+                    self.fail_unsent(&Lost::new(error, true));
                 }
             }
         }
@@ -107,19 +116,24 @@ impl Driver {
             self.out.append(&mut queue.bytes);
         }
         self.crowded = queue.requests.len() > 1;
+        self.closing = queue.closing;
         self.unsent.extend(queue.requests.drain(..));
         self.said_unwritten = self.out.len() - self.written;
         self.shared.unwritten.store(self.said_unwritten, Ordering::Relaxed);
     }
 
-    /// Waits without a connection: what is handed over is taken up, and what waits too long is given up.
-    async fn meanwhile<T>(&mut self, waited_for: impl Future<Output = T>) -> T {
+    /// Waits without a connection: what is handed over is taken up, and what waits too long is given up. `None` if
+    /// nothing is left to wait for.
+    async fn meanwhile<T>(&mut self, waited_for: impl Future<Output = T>) -> Option<T> {
         let shared = Arc::clone(&self.shared);
         let mut waited_for = pin!(waited_for);
         loop {
+            if self.closing && self.unsent.is_empty() {
+                return None;
+            }
             let oldest = self.next_deadline();
             tokio::select! {
-                done = &mut waited_for => return done,
+                done = &mut waited_for => return Some(done),
                 () = shared.work.notified() => self.take_up(),
                 () = sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {
                     self.expire(Instant::now());
@@ -131,6 +145,7 @@ impl Driver {
     /// Serves a connection until it is lost, or of no use any more.
     async fn serve(&mut self, mut dialled: Dialled) -> Ended {
         let shared = Arc::clone(&self.shared);
+        let may_have_written = dialled.stream.may_fail_after_writing();
         let (mut reader, mut writer) = tokio::io::split(dialled.stream);
         let (mut pushes, mut unflushed, mut leaving) = (Vec::new(), false, false);
         let mut share = 0;
@@ -139,7 +154,8 @@ impl Driver {
         let mut alarm = pin!(sleep_until(heard));
         let mut armed = false;
         let error = loop {
-            if leaving && self.asked.is_empty() {
+            let nothing_left = leaving || self.closing && self.unsent.is_empty();
+            if nothing_left && !self.is_awaited() {
                 break closed();
             }
             if !armed && let Some(deadline) = self.next_deadline() {
@@ -149,10 +165,22 @@ impl Driver {
             let end = if leaving { self.written + self.rest_of_asked } else { self.out.len() };
             tokio::select! {
                 biased;
+                () = &mut alarm, if armed => {
+                    armed = false;
+                    if self.expire(Instant::now()) && heard.elapsed() >= shared.timeout {
+                        // Nothing was heard since the oldest request: a half-open connection never answers again.
+                        break shared.no_answer(false).into();
+                    }
+                }
                 wrote = write(&mut writer, &self.out[self.written..end], &mut unflushed),
                     if unflushed || self.written < end => match wrote {
                     Ok(bytes) => self.wrote(bytes),
-                    Err(error) => break broken(&shared.endpoint, error),
+                    Err(error) => {
+                        if may_have_written {
+                            self.wrote(end - self.written);
+                        }
+                        break broken(&shared.endpoint, error);
+                    }
                 },
                 () = std::future::ready(()), if !pushes.is_empty() => {
                     for push in pushes.drain(..share.min(pushes.len())) {
@@ -170,7 +198,6 @@ impl Driver {
                     }
                     heard = Instant::now();
                     if let Err(error) = dialled.decoder.decode(&mut dialled.buffer, &mut pushes) {
-                        pushes.drain(..).for_each(|push| _ = self.answered(push));
                         break garbled(&shared.endpoint, &error);
                     }
                     share = pushes.len().div_ceil(SHARES).max(SMALLEST_SHARE);
@@ -182,16 +209,23 @@ impl Driver {
                     }
                     self.take_up();
                 }
-                () = &mut alarm, if armed => {
-                    armed = false;
-                    if self.expire(Instant::now()) && heard.elapsed() >= shared.timeout {
-                        // Nothing was heard since the oldest request: a half-open connection never answers again.
-                        break shared.no_answer(false).into();
-                    }
-                }
             }
         };
+        // What has come counts, though the connection is lost.
+        while let Some(Ok(())) = read(&mut reader, &mut dialled.buffer).now_or_never() {
+            if dialled.decoder.decode(&mut dialled.buffer, &mut pushes).is_err() {
+                break;
+            }
+        }
+        for push in pushes {
+            fruitful |= self.answered(push);
+        }
         Ended { error, fruitful }
+    }
+
+    /// Whether an answer is to come that somebody waits for, or would, had he not gone away.
+    fn is_awaited(&self) -> bool {
+        self.rest_of_asked > 0 || self.asked.iter().any(|request| request.answer.is_some())
     }
 
     /// When the oldest request expires whose caller still waits.
@@ -248,17 +282,15 @@ impl Driver {
     /// Takes the answer to the oldest command; `false` if nobody asked.
     fn answered(&mut self, push: Push) -> bool {
         let (Push::Reply(reply), Some(oldest)) = (push, self.asked.front_mut()) else { return false };
-        oldest.replies -= 1;
-        let replies = if oldest.so_far.capacity() == 0 {
-            Replies::One(reply)
-        } else {
-            oldest.so_far.push(reply);
-            if oldest.replies > 0 {
-                return true;
-            }
-            Replies::Several(std::mem::take(&mut oldest.so_far))
-        };
-        if let Some(Request { answer: Some(answer), .. }) = self.asked.pop_front() {
+        oldest.missing -= 1;
+        match &mut oldest.replies {
+            Replies::One(one) => *one = reply,
+            Replies::Several(several) => several.push(reply),
+        }
+        if oldest.missing > 0 {
+            return true;
+        }
+        if let Some(Request { replies, answer: Some(answer), .. }) = self.asked.pop_front() {
             // Who does not wait any more does not want to know.
             let _ = answer.send(Ok(replies));
         }
@@ -266,7 +298,7 @@ impl Driver {
     }
 
     /// The connection is gone. What had left may have been carried out; what had not goes out on the next connection.
-    fn lose(&mut self, error: &Error) {
+    fn lose(&mut self, error: Error) {
         let lost = Lost::new(error, false);
         for request in self.asked.drain(..) {
             request.fail(&lost);
@@ -294,10 +326,13 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Its runtime has ended; what it had not written does not stand in the way of its successor.
-        self.out.clear();
-        self.written = 0;
-        self.say_unwritten();
+        self.lose(closed());
+        let mut queue = self.shared.queue();
+        queue.driven_by = None;
+        queue.bytes.clear();
+        self.unsent.extend(queue.requests.drain(..));
+        drop(queue);
+        self.fail_unsent(&Lost::new(closed(), true));
     }
 }
 

@@ -1,9 +1,12 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::io::DuplexStream;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Answer, Publisher};
 use super::*;
@@ -15,7 +18,11 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A publisher whose connections go to this port.
 fn publisher(port: u16) -> Publisher {
-    let config = Config::new(&format!("redis://127.0.0.1:{port}")).unwrap();
+    publisher_at(&format!("127.0.0.1:{port}"))
+}
+
+fn publisher_at(place: &str) -> Publisher {
+    let config = Config::new(&format!("redis://{place}")).unwrap();
     let Kind::Redis(server) = &config.endpoint.0 else { unreachable!() };
     let dialer = Dialer::new(server, &config).unwrap();
     Publisher::new(&Arc::new(dialer), TIMEOUT, config.endpoint.to_string())
@@ -25,14 +32,14 @@ fn publisher(port: u16) -> Publisher {
 fn driver() -> (Publisher, Driver) {
     let publisher = publisher(1);
     let driver = Driver::new(Arc::clone(&publisher.shared), Arc::clone(&publisher.dialer));
-    // It keeps `hand_over` from starting another.
-    let nothing = tokio::spawn(std::future::pending());
-    publisher.shared.queue().driver = Some(tokio_util::task::AbortOnDropHandle::new(nothing));
+    publisher.shared.queue().driven_by = Some(Handle::current().id());
     (publisher, driver)
 }
 
 fn hand_over(publisher: &Publisher, bytes: &[u8]) -> oneshot::Receiver<Answer> {
-    publisher.try_send(1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes)).expect("there is room")
+    let sent =
+        publisher.try_send(Instant::now() + TIMEOUT, 1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes));
+    sent.unwrap().expect("there is room").answer
 }
 
 /// What became of a request: `None` while it waits, then whether it is said to be "not sent".
@@ -75,12 +82,11 @@ proptest! {
     /// Each request is a run of its own number; so what a connection carried shows what was sent of it.
     #[test]
     fn not_sent_is_never_said_of_what_has_left(turns in proptest::collection::vec(turn(), 1..80)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (publisher, mut driver) = driver();
             let mut requests = Vec::new();
             let mut carried = vec![Vec::new()];
-            let lost = closed();
             for turn in turns {
                 match turn {
                     Turn::Ask(size) => {
@@ -104,7 +110,7 @@ proptest! {
                         driver.expire(Instant::now());
                     }
                     Turn::Lose => {
-                        driver.lose(&lost);
+                        driver.lose(closed());
                         carried.push(Vec::new());
                     }
                 }
@@ -152,11 +158,11 @@ async fn what_has_left_is_lost_with_the_connection_and_the_rest_goes_out_on_the_
     };
     let (ended, ()) = tokio::join!(serving, cut);
     assert!(!ended.fruitful);
-    driver.lose(&ended.error);
+    driver.lose(ended.error);
     assert_eq!(not_sent(&mut sent), Some(false));
     assert_eq!(not_sent(&mut unsent), None);
     assert_eq!(driver.out, b"*1\r\n$4\r\nPONG\r\n");
-    driver.fail_unsent(&Lost::new(&closed(), true));
+    driver.fail_unsent(&Lost::new(closed(), true));
     assert_eq!(not_sent(&mut unsent), Some(true));
 }
 
@@ -224,7 +230,7 @@ async fn a_replica_is_left_when_everything_asked_has_been_answered() {
     let (ended, ()) = tokio::join!(driver.serve(dialled(near)), test);
     assert!(ended.fruitful);
     driver.take_up();
-    driver.lose(&ended.error);
+    driver.lose(ended.error);
     assert_eq!(third.as_mut().map(not_sent), Some(None));
     assert_eq!(driver.out, b"3", "it goes to whoever is the primary now");
 }
@@ -254,14 +260,13 @@ async fn callers_wait_for_room_and_give_up_without_having_sent() {
 }
 
 /// Accepts one connection after the other and answers its greeting with what is given.
-async fn greeter(greeting: &'static [u8]) -> (u16, tokio::sync::mpsc::Receiver<tokio::net::TcpStream>) {
+async fn greeter(greeting: &'static [u8]) -> (u16, mpsc::Receiver<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, (sender, accepted)) = (listener.local_addr().unwrap().port(), tokio::sync::mpsc::channel(1));
+    let (port, (sender, accepted)) = (listener.local_addr().unwrap().port(), mpsc::channel(1));
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut read = [0; 1_000];
-            let _ = stream.read(&mut read).await.unwrap();
+            let _ = stream.read(&mut [0; 1_000]).await.unwrap();
             stream.write_all(greeting).await.unwrap();
             if sender.send(stream).await.is_err() {
                 return;
@@ -271,34 +276,230 @@ async fn greeter(greeting: &'static [u8]) -> (u16, tokio::sync::mpsc::Receiver<t
     (port, accepted)
 }
 
-#[tokio::test]
-async fn a_connection_that_is_refused_at_the_door_is_a_refusal() {
-    let (port, mut accepted) = greeter(b"-ERR max number of clients reached\r\n").await;
+/// Answers each byte with a number, but not a question mark.
+async fn answer_bytes(mut stream: TcpStream) {
+    let mut read = [0; 100];
+    while let Ok(count @ 1..) = stream.read(&mut read).await {
+        for _ in read[..count].iter().filter(|byte| **byte != b'?') {
+            stream.write_all(b":1\r\n").await.unwrap();
+        }
+    }
+}
+
+fn another_runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_driver_whose_runtime_ends_has_a_successor() {
+    let (first, second) = (one_thread(), another_runtime());
+    let (port, mut accepted) = second.block_on(greeter(b"+OK\r\n"));
+    let publisher = Arc::new(publisher(port));
+    second.spawn(async move {
+        while let Some(stream) = accepted.recv().await {
+            tokio::spawn(answer_bytes(stream));
+        }
+    });
+    first.block_on(async {
+        publisher.send(1, |out| out.push(b'1')).await.unwrap();
+        // Something stays asked, so that the driver lets others run before it takes the next up.
+        let _ = hand_over(&publisher, b"?");
+        while !publisher.shared.queue().requests.is_empty() {
+            yield_now().await;
+        }
+    });
+    let waiting = second.spawn({
+        let publisher = Arc::clone(&publisher);
+        async move { publisher.send(1, |out| out.push(b'2')).await }
+    });
+    while publisher.shared.queue().requests.is_empty() {
+        std::thread::yield_now();
+    }
+    // The driver is woken, and its runtime ends before it has taken anything up.
+    first.block_on(yield_now());
+    drop(first);
+    second.block_on(async {
+        // Whether it had been taken up is a matter of chance; it is told in any case.
+        let _ = waiting.await.unwrap();
+        publisher.send(1, |out| out.push(b'3')).await.unwrap();
+    });
+}
+
+#[test]
+fn a_caller_is_not_held_up_by_the_standstill_of_another_runtime() {
+    let (first, second) = (one_thread(), another_runtime());
+    let (port, mut accepted) = second.block_on(greeter(b"+OK\r\n"));
     let publisher = publisher(port);
-    let (error, _stream) = tokio::join!(publisher.send(1, |out| out.push(b'1')), accepted.recv());
-    let error = error.unwrap_err();
-    assert!(error.kind() == ErrorKind::Refused && error.is_not_sent(), "{error}");
-    assert!(error.to_string().contains("max number of clients"), "{error}");
+    second.spawn(async move { answer_bytes(accepted.recv().await.unwrap()).await });
+    first.block_on(publisher.send(1, |out| out.push(b'1'))).unwrap();
+    // It is still there, but nobody drives it.
+    let error = second.block_on(publisher.send(1, |out| out.push(b'2'))).unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && !error.is_not_sent(), "{error}");
 }
 
 #[tokio::test]
-async fn a_publisher_that_is_dropped_leaves_no_task() {
+async fn answers_that_have_come_count_though_the_connection_is_lost() {
+    for end in [&b""[..], b"HTTP/1.1 400\r\n"] {
+        let (publisher, mut driver) = driver();
+        let (near, mut far) = tokio::io::duplex(4_000);
+        let mut answers: Vec<_> = (0..40).map(|_| hand_over(&publisher, b"1")).collect();
+        publisher.shared.work.notify_one();
+        let redis = async {
+            far.read_exact(&mut [0; 40]).await.unwrap();
+            far.write_all(&[&b":1\r\n".repeat(40), end].concat()).await.unwrap();
+            drop(far);
+            // Who is answered first has more to send, and that write fails.
+            (&mut answers[0]).await.unwrap().unwrap();
+            let _more = hand_over(&publisher, b"2");
+            std::future::pending::<()>().await;
+        };
+        let ended =
+            tokio::select! { ended = driver.serve(dialled(near)) => ended, () = redis => unreachable!() };
+        driver.lose(ended.error);
+        let answered = answers.iter_mut().skip(1).filter_map(|answer| answer.try_recv().unwrap().ok());
+        assert_eq!(answered.count(), 39);
+    }
+}
+
+/// A stream that writes something and then says only that it failed, as TLS may.
+struct TornWrites(DuplexStream);
+
+impl AsyncRead for TornWrites {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for TornWrites {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        assert!(Pin::new(&mut self.0).poll_write(context, bytes).is_ready());
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for TornWrites {
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    fn may_fail_after_writing(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn what_tls_may_have_sent_is_not_sent_again() {
+    let (publisher, mut driver) = driver();
+    let (near, mut far) = tokio::io::duplex(4_000);
+    let mut answer = hand_over(&publisher, b"12345");
+    publisher.shared.work.notify_one();
+    let ended =
+        driver.serve(Dialled { stream: Box::new(TornWrites(near)), ..dialled(tokio::io::duplex(1).0) }).await;
+    driver.lose(ended.error);
+    let mut arrived = [0; 5];
+    far.read_exact(&mut arrived).await.unwrap();
+    assert_eq!(&arrived, b"12345");
+    assert_eq!(driver.out, b"");
+    assert_eq!(not_sent(&mut answer), Some(false));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_at_the_door_is_a_refusal() {
+    for credentials in ["", ":secret@"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let publisher =
+            publisher_at(&format!("{credentials}127.0.0.1:{}", listener.local_addr().unwrap().port()));
+        let door = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1_000]).await.unwrap();
+            stream.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
+        };
+        let (error, ()) = tokio::join!(publisher.send(1, |out| out.push(b'1')), door);
+        let error = error.unwrap_err();
+        assert!(error.kind() == ErrorKind::Refused && error.is_not_sent(), "{error}");
+        assert!(error.to_string().contains("max number of clients"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_handed_over_is_sent_though_caller_and_publisher_are_gone() {
     let (port, mut accepted) = greeter(b"+OK\r\n").await;
-    let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = Handle::current().metrics().num_alive_tasks();
     let publisher = publisher(port);
-    let (replies, _stream) = tokio::join!(publisher.send(2, |out| out.extend_from_slice(b"12")), async {
+    assert!(Box::pin(publisher.send(2, |out| out.extend_from_slice(b"12"))).now_or_never().is_none());
+    drop(publisher);
+    let mut stream = accepted.recv().await.unwrap();
+    let mut arrived = [0; 2];
+    stream.read_exact(&mut arrived).await.unwrap();
+    assert_eq!(&arrived, b"12");
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), before + 1, "it waits for the answer");
+    stream.write_all(b":1\r\n-ERR no\r\n").await.unwrap();
+    while Handle::current().metrics().num_alive_tasks() > before {
+        yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn several_commands_have_several_answers() {
+    let (port, mut accepted) = greeter(b"+OK\r\n").await;
+    let publisher = publisher(port);
+    let redis = async {
         let mut stream = accepted.recv().await.unwrap();
         stream.read_exact(&mut [0; 2]).await.unwrap();
         stream.write_all(b":1\r\n-ERR no\r\n").await.unwrap();
         stream
-    });
-    assert!(
-        matches!(&replies, Ok(Replies::Several(replies)) if replies[0] == Reply::Integer(1) && replies.len() == 2),
-        "{replies:?}"
-    );
-    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before + 1);
-    drop(publisher);
-    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > before {
-        yield_now().await;
+    };
+    let (replies, _stream) = tokio::join!(publisher.send(2, |out| out.extend_from_slice(b"12")), redis);
+    let Ok(Replies::Several(replies)) = replies else { panic!("{replies:?}") };
+    assert_eq!(replies, [Reply::Integer(1), Reply::Error("ERR no".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_up_at_once_is_not_asked_in_a_tight_loop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let publisher = publisher(listener.local_addr().unwrap().port());
+    let doors = async {
+        let mut connections = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1_000]).await.unwrap();
+            stream.write_all(b"+OK\r\n").await.unwrap();
+            connections += 1;
+            if connections == 20 {
+                return;
+            }
+        }
+    };
+    let begun = Instant::now();
+    let publishing = async {
+        loop {
+            let _ = publisher.send(1, |out| out.push(b'1')).await;
+        }
+    };
+    tokio::select! {
+        () = doors => {}
+        () = publishing => {}
     }
+    // A tenth of the bound of each delay at least: 50 ms, doubled up to 2 s.
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
 }
