@@ -221,6 +221,7 @@ impl HandlerTask {
             stop,
             failed: AtomicBool::new(false),
             since: std::time::Instant::now(),
+            started: std::time::SystemTime::now(),
             tally: Tally::default(),
         });
         let end_session = core.stop.child_token();

@@ -23,7 +23,8 @@ use crate::json;
 /// unknown.
 ///
 /// # Cancellation
-/// A message that has been handed to the connection is sent, even if the future is dropped.
+/// A message that has been handed over is sent, even if the future is dropped, and even if the last handle of the
+/// messaging is; unless no connection takes it within the command timeout.
 #[must_use = "nothing is published before it is awaited"]
 #[derive(Debug)]
 pub struct Publish {

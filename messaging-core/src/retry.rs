@@ -78,9 +78,12 @@ impl Backoff {
 
 /// The moment after this time, or decades from now: a duration that a user gave must not overflow the clock.
 pub(crate) fn deadline(after: Duration) -> Instant {
+    deadline_from(Instant::now(), after)
+}
+
+pub(crate) fn deadline_from(begun: Instant, after: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
-    let now = Instant::now();
-    now.checked_add(after.min(FAR)).unwrap_or(now + FAR)
+    begun + after.min(FAR)
 }
 
 fn exponential(initial: Duration, multiplier: f64, max: Duration, steps: u32) -> Duration {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -26,6 +27,8 @@ use routes::{Book, RouteState, Routes};
 
 /// How long after a refusal (by an ACL) a subscription is asked for again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(2);
+/// A handler that holds the reader up for so long at a time is slow.
+const SLOW: Duration = Duration::from_millis(100);
 /// For how long after a wait for a slow handler a lost connection is put down to that: what had been sent before Redis
 /// cut us off is still read.
 const SLOW_UNTIL: Duration = Duration::from_secs(1);
@@ -215,6 +218,13 @@ struct Supervisor {
     oversized: Burst,
 }
 
+/// What a session waits for while it has a connection.
+enum Event {
+    Received(Result<()>),
+    Control(Option<Control>),
+    Rang,
+}
+
 /// Why a connection is left.
 enum Ended {
     Lost(Error),
@@ -307,7 +317,6 @@ impl Supervisor {
     async fn serve(&mut self, connection: &mut Connection, failures: &mut u32) -> Ended {
         let mut pushes = Vec::new();
         let mut clock = Clock::new(self.config.ping_after, self.config.ping_timeout);
-        let mut held_up = None;
         self.asked.clear();
         let all = self.routes.all();
         if let Err(error) = self.ask(connection, (all, None)).await {
@@ -316,45 +325,70 @@ impl Supervisor {
         self.set_connected(true);
         self.serving = true;
         loop {
-            let asking = tokio::select! {
-                // Before the clock: after this process has been held up, what arrived meanwhile still shows life.
-                biased;
-                control = self.inbox.recv() => match control {
-                    Some(control) => self.apply(control),
-                    None => return Ended::Stopped,
-                },
-                received = connection.receive(&mut pushes) => {
-                    if let Err(error) = received {
-                        return Ended::Lost(self.cut_off_by(error, held_up));
+            // In no order: under a flood there is always something to receive.
+            let event = tokio::select! {
+                received = connection.receive(&mut pushes) => Event::Received(received),
+                control = self.inbox.recv() => Event::Control(control),
+                () = sleep_until(clock.next()) => Event::Rang,
+            };
+            let asking = match event {
+                Event::Control(Some(control)) => self.apply(control),
+                Event::Control(None) => return Ended::Stopped,
+                Event::Received(received) => {
+                    if let Err(error) =
+                        self.received(received, connection, &mut pushes, &mut clock, failures).await
+                    {
+                        return Ended::Lost(self.cut_off_by(error, clock.held_up));
                     }
-                    clock.alive();
-                    *failures = 0;
-                    lock(&self.status).alive = Some(clock.last);
-                    if self.take(connection, &mut pushes).await {
-                        // While we waited for a handler we did not listen: the silence was ours.
-                        clock.alive();
-                        held_up = Some(clock.last);
-                    }
-                    clock.retry_refused(self.routes.has_refused());
                     (Vec::new(), None)
                 }
-                () = sleep_until(clock.next()) => match clock.rang() {
+                Event::Rang => match clock.rang() {
                     Ring::Ping => (vec![Request::Ping], None),
-                    Ring::Dead => {
-                        let silence = self.config.ping_after + self.config.ping_timeout;
-                        let text = format!("the subscription connection did not answer a ping; silent for {silence:?}");
-                        return Ended::Lost(Error::new(ErrorKind::Connection, text));
-                    }
                     Ring::AskAgain => (self.routes.refused(), None),
+                    Ring::Dead => {
+                        // After this process has stood still, what arrived meanwhile still shows life.
+                        let Some(received) = connection.receive(&mut pushes).now_or_never() else {
+                            return Ended::Lost(self.silent());
+                        };
+                        if let Err(error) =
+                            self.received(received, connection, &mut pushes, &mut clock, failures).await
+                        {
+                            return Ended::Lost(self.cut_off_by(error, clock.held_up));
+                        }
+                        (Vec::new(), None)
+                    }
                 },
             };
             if let Err(error) = self.ask(connection, asking).await {
-                return Ended::Lost(error);
+                return Ended::Lost(self.cut_off_by(error, clock.held_up));
             }
             if self.routes.is_empty() && self.asked.is_empty() {
                 return Ended::Unused;
             }
         }
+    }
+
+    async fn received(
+        &mut self,
+        received: Result<()>,
+        connection: &mut Connection,
+        pushes: &mut Vec<Push>,
+        clock: &mut Clock,
+        failures: &mut u32,
+    ) -> Result<()> {
+        received?;
+        clock.alive();
+        *failures = 0;
+        lock(&self.status).alive = Some(clock.last);
+        clock.was_held_up(self.take(connection, pushes).await?);
+        clock.retry_refused(self.routes.has_refused());
+        Ok(())
+    }
+
+    fn silent(&self) -> Error {
+        let silence = self.config.ping_after + self.config.ping_timeout;
+        let text = format!("the subscription connection did not answer a ping; silent for {silence:?}");
+        Error::new(ErrorKind::Connection, text)
     }
 
     /// Names the probable cause of a lost connection, if we were slow.
@@ -385,8 +419,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Takes what was received apart. `true` if it had to wait for room.
-    async fn take(&mut self, connection: &mut Connection, pushes: &mut Vec<Push>) -> bool {
+    /// Takes what was received apart. Returns for how long it had to wait for room.
+    async fn take(&mut self, connection: &mut Connection, pushes: &mut Vec<Push>) -> Result<Duration> {
         let at = std::time::Instant::now();
         let (mut messages, mut oversized, mut unreadable) = (0, 0, 0);
         // A few small messages must not keep the whole chunk alive that they were read into, for as long as they wait.
@@ -430,6 +464,7 @@ impl Supervisor {
                 }
             }
         }
+        let (mut is_open, mut usable) = (true, Ok(()));
         let waited = {
             let mut delivering = pin!(self.routes.deliver());
             loop {
@@ -438,12 +473,13 @@ impl Supervisor {
                     waited = &mut delivering => break waited,
                     // Who waits does not read, and an end would stand behind what was not read. But to a ping a server
                     // that has closed the connection answers with a reset.
-                    () = sleep(self.config.ping_after) => {
-                        if connection.is_closed() || connection.send(&[Request::Ping]).await.is_err() {
-                            lock(&self.status).health.connected = false;
-                        } else {
+                    () = sleep(self.config.ping_after), if is_open => {
+                        if !connection.is_closed() && self.asked.is_empty() {
+                            usable = connection.send(&[Request::Ping]).await;
                             self.asked.push_back(Asked { request: Request::Ping, id: 0, done: None });
                         }
+                        is_open = usable.is_ok() && !connection.is_closed();
+                        lock(&self.status).health.connected = is_open;
                     }
                 }
             }
@@ -454,7 +490,7 @@ impl Supervisor {
             status.health.oversized += oversized;
             status.health.unreadable += unreadable;
         }
-        waited
+        usable.map(|()| waited)
     }
 
     fn answered(&mut self, request: &Request, id: u64, reply: Reply) {
@@ -505,6 +541,8 @@ struct Clock {
     last: Instant,
     pinged: bool,
     again: Option<Instant>,
+    /// When a slow handler held the reader up the last time.
+    held_up: Option<Instant>,
 }
 
 enum Ring {
@@ -515,12 +553,22 @@ enum Ring {
 
 impl Clock {
     fn new(ping_after: Duration, ping_timeout: Duration) -> Self {
-        Self { ping_after, ping_timeout, last: Instant::now(), pinged: false, again: None }
+        Self { ping_after, ping_timeout, last: Instant::now(), pinged: false, again: None, held_up: None }
     }
 
     fn alive(&mut self) {
         self.last = Instant::now();
         self.pinged = false;
+    }
+
+    /// While we waited for a handler we did not listen: the silence was ours.
+    fn was_held_up(&mut self, waited: Duration) {
+        if waited > Duration::ZERO {
+            self.alive();
+        }
+        if waited >= SLOW {
+            self.held_up = Some(self.last);
+        }
     }
 
     fn retry_refused(&mut self, refused: bool) {

@@ -173,16 +173,17 @@ impl Mailbox {
     }
 
     /// Takes over the whole batch, by the overflow policy: waits for room, or drops the oldest. Returns at once when
-    /// the mailbox is closed.
+    /// the mailbox is closed. Returns for how long it waited.
     ///
     /// Cancellation: what was not taken over yet stays in the batch.
-    pub(crate) async fn push(&self, batch: &mut VecDeque<Received>) {
+    pub(crate) async fn push(&self, batch: &mut VecDeque<Received>) -> Duration {
+        let mut waited = Duration::ZERO;
         loop {
             let patience = {
                 let mut state = self.lock();
                 self.admit(&mut state, batch);
                 if batch.is_empty() {
-                    return;
+                    return waited;
                 }
                 let patience = match self.overflow {
                     Overflow::DropOldest => Some(Duration::ZERO),
@@ -191,22 +192,24 @@ impl Mailbox {
                 };
                 if patience == Some(Duration::ZERO) {
                     self.admit_dropping_oldest(&mut state, batch);
-                    return;
+                    return waited;
                 }
                 state.reader_waits = true;
                 state.waiting_since = Some(Instant::now());
                 patience
             };
+            let since = Instant::now();
             match patience {
                 None => self.room.notified().await,
                 Some(patience) => {
                     // Woken or not, the next turn finds out what there is room for.
                     let _ = tokio::time::timeout(patience, self.room.notified()).await;
                     let mut state = self.lock();
-                    let waited = state.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-                    state.held += waited;
+                    let held = state.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                    state.held += held;
                 }
             }
+            waited += since.elapsed();
         }
     }
 
@@ -247,9 +250,9 @@ impl Mailbox {
                     if let Entry::Message(message) = &entry {
                         state.messages -= 1;
                         state.bytes -= message.payload.len();
-                        if state.messages <= self.limits.messages.get() / 2
-                            && state.bytes <= self.limits.bytes.get() / 2
-                        {
+                        let half_empty = state.messages <= self.limits.messages.get() / 2
+                            && state.bytes <= self.limits.bytes.get() / 2;
+                        if half_empty {
                             state.held = Duration::ZERO;
                             state.waiting_since = state.waiting_since.map(|_| Instant::now());
                             if std::mem::take(&mut state.gap_due)
@@ -257,11 +260,14 @@ impl Mailbox {
                             {
                                 signal.notify_one();
                             }
-                            // Not at the first message that leaves: a reader that fills every place as it becomes free keeps
-                            // the buffer from ever being half empty, and a consumer at work would use its patience up.
-                            if std::mem::take(&mut state.reader_waits) {
-                                self.room.notify_one();
-                            }
+                        }
+                        // Not at the first message that leaves: a reader that fills every place as it becomes free keeps
+                        // the buffer from ever being half empty, and a consumer at work would use its patience up. But
+                        // one consumer must not idle because another is stuck.
+                        if (half_empty || state.lanes[lane].is_empty())
+                            && std::mem::take(&mut state.reader_waits)
+                        {
+                            self.room.notify_one();
                         }
                     }
                     // The other consumers of a shared lane are woken one by one.
@@ -583,6 +589,26 @@ mod tests {
             reader.await.unwrap();
             assert_eq!(numbers, (0..7).collect::<Vec<_>>());
             assert_eq!(mailbox.counts().1, 0, "nothing is dropped");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_lane_leaves_the_rest_of_the_buffer_to_the_others() {
+        for overflow in [Overflow::Wait, Overflow::Block] {
+            let limit = |limit| NonZeroUsize::new(limit).unwrap();
+            let limits = Buffer { messages: limit(10), bytes: limit(10_000) };
+            let mailbox = Arc::new(Mailbox::new(2, LaneBy::Channel, limits, overflow, None, Gaps::Count));
+            let stuck = mailbox.lane_of(&message(0));
+            let other = (1..3).find(|number| mailbox.lane_of(&message(*number)) != stuck).unwrap();
+            mailbox.push(&mut std::iter::repeat_n(0, 6).map(message).collect()).await;
+            let reader = tokio::spawn({
+                let (mailbox, rest) = (Arc::clone(&mailbox), std::iter::repeat_n(other, 5).map(message));
+                async move { mailbox.push(&mut rest.collect()).await }
+            });
+            for _ in 0..5 {
+                mailbox.pop(1 - stuck).await;
+            }
+            assert_eq!(reader.await.unwrap(), Duration::ZERO, "{overflow:?}");
         }
     }
 

@@ -58,8 +58,9 @@ pub(crate) struct RunningHandler {
     pub(crate) stop: CancellationToken,
     /// The handler was stopped by an [`ErrorAction::Stop`](crate::ErrorAction::Stop).
     pub(crate) failed: AtomicBool,
-    /// When it was started.
+    /// When it was started, by both clocks.
     pub(crate) since: Instant,
+    pub(crate) started: SystemTime,
     pub(crate) tally: Tally,
 }
 
@@ -137,8 +138,7 @@ impl RunningHandler {
     /// When the last message was taken up.
     pub(crate) fn last_message(&self) -> Option<SystemTime> {
         let micros = self.tally.last_message.load(Ordering::Relaxed);
-        let ago = || self.since.elapsed().saturating_sub(Duration::from_micros(micros));
-        if micros == 0 { None } else { SystemTime::now().checked_sub(ago()) }
+        if micros == 0 { None } else { self.started.checked_add(Duration::from_micros(micros)) }
     }
 
     /// How long the last message waited between its arrival in this process and its call.
@@ -146,10 +146,9 @@ impl RunningHandler {
         Duration::from_micros(self.tally.lag.load(Ordering::Relaxed))
     }
 
-    pub(super) fn took_up(&self, arrived: Instant) -> InFlight<'_> {
+    /// Notes that a message that arrived then is taken up now.
+    pub(super) fn took_up(&self, arrived: Instant, now: Instant) -> InFlight<'_> {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        // One look at the clock for both: it is a good part of what a message costs.
-        let now = Instant::now();
         self.tally.lag.store(micros(now.duration_since(arrived)), Ordering::Relaxed);
         self.tally.last_message.store(micros(now.duration_since(self.since)).max(1), Ordering::Relaxed);
         self.tally.in_flight.fetch_add(1, Ordering::Relaxed);

@@ -1,14 +1,16 @@
 //! The loop that takes messages from a mailbox and calls a handler, and the adapter that makes handlers of closures.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::poll_immediate;
+use tokio::time::{Instant, sleep_until};
 
 use super::extract::{FromDelivery, Needs, Rejection};
 use super::mailbox::Entry;
@@ -16,6 +18,7 @@ use super::outcome::{HandlerReturn, outcome};
 use super::running::{Called, RunningHandler};
 use super::{Delivery, Handler};
 use crate::channel::Captures;
+use crate::retry::deadline_from;
 
 /// One worker's end of its handler's mailbox.
 #[derive(Debug)]
@@ -67,24 +70,18 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
     while let Some(mut delivery) = queue.next().await {
         // A handler that never waits must not keep the thread from other tasks.
         tokio::task::coop::consume_budget().await;
-        let in_flight = running.took_up(delivery.received.at);
+        let mut begun = Instant::now();
+        let in_flight = running.took_up(delivery.received.at, begun.into_std());
         let gate = match &running.gate {
             Some(gate) => Some(gate.read().await),
             None => None,
         };
         loop {
-            let called = {
-                let mut call = pin!(AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind());
-                // Many calls never wait, and those need no timer.
-                let done = match poll_immediate(call.as_mut()).await {
-                    Some(done) => Ok(done),
-                    None => tokio::time::timeout(running.options.timeout, call).await,
-                };
-                match done {
-                    Ok(Ok(returned)) => Called::Returned(returned),
-                    Ok(Err(panic)) => Called::Panicked(panic),
-                    Err(_) => Called::TimedOut,
-                }
+            let call = AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind();
+            let called = match within(begun, running.options.timeout, call).await {
+                Some(Ok(returned)) => Called::Returned(returned),
+                Some(Err(panic)) => Called::Panicked(panic),
+                None => Called::TimedOut,
             };
             // What the user gave for failures may panic too; then the message is given up.
             let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
@@ -93,6 +90,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             };
             tokio::time::sleep(delay).await;
             delivery.attempt += 1;
+            begun = Instant::now();
         }
         drop((gate, in_flight));
         queue.captures = delivery.captures;
@@ -100,6 +98,24 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             return;
         }
     }
+}
+
+/// What the call comes to, or `None` after the timeout. Many calls never wait, and those get no timer.
+async fn within<F: Future>(begun: Instant, limit: Duration, call: F) -> Option<F::Output> {
+    let (mut call, mut timer) = (pin!(call), pin!(None));
+    poll_fn(|context| {
+        if let Poll::Ready(done) = call.as_mut().poll(context) {
+            return Poll::Ready(Some(done));
+        }
+        if timer.is_none() {
+            timer.set(Some(sleep_until(deadline_from(begun, limit))));
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// A closure or function that can be added as a handler at run time. Its payload argument is owned, its placeholders
@@ -170,5 +186,35 @@ impl<F, Args> Closure<F, Args> {
 impl<F: HandlerFn<Args>, Args: 'static> Handler for Closure<F, Args> {
     fn call<'d>(&'d self, delivery: &'d Delivery) -> impl Future<Output = Result<(), Rejection>> + Send + 'd {
         self.function.call(delivery)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_never_waits_gets_no_timer_and_one_that_yields_lets_others_run() {
+        assert_eq!(within(Instant::now(), LIMIT, async { 1 }).await, Some(1));
+        let mut call = pin!(within(Instant::now(), LIMIT, yield_now()));
+        assert!(call.as_mut().now_or_never().is_none(), "it is polled once for each time that it is woken");
+        assert_eq!(call.await, Some(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_timeout_covers_the_whole_call() {
+        let begun = Instant::now();
+        let call = async {
+            // As work does that keeps its thread.
+            advance(LIMIT * 3 / 4).await;
+            sleep(LIMIT / 2).await;
+        };
+        assert_eq!(within(begun, LIMIT, call).await, None);
+        assert_eq!(begun.elapsed(), LIMIT);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -250,22 +251,22 @@ impl Routes {
         true
     }
 
-    /// Hands the batches over: first to everyone who has room, then to those whose policy makes us wait. `true` if it
-    /// had to wait.
-    pub(super) async fn deliver(&mut self) -> bool {
+    /// Hands the batches over: first to everyone who has room, then to those whose policy makes us wait. Returns for how
+    /// long it waited.
+    pub(super) async fn deliver(&mut self) -> Duration {
         let slots = &mut self.slots;
         self.touched.retain(|number| match &mut slots[*number] {
             Some(slot) => !slot.mailbox.try_push(&mut slot.batch),
             None => false,
         });
-        let waited = !self.touched.is_empty();
-        if waited {
-            self.touched.clear();
-            let full = slots.iter_mut().flatten().filter(|slot| !slot.batch.is_empty());
-            // All at the same time: two stuck handlers hold the others up no longer than one.
-            join_all(full.map(|slot| slot.mailbox.push(&mut slot.batch))).await;
+        if self.touched.is_empty() {
+            return Duration::ZERO;
         }
-        waited
+        self.touched.clear();
+        let full = slots.iter_mut().flatten().filter(|slot| !slot.batch.is_empty());
+        // All at the same time: two stuck handlers hold the others up no longer than one.
+        let waits = join_all(full.map(|slot| slot.mailbox.push(&mut slot.batch))).await;
+        waits.into_iter().max().unwrap_or_default()
     }
 
     /// Tells a slot that waits what has become of its subscription, if that is clear by now, and announces its gap.
@@ -419,6 +420,19 @@ mod tests {
         }
         let waited = begun.elapsed().as_millis();
         assert!((1_000..1_100).contains(&waited), "{waited} ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_drops_holds_nobody_up() {
+        let mut routes = Routes::default();
+        let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::DropOldest));
+        routes.add(Arc::clone(&mailbox), vec![wire("a")]);
+        for _ in 0..2 * Buffer::DEFAULT.messages.get() {
+            let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"1"));
+            assert!(routes.distribute("", None, channel, &payload, std::time::Instant::now()));
+            assert_eq!(routes.deliver().await, Duration::ZERO);
+        }
+        assert_eq!(mailbox.counts().1, Buffer::DEFAULT.messages.get() as u64);
     }
 
     #[tokio::test]

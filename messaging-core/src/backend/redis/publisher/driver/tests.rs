@@ -307,7 +307,7 @@ fn a_driver_whose_runtime_ends_has_a_successor() {
     first.block_on(async {
         publisher.send(1, |out| out.push(b'1')).await.unwrap();
         // Something stays asked, so that the driver lets others run before it takes the next up.
-        let _ = hand_over(&publisher, b"?");
+        let _asked = hand_over(&publisher, b"?");
         while !publisher.shared.queue().requests.is_empty() {
             yield_now().await;
         }
