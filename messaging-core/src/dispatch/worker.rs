@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -77,11 +77,13 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             None => None,
         };
         loop {
-            let call = AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind();
-            let called = match within(begun, running.options.timeout, call).await {
-                Some(Ok(returned)) => Called::Returned(returned),
-                Some(Err(panic)) => Called::Panicked(panic),
-                None => Called::TimedOut,
+            let called = {
+                let call = pin!(AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind());
+                match within(begun, running.options.timeout, call).await {
+                    Some(Ok(returned)) => Called::Returned(returned),
+                    Some(Err(panic)) => Called::Panicked(panic),
+                    None => Called::TimedOut,
+                }
             };
             // What the user gave for failures may panic too; then the message is given up.
             let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
@@ -101,19 +103,20 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
 }
 
 /// What the call comes to, or `None` after the timeout. Many calls never wait, and those get no timer.
-async fn within<F: Future>(begun: Instant, limit: Duration, call: F) -> Option<F::Output> {
-    let (mut call, mut timer) = (pin!(call), pin!(None));
+async fn within<F: Future>(begun: Instant, limit: Duration, mut call: Pin<&mut F>) -> Option<F::Output> {
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        return Some(done);
+    }
+    let mut timer = pin!(sleep_until(deadline_from(begun, limit)));
+    // It has just been polled; who yields wants others to run before the next time.
+    let mut polled = true;
     poll_fn(|context| {
-        if let Poll::Ready(done) = call.as_mut().poll(context) {
+        if !std::mem::take(&mut polled)
+            && let Poll::Ready(done) = call.as_mut().poll(context)
+        {
             return Poll::Ready(Some(done));
         }
-        if timer.is_none() {
-            timer.set(Some(sleep_until(deadline_from(begun, limit))));
-        }
-        match timer.as_mut().as_pin_mut() {
-            Some(timer) => timer.poll(context).map(|()| None),
-            None => Poll::Pending,
-        }
+        timer.as_mut().poll(context).map(|()| None)
     })
     .await
 }
@@ -200,8 +203,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_never_waits_gets_no_timer_and_one_that_yields_lets_others_run() {
-        assert_eq!(within(Instant::now(), LIMIT, async { 1 }).await, Some(1));
-        let mut call = pin!(within(Instant::now(), LIMIT, yield_now()));
+        assert_eq!(within(Instant::now(), LIMIT, pin!(async { 1 })).await, Some(1));
+        let yielding = pin!(yield_now());
+        let mut call = pin!(within(Instant::now(), LIMIT, yielding));
         assert!(call.as_mut().now_or_never().is_none(), "it is polled once for each time that it is woken");
         assert_eq!(call.await, Some(()));
     }
@@ -214,7 +218,7 @@ mod tests {
             advance(LIMIT * 3 / 4).await;
             sleep(LIMIT / 2).await;
         };
-        assert_eq!(within(begun, LIMIT, call).await, None);
+        assert_eq!(within(begun, LIMIT, pin!(call)).await, None);
         assert_eq!(begun.elapsed(), LIMIT);
     }
 }

@@ -256,11 +256,10 @@ impl Shared {
 }
 
 impl Request {
-    /// Tells the caller; returns the size of the commands.
-    fn fail(self, lost: &Lost) -> usize {
+    /// Tells the caller.
+    fn fail(self, lost: &Lost) {
         if let Some(answer) = self.answer {
             let _ = answer.send(Err(lost.clone()));
         }
-        self.size
     }
 }

@@ -228,29 +228,37 @@ impl Driver {
         self.rest_of_asked > 0 || self.asked.iter().any(|request| request.answer.is_some())
     }
 
-    /// When the oldest request expires whose caller still waits.
+    /// When the first request expires whose caller still waits. They do not expire in their order: some callers have
+    /// waited for room before.
     fn next_deadline(&self) -> Option<Instant> {
-        let asked = self.asked.iter().find(|request| request.answer.is_some());
-        asked.or(self.unsent.front()).map(|request| request.deadline)
+        let waiting = self.asked.iter().chain(&self.unsent).filter(|request| request.answer.is_some());
+        waiting.map(|request| request.deadline).min()
     }
 
     /// Tells those who have waited too long; `true` if there were any. What was not sent yet never is.
     fn expire(&mut self, now: Instant) -> bool {
-        let expired = |request: &&mut Request| request.deadline <= now;
         let mut any = false;
-        for request in self.asked.iter_mut().take_while(expired) {
+        for request in self.asked.iter_mut().filter(|request| request.deadline <= now) {
             if let Some(answer) = request.answer.take() {
                 any = true;
                 let _ = answer.send(Err(self.shared.no_answer(false)));
             }
         }
-        let late = self.unsent.iter_mut().take_while(expired).count();
-        if late > 0 {
+        if self.unsent.iter().any(|request| request.deadline <= now) {
             any = true;
             let lost = self.shared.no_answer(true);
-            let size: usize = self.unsent.drain(..late).map(|request| request.fail(&lost)).sum();
-            let begin = self.written + self.rest_of_asked;
-            self.out.drain(begin..begin + size);
+            let bytes = self.out.split_off(self.written + self.rest_of_asked);
+            let mut at = 0;
+            for request in std::mem::take(&mut self.unsent) {
+                let of_it = at..at + request.size;
+                at = of_it.end;
+                if request.deadline <= now {
+                    request.fail(&lost);
+                } else {
+                    self.out.extend_from_slice(&bytes[of_it]);
+                    self.unsent.push_back(request);
+                }
+            }
             self.say_unwritten();
         }
         any

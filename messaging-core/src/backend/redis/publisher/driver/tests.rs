@@ -37,8 +37,11 @@ fn driver() -> (Publisher, Driver) {
 }
 
 fn hand_over(publisher: &Publisher, bytes: &[u8]) -> oneshot::Receiver<Answer> {
-    let sent =
-        publisher.try_send(Instant::now() + TIMEOUT, 1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes));
+    hand_over_until(publisher, bytes, Instant::now() + TIMEOUT)
+}
+
+fn hand_over_until(publisher: &Publisher, bytes: &[u8], deadline: Instant) -> oneshot::Receiver<Answer> {
+    let sent = publisher.try_send(deadline, 1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes));
     sent.unwrap().expect("there is room").answer
 }
 
@@ -58,7 +61,8 @@ fn dialled(stream: DuplexStream) -> Dialled {
 /// One turn of a driver's life.
 #[derive(Clone, Debug)]
 enum Turn {
-    Ask(usize),
+    /// So many bytes, by a caller who has waited for room so long.
+    Ask(usize, u64),
     TakeUp,
     Write(usize),
     Answer,
@@ -69,7 +73,7 @@ enum Turn {
 
 fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
-        4 => (1usize..9).prop_map(Turn::Ask),
+        4 => (1usize..9, 0u64..1_900).prop_map(|(size, waited)| Turn::Ask(size, waited)),
         3 => Just(Turn::TakeUp),
         4 => (1usize..20).prop_map(Turn::Write),
         3 => Just(Turn::Answer),
@@ -89,9 +93,11 @@ proptest! {
             let mut carried = vec![Vec::new()];
             for turn in turns {
                 match turn {
-                    Turn::Ask(size) => {
+                    Turn::Ask(size, waited) => {
                         let number = u8::try_from(requests.len()).unwrap();
-                        requests.push((size, hand_over(&publisher, &vec![number; size]), None));
+                        let deadline = Instant::now() + TIMEOUT - Duration::from_millis(waited);
+                        let answer = hand_over_until(&publisher, &vec![number; size], deadline);
+                        requests.push((size, answer, None));
                     }
                     Turn::TakeUp => driver.take_up(),
                     Turn::Write(most) => {
@@ -108,6 +114,8 @@ proptest! {
                     Turn::Pass(millis) => {
                         tokio::time::advance(Duration::from_millis(millis)).await;
                         driver.expire(Instant::now());
+                        let next = driver.next_deadline();
+                        prop_assert!(next.is_none_or(|next| next > Instant::now()), "somebody has waited too long");
                     }
                     Turn::Lose => {
                         driver.lose(closed());
