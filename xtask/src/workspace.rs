@@ -40,3 +40,18 @@ impl Workspace {
 pub(crate) fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_cargo_run_starts_the_demo() {
+        let text = cargo("metadata --format-version 1 --no-deps").output().unwrap();
+        let metadata: Value = serde_json::from_str(&text).unwrap();
+        let packages = array(&metadata["packages"]).iter();
+        let defaults: Vec<_> = packages.filter_map(|package| package["default_run"].as_str()).collect();
+        // With two of them cargo asks which.
+        assert_eq!(defaults, ["demo"]);
+    }
+}
