@@ -14,9 +14,9 @@ use crate::config::{Config, Kind};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use memory::Memory;
-#[cfg(test)]
-pub(crate) use redis::Connection as RedisConnection;
 pub(crate) use redis::Redis;
+#[cfg(test)]
+pub(crate) use redis::{Connection as RedisConnection, Stream as RedisStream};
 
 #[derive(Debug)]
 pub(crate) enum Backend {

@@ -1,5 +1,9 @@
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::activity::Activity;
@@ -58,4 +62,64 @@ async fn what_arrived_while_this_process_stood_still_shows_life() {
     assert!((&mut serving).now_or_never().is_none());
     tokio::time::advance(Duration::from_secs(2)).await;
     assert!((&mut serving).now_or_never().is_some(), "silence is not taken for health");
+}
+
+/// Refuses the first SUBSCRIBE and floods, until there is a second.
+struct Flood {
+    asked: Arc<Mutex<usize>>,
+    refusal: &'static [u8],
+    begun: std::time::Instant,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // As a socket does: now and then everything else gets its turn, but within a turn it always has something.
+        std::task::ready!(tokio::task::coop::poll_proceed(context)).made_progress();
+        let asked = *self.asked.lock().unwrap();
+        if asked == 1 {
+            buffer.put_slice(std::mem::take(&mut self.refusal));
+        }
+        // Whoever is not asked again by then never is.
+        if asked < 2 && self.begun.elapsed() < Duration::from_secs(30) {
+            buffer.put_slice(b"*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n1\r\n");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        *self.asked.lock().unwrap() += String::from_utf8_lossy(bytes).matches("SUBSCRIBE").count();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl backend::RedisStream for Flood {
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_flood_does_not_keep_what_was_refused_from_being_asked_again() {
+    let (mut supervisor, _control) = supervisor();
+    let asked = Arc::<Mutex<usize>>::default();
+    let refusal = b"-NOPERM no\r\n";
+    let flood = Flood { asked: Arc::clone(&asked), refusal, begun: std::time::Instant::now() };
+    let mut connection = Connection::Redis(Box::new(backend::RedisConnection::over(flood)));
+    let ended = supervisor.serve(&mut connection, &mut 0).await;
+    assert!(matches!(ended, Ended::Lost(_)));
+    assert_eq!(*asked.lock().unwrap(), 2);
 }

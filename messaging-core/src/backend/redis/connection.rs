@@ -21,7 +21,7 @@ use crate::retry::Backoff;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {
     /// Whether the other side has closed it, though there may still be something to read.
     fn is_closed(&self) -> bool;
 
@@ -231,7 +231,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// A connection whose other end a test holds.
     #[cfg(test)]
-    pub(crate) fn over(stream: tokio::io::DuplexStream) -> Self {
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self {
             dialled: Dialled {
                 stream: Box::new(stream),

@@ -14,6 +14,8 @@ use bytes::Bytes;
 use redis::{Cmd, FromRedisValue, cmd, pipe};
 
 pub(crate) use connection::Connection;
+#[cfg(test)]
+pub(crate) use connection::Stream;
 use connection::{Dialer, command};
 use link::{Link, refusal};
 use publisher::{Publisher, Replies};
