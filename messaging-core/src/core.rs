@@ -29,6 +29,8 @@ pub(crate) struct Core {
     /// Tasks that end when `stop` says so: sessions, listeners.
     pub(crate) background: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// Shutting down has begun: handlers that look at it can finish early.
+    pub(crate) draining: CancellationToken,
 }
 
 impl Core {
@@ -56,6 +58,7 @@ impl Core {
             activity,
             work,
             background,
+            draining: stop.child_token(),
             stop,
         }))
     }

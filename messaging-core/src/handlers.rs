@@ -210,7 +210,7 @@ impl HandlerTask {
         let mailbox = Arc::new(Mailbox::for_handler(&patterns, &options, activity.clone(), gaps));
         let id = Arc::clone(&descriptor.id);
         let running = Arc::new(RunningHandler {
-            context: Context::new(Arc::clone(&id), setup.states.clone(), core.stop.clone()),
+            context: Context::new(Arc::clone(&id), setup.states.clone(), core.draining.clone()),
             id,
             patterns,
             options,

@@ -32,6 +32,7 @@ impl Running {
         let runtime = &self.0.0;
         let core = &runtime.core;
         *lock(&runtime.phase) = Phase::ShutDown;
+        core.draining.cancel();
         let until = crate::retry::deadline(deadline);
         let tasks = std::mem::take(&mut *lock(&runtime.tasks));
         let stopped =

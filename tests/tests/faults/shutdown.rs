@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use messaging_core::{Handlers, HealthPhase, Messaging, State, subscribe};
+use messaging_core::{Context, Handlers, State, subscribe};
 use messaging_tests::{RedisServer, eventually};
 
 use crate::place::{PATIENCE, Place};
@@ -24,10 +24,8 @@ struct Work {
 
 /// Its first message waits until the process has been told to end.
 #[subscribe("work", buffer = 1_000)]
-async fn on_work(_number: u64, work: State<Work>, messaging: Messaging) {
-    while messaging.health().phase != HealthPhase::ShutDown {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+async fn on_work(_number: u64, work: State<Work>, context: Context) {
+    context.shutting_down().await;
     if work.handled.load(Ordering::SeqCst) == work.possible {
         std::future::pending::<()>().await;
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use messaging_core::{
-    Buffer, ErrorKind, Handlers, HealthPhase, Messaging, Overflow, State, TestMessaging, describe, subscribe,
+    Buffer, Context, ErrorKind, Handlers, HealthPhase, Messaging, Overflow, State, TestMessaging, describe,
+    subscribe,
 };
 use messaging_tests::eventually;
 use tokio::sync::Semaphore;
@@ -20,6 +21,7 @@ on_each_backend! {
     health_follows_the_life_of_messaging
     shutdown_works_off_what_waits
     shutdown_reports_what_it_had_to_leave
+    shutdown_tells_handlers_that_look_out_for_it
     shutdown_of_a_blocking_handler_stops_reading
     a_handler_added_before_start_keeps_its_id_and_survives_a_failed_start
     dropping_every_handle_ends_everything
@@ -170,6 +172,21 @@ async fn shutdown_reports_what_it_had_to_leave(place: Place) {
     assert!(!report.is_complete());
     assert_eq!((report.unfinished[0].waiting, report.unfinished[0].cut_off), (19, 1));
     assert_eq!(report.to_string(), format!("`{WORK}`: 19 messages not handled, 1 calls cut off"));
+}
+
+#[subscribe("lifecycle.long", timeout = "1h")]
+async fn long(_number: u32, context: Context, probe: State<Probe>) {
+    probe.tell(context.is_shutting_down());
+    context.shutting_down().await;
+    probe.tell(context.is_shutting_down());
+}
+
+async fn shutdown_tells_handlers_that_look_out_for_it(place: Place) {
+    let (running, probe) = place.with_handler("it::lifecycle::long").await;
+    running.messaging().publish("lifecycle.long", &1).await.unwrap();
+    assert_eq!(probe.wait_for(1).await, ["false"]);
+    assert!(soon(running.shutdown(crate::place::PATIENCE)).await.is_complete(), "it finished by itself");
+    assert_eq!(probe.told(), ["false", "true"]);
 }
 
 async fn shutdown_of_a_blocking_handler_stops_reading(place: Place) {

@@ -30,6 +30,12 @@ async fn works(place: &Place) {
     cache.set("a", &7, Duration::from_secs(60)).await.unwrap();
     assert_eq!(cache.get::<u32>("a").await.unwrap(), Some(7));
     assert_eq!(messaging.scope(answer(&unique("k"))).await, 42);
+    // An event takes the value out of the database that the cache is in.
+    assert_eq!(messaging.scope(report(7)).await, 7);
+    let stored = async || messaging.cache("report").get::<u32>("7").await.unwrap().is_some();
+    eventually("it is stored", stored).await;
+    messaging.publish("report.changed", &json!({ "id": 7 })).await.unwrap();
+    assert!(!stored().await, "what the event makes out of date is gone before it");
     assert!(soon(running.shutdown(PATIENCE)).await.is_complete());
 }
 

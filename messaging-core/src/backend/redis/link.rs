@@ -83,19 +83,6 @@ impl Link {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let (number, answer) = self.ask(limit, command).await?;
-        answer.map_err(|error| self.failed(number, error))
-    }
-
-    /// What the connection with this number answers.
-    async fn ask<T, F>(
-        &self,
-        limit: Duration,
-        command: impl FnOnce(MultiplexedConnection) -> F,
-    ) -> Result<(u64, RedisResult<T>)>
-    where
-        F: Future<Output = RedisResult<T>>,
-    {
         let deadline = deadline(limit);
         let current = match self.current() {
             Some(current) => current,
@@ -105,7 +92,7 @@ impl Link {
             },
         };
         match timeout_at(deadline, command(current.connection.clone())).await {
-            Ok(answer) => Ok((current.number, answer)),
+            Ok(answer) => answer.map_err(|error| self.failed(current.number, error)),
             Err(_) => {
                 if limit < self.command_timeout {
                     self.probe(current);

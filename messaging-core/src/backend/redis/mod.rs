@@ -64,19 +64,20 @@ impl Redis {
         let commands = messages.len() + usize::from(!forget.is_empty());
         let replies = self.publisher.send(commands, |out| {
             if !forget.is_empty() {
-                let keys = forget.iter().flat_map(|key| [key.value.as_bytes(), key.lease.as_bytes()]);
-                command(out, &[&b"UNLINK"[..]].into_iter().chain(keys).collect::<Vec<_>>());
+                out.extend_from_slice(&unlink(forget).get_packed_command());
             }
             for message in messages {
                 self.encode_message(out, message);
             }
         });
-        let mut replies = match replies.await? {
-            Replies::One(reply) => vec![reply],
+        let replies = match replies.await? {
+            Replies::One(reply) => {
+                let receivers = count(&self.endpoint, reply)?;
+                return Ok(Published { receivers, forgotten: Ok(()) });
+            }
             Replies::Several(replies) => replies,
-        }
-        .into_iter()
-        .map(|reply| count(&self.endpoint, reply));
+        };
+        let mut replies = replies.into_iter().map(|reply| count(&self.endpoint, reply));
         let forgotten = match forget {
             [] => Ok(()),
             _ => replies.next().unwrap_or(Ok(0)).map(drop),

@@ -95,10 +95,7 @@ impl Driver {
                         self.meanwhile(sleep(delay)).await;
                     }
                 }
-                Some(Err(error)) => {
-                    self.take_up();
-                    self.fail_unsent(&Lost::new(error, true));
-                }
+                Some(Err(error)) => self.fail_unsent(&Lost::new(error, true)),
             }
         }
     }

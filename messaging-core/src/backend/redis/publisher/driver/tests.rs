@@ -243,6 +243,19 @@ async fn a_replica_is_left_when_everything_asked_has_been_answered() {
     assert_eq!(driver.out, b"3", "it goes to whoever is the primary now");
 }
 
+#[tokio::test]
+async fn what_a_driver_that_ends_has_not_sent_is_said_to_be_not_sent() {
+    let (publisher, mut driver) = driver();
+    let mut answers = [hand_over(&publisher, b"1"), hand_over(&publisher, b"2")];
+    driver.take_up();
+    driver.wrote(1);
+    let mut queued = hand_over(&publisher, b"3");
+    drop(driver);
+    assert_eq!(answers.each_mut().map(not_sent), [Some(false), Some(true)]);
+    assert_eq!(not_sent(&mut queued), Some(true));
+    assert!(publisher.shared.queue().driven_by.is_none(), "the next caller starts another");
+}
+
 #[tokio::test(start_paused = true)]
 async fn callers_wait_for_room_and_give_up_without_having_sent() {
     let (publisher, mut driver) = driver();
@@ -255,6 +268,8 @@ async fn callers_wait_for_room_and_give_up_without_having_sent() {
     let writing = async {
         yield_now().await;
         driver.take_up();
+        let more = publisher.try_send(Instant::now(), 1, &|out: &mut Vec<u8>| out.push(b'?'));
+        assert!(more.unwrap().is_none(), "what was taken up and not written takes room too");
         driver.wrote(MOST_UNWRITTEN);
         yield_now().await;
         driver.take_up();
