@@ -11,16 +11,17 @@ pub use {inventory, serde};
 pub use crate::cache_manager::{CachedFunction, Function, Scalar};
 pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
 pub use crate::dispatch::{
-    BoxFuture, Buffer, Context, Delivery, FromDelivery, Handler, HandlerOptions, HandlerResult, Needs,
-    OrderedBy, Overflow, Queue, Rejection, ResyncFn, Segment,
+    BoxFuture, Buffer, Context, Delivery, DeliveryMode, FromDelivery, Handler, HandlerOptions, HandlerResult,
+    Needs, OrderedBy, Overflow, Queue, Rejection, ResyncFn, Segment, StartAt,
 };
 pub use crate::error::{Error, Result};
 pub use crate::event::{ChangeEvent, Model, Op};
 pub use crate::registry::{
     ChannelDescriptor, Descriptor, FunctionDescriptor, HandlerDescriptor, Location, ModelCache,
-    ModelDescriptor, PayloadField, ResyncDescriptor, Subscribers, Trigger, TriggerOn,
+    ModelDescriptor, ModelDurability, PayloadField, ResyncDescriptor, Subscribers, Trigger, TriggerOn,
 };
 pub use crate::retry::Retry;
+pub use crate::stream::{Durability, Retention};
 
 use crate::cache::shape::OptionShape;
 use crate::channel::Captures;

@@ -14,7 +14,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-pub(crate) use glob::{escape_glob, glob_matches};
+pub(crate) use glob::{escape_glob, glob_matches, globs_may_meet};
 pub(crate) use pattern::{Captures, Wire, fill};
 pub use pattern::{Pattern, Template};
 

@@ -279,6 +279,7 @@ mod tests {
         previous: &[],
         envelope: None,
         cache: None,
+        durable: None,
         schema: || None,
         location: AT,
     };

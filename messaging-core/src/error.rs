@@ -60,6 +60,8 @@ pub enum ErrorKind {
     Gap,
     /// The storage behind a [`Repository`](crate::Repository) failed; its error is the source.
     Storage,
+    /// What was asked for does not exist: a stream, a group, a dead letter.
+    NotFound,
 }
 
 impl Error {
@@ -146,8 +148,8 @@ impl StdError for Error {
 /// What a handler failed with: any error, and optionally what is to be done about it.
 ///
 /// Every error, `anyhow::Error`, `String` and `&str` turns into it with `?` or `.into()`; the handler's retry policy
-/// or the [error handler](crate::Builder::error_handler) then decides. [`retry`](Self::retry) and
-/// [`skip`](Self::skip) decide here, over both. It is deliberately not an [`std::error::Error`] itself: otherwise
+/// or the [error handler](crate::Builder::error_handler) then decides. [`retry`](Self::retry),
+/// [`skip`](Self::skip) and [`dead_letter`](Self::dead_letter) decide here, over both. It is deliberately not an [`std::error::Error`] itself: otherwise
 /// that conversion could not exist.
 ///
 /// ```
@@ -171,10 +173,14 @@ pub struct HandlerError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorAction {
-    /// Call the handler again after its policy's delay, until its attempts are used up; then skip.
+    /// Call the handler again after its policy's delay, until its attempts are used up; then skip, or with
+    /// `delivery = "queue"` put the message into the dead-letter stream.
     Retry,
     /// Give this message up and go on with the next.
     Skip,
+    /// With `delivery = "queue"`: put the message into the dead-letter stream, whatever attempts are left, and go on
+    /// with the next. Other messages have no dead-letter stream and are skipped.
+    DeadLetter,
     /// Stop this handler for good; [`Health`](crate::Health) shows it as stopped and is not ready any more.
     Stop,
 }
@@ -189,6 +195,12 @@ impl HandlerError {
     /// Fails for good: this message is not tried again.
     pub fn skip(error: impl Into<BoxError>) -> Self {
         Self { action: Some(ErrorAction::Skip), error: error.into() }
+    }
+
+    /// Fails for good: the message goes to the dead-letter stream at once, where it can be looked at and replayed. A
+    /// message without one (`delivery` other than `"queue"`) is skipped.
+    pub fn dead_letter(error: impl Into<BoxError>) -> Self {
+        Self { action: Some(ErrorAction::DeadLetter), error: error.into() }
     }
 
     /// The error itself.

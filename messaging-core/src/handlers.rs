@@ -217,6 +217,7 @@ impl HandlerTask {
             mailbox,
             error_handler: setup.error_handler.clone(),
             observer: setup.observer.clone(),
+            ledger: None,
             gate: descriptor.resync.map(|_| Arc::default()),
             stop,
             failed: AtomicBool::new(false),

@@ -23,6 +23,7 @@ mod registry;
 mod repository;
 mod retry;
 mod session;
+mod stream;
 mod subscriber;
 mod subscription;
 mod testing;
@@ -41,9 +42,9 @@ pub use crate::describe::{
     DescribedChannel, DescribedFunction, DescribedHandler, DescribedModel, Description, describe,
 };
 pub use crate::dispatch::{
-    Attempt, Buffer, ChannelOf, Context, Counts, Delivery, ErrorContext, FailureCause, FromContext,
-    FromDelivery, HandlerFn, HandlerOptions, HandlerReturn, Needs, OrderedBy, Overflow, Raw, Rejection,
-    ResyncFn, Seen, Segment, Segments, State,
+    Attempt, Buffer, ChannelOf, Context, Counts, Delivery, DeliveryMode, ErrorContext, FailureCause,
+    FromContext, FromDelivery, HandlerFn, HandlerOptions, HandlerReturn, Needs, OrderedBy, Overflow, Raw,
+    Rejection, ResyncFn, Seen, Segment, Segments, StartAt, State,
 };
 pub use crate::error::{BoxError, Error, ErrorAction, ErrorKind, HandlerError, Result};
 pub use crate::event::{ChangeEvent, ChangeKind, Model, Op, Timestamp};
@@ -52,10 +53,11 @@ pub use crate::health::{HandlerHealth, HandlerState, Health, HealthPhase};
 pub use crate::message::Message;
 pub use crate::messaging::{Builder, Messaging, Running, ShutdownReport, Unfinished};
 pub use crate::publish::Publish;
-pub use crate::registry::{Location, ModelDescriptor, PayloadField, Subscribers};
+pub use crate::registry::{Location, ModelDescriptor, ModelDurability, PayloadField, Subscribers};
 pub use crate::repository::{PublishFailure, Repository, Storage, Updated};
 pub use crate::retry::{Backoff, Retry};
 pub use crate::session::{SessionHealth, Unconfirmed};
+pub use crate::stream::{Durability, EntryId, EventId, Headers, Retention};
 pub use crate::subscriber::{HandlerHandle, Subscriber};
 pub use crate::subscription::Subscription;
 pub use crate::testing::TestMessaging;

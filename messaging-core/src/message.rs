@@ -9,6 +9,7 @@ use crate::channel::{Captures, Channel, Pattern};
 use crate::dispatch::Segments;
 use crate::error::Result;
 use crate::json;
+use crate::stream::Entry;
 
 /// What the reader hands over: the concrete channel (without the configured prefix) and the payload.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Received {
     pub(crate) at: Instant,
     /// Which of the receiver's patterns it came by.
     pub(crate) pattern: u16,
+    /// What the stream says of it, if it came by one.
+    pub(crate) entry: Option<Box<Entry>>,
 }
 
 /// A message of a [`Subscription`](crate::Subscription).

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::dispatch::{BoxFuture, Context, HandlerOptions, HandlerResult, Needs, Queue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Op;
+use crate::stream::Durability;
 
 /// What one attribute declares.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,8 @@ pub struct ModelDescriptor {
     pub envelope: Option<&'static str>,
     /// The model's own cache entry.
     pub cache: Option<ModelCache>,
+    /// Its events are durable.
+    pub durable: Option<ModelDurability>,
     /// The JSON Schema of the payload's model, if the model implements `schemars::JsonSchema` and the feature
     /// `schema` is on.
     pub schema: fn() -> Option<serde_json::Value>,
@@ -135,6 +138,15 @@ pub struct ModelCache {
     pub ttl: Duration,
 }
 
+/// `durable = { … }` of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelDurability {
+    /// How its events are kept.
+    pub durability: Durability,
+    /// The Rust field whose value is the events' key.
+    pub key: Option<&'static str>,
+}
+
 /// A typed channel.
 #[derive(Debug)]
 pub struct ChannelDescriptor {
@@ -155,6 +167,10 @@ pub struct HandlerDescriptor {
     pub channels: &'static [&'static str],
     /// Its settings.
     pub options: HandlerOptions,
+    /// The group whose processes share the messages of a queue; the handler's id without it.
+    pub group: Option<&'static str>,
+    /// The channel that is told of a queue's dead letters.
+    pub dead_letter: Option<&'static str>,
     /// What it calls to catch up after a gap.
     pub resync: Option<ResyncDescriptor>,
     /// Says what state its arguments need.
@@ -317,6 +333,7 @@ mod tests {
             previous: &[],
             envelope: None,
             cache: None,
+            durable: None,
             schema: || None,
             location: at(1),
         };

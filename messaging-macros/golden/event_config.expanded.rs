@@ -32,6 +32,7 @@ const _: () = {
             previous: &[],
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
+            durable: ::core::option::Option::None,
             schema: || {
                 use ::messaging_core::__private::schema::*;
                 (&::messaging_core::__private::schema::SchemaProbe::<Self>::new())

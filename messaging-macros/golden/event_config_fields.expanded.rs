@@ -98,6 +98,7 @@ const _: () = {
                 key: "camera:mac:{mac_address}",
                 ttl: ::core::time::Duration::from_secs(3600u64),
             }),
+            durable: ::core::option::Option::None,
             schema: || {
                 use ::messaging_core::__private::schema::*;
                 (&::messaging_core::__private::schema::SchemaProbe::<Self>::new())

@@ -39,6 +39,8 @@ const _: () = {
             id: ::core::concat!(::core::module_path!(), "::notify_admins"),
             channels: &["camera.settings.updated"],
             options: ::messaging_core::__private::HandlerOptions::DEFAULT,
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: ::core::option::Option::None,
             needs: |needs| {
                 <CameraSettings as ::messaging_core::__private::FromDelivery<

@@ -58,6 +58,8 @@ const _: () = {
                     multiplier: 2f64,
                     max_delay: ::core::time::Duration::from_secs(30u64),
                 }),
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: ::core::option::Option::Some(my::messaging::__private::ResyncDescriptor {
                 every: ::core::option::Option::Some(
                     ::core::time::Duration::from_secs(30u64),

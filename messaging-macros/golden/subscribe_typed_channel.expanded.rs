@@ -38,6 +38,8 @@ const _: () = {
             options: ::messaging_core::__private::HandlerOptions::DEFAULT
                 .workers(::core::num::NonZeroUsize::new(4usize).unwrap())
                 .ordered_by(::messaging_core::__private::OrderedBy::Channel),
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: ::core::option::Option::None,
             needs: |needs| {
                 <ChannelOf<

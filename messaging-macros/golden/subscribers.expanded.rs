@@ -54,6 +54,8 @@ const _: () = {
             ),
             channels: &["notifications:{user}"],
             options: ::messaging_core::__private::HandlerOptions::DEFAULT,
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: ::core::option::Option::Some(::messaging_core::__private::ResyncDescriptor {
                 every: ::core::option::Option::None,
                 needs: |needs| ::messaging_core::__private::resync_needs(
@@ -118,6 +120,8 @@ const _: () = {
             ),
             channels: &["wakeup"],
             options: ::messaging_core::__private::HandlerOptions::DEFAULT,
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: ::core::option::Option::None,
             needs: |needs| {
                 ::messaging_core::__private::needs_service::<

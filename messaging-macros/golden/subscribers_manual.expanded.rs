@@ -56,6 +56,8 @@ const _: () = {
             id: ::core::concat!(::core::module_path!(), "::Projection::apply"),
             channels: &["orders.created"],
             options: ::messaging_core::__private::HandlerOptions::DEFAULT,
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: ::core::option::Option::None,
             needs: |needs| {
                 ::messaging_core::__private::needs_service::<Projection<T>>(needs);

@@ -68,7 +68,7 @@ fn match_one(glob: &[u8], at: usize, byte: u8) -> (bool, usize) {
 }
 
 /// Whether two globs can match a common text, taking every element other than a literal byte as "anything".
-pub(super) fn globs_may_meet(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn globs_may_meet(a: &[u8], b: &[u8]) -> bool {
     let literal_head = |glob: &[u8]| glob.iter().position(|c| b"*?[\\".contains(c)).unwrap_or(glob.len());
     let literal_tail = |glob: &[u8]| {
         if glob.contains(&b'[') || glob.contains(&b'\\') {

@@ -49,13 +49,18 @@ impl Template {
     /// The Redis pattern that covers every channel of this template (and more: it may cross separators).
     pub(crate) fn to_glob(&self) -> String {
         let mut glob = String::with_capacity(self.source.len());
+        self.write_with("*", &mut glob);
+        glob
+    }
+
+    /// Appends the template with this in place of each placeholder.
+    pub(crate) fn write_with(&self, placeholder: &str, into: &mut String) {
         for part in &self.parts {
             match part {
-                Part::Literal(text) => glob.push_str(text),
-                Part::Placeholder(_) | Part::Rest(_) => glob.push('*'),
+                Part::Literal(text) => into.push_str(text),
+                Part::Placeholder(_) | Part::Rest(_) => into.push_str(placeholder),
             }
         }
-        glob
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::extract::{Segments, States};
 use crate::channel::{Captures, Channel, Pattern};
 use crate::message::{self, Received};
+use crate::stream::{Entry, EventId, Headers};
 
 /// One message on its way into a handler. Handlers see it through their arguments; [`FromDelivery`](super::FromDelivery)
 /// implementations see it whole.
@@ -38,6 +40,34 @@ impl Delivery {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// What identifies the event; messages of a broadcast have none.
+    #[must_use]
+    pub fn event_id(&self) -> Option<&EventId> {
+        self.entry().map(|entry| &entry.event)
+    }
+
+    /// The headers; none for messages of a broadcast.
+    #[must_use]
+    pub fn headers(&self) -> Option<&Headers> {
+        self.entry().map(|entry| &entry.headers)
+    }
+
+    /// What kind of event its publisher says it is: `create`, `update` or `delete` for those of models.
+    #[must_use]
+    pub fn event_type(&self) -> Option<&str> {
+        self.entry()?.kind.as_deref()
+    }
+
+    /// When it was published, by its publisher's clock; unknown for messages of a broadcast.
+    #[must_use]
+    pub fn published_at(&self) -> Option<SystemTime> {
+        self.entry().map(Entry::published)
+    }
+
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        self.received.entry.as_deref()
     }
 
     /// The handler's surroundings.

@@ -14,6 +14,7 @@ use super::{Context, Delivery};
 use crate::channel::{Channel, TypedChannel};
 use crate::error::{Error, ErrorKind, HandlerError};
 use crate::json;
+use crate::stream::{EventId, Headers};
 
 /// A type that a handler can take as an argument.
 ///
@@ -40,7 +41,7 @@ use crate::json;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a handler's argument",
     label = "neither a payload (`Deserialize`) nor taken from the delivery (`FromDelivery`)",
-    note = "a payload implements `serde::Deserialize`; shared state is taken as `State<{Self}>`; other arguments are `Channel`, `Segments`, `ChannelOf<…>`, `Context`, `Attempt`, `Raw`, `Messaging`",
+    note = "a payload implements `serde::Deserialize`; shared state is taken as `State<{Self}>`; other arguments are `Channel`, `Segments`, `ChannelOf<…>`, `Context`, `Attempt`, `EventId`, `Headers`, `Raw`, `Messaging`",
     note = "a type of your own becomes an argument with `impl<'d> FromDelivery<'d> for {Self}`"
 )]
 pub trait FromDelivery<'d>: Sized {
@@ -209,6 +210,31 @@ impl<'d> FromDelivery<'d> for Attempt {
     }
 }
 
+impl<'d> FromDelivery<'d> for EventId {
+    fn from_delivery(delivery: &'d Delivery) -> Result<Self, Rejection> {
+        delivery.event_id().cloned().ok_or_else(|| Rejection::failed(of_a_broadcast("id")))
+    }
+
+    fn needs(needs: &mut Needs) {
+        needs.stream("EventId");
+    }
+}
+
+impl<'d> FromDelivery<'d> for Headers {
+    fn from_delivery(delivery: &'d Delivery) -> Result<Self, Rejection> {
+        delivery.headers().cloned().ok_or_else(|| Rejection::failed(of_a_broadcast("headers")))
+    }
+
+    fn needs(needs: &mut Needs) {
+        needs.stream("Headers");
+    }
+}
+
+/// Start has refused the handler before this can happen, unless an extractor does not say what it needs.
+fn of_a_broadcast(what: &str) -> String {
+    format!("a message of a broadcast has no {what}")
+}
+
 impl<'d> FromDelivery<'d> for Context {
     fn from_delivery(delivery: &'d Delivery) -> Result<Self, Rejection> {
         Ok(delivery.context().clone())
@@ -294,12 +320,24 @@ impl<T: Send + Sync + 'static> FromContext for State<T> {
 #[derive(Debug, Default)]
 pub struct Needs {
     states: Vec<(TypeId, &'static str)>,
+    streams: Vec<&'static str>,
 }
 
 impl Needs {
     /// State of type `T`.
     pub fn state<T: Send + Sync + 'static>(&mut self) {
         self.states.push((TypeId::of::<T>(), std::any::type_name::<T>()));
+    }
+
+    /// A message that came by a stream, for an argument that is called `argument`: `delivery = "queue"` or
+    /// `"resumable"`.
+    pub fn stream(&mut self, argument: &'static str) {
+        self.streams.push(argument);
+    }
+
+    /// The first argument that only messages of a stream have.
+    pub(crate) fn needs_stream(&self) -> Option<&'static str> {
+        self.streams.first().copied()
     }
 
     /// The names of the types that `states` lacks.

@@ -68,6 +68,8 @@ pub(crate) enum Gaps {
 enum LaneBy {
     One,
     Channel,
+    /// The key of a stream's entry; the channel without one.
+    Key,
     Placeholder(Arc<[Pattern]>, Box<[usize]>),
 }
 
@@ -106,6 +108,7 @@ impl Mailbox {
         let (lanes, lane_by) = match options.ordered_by {
             None => (1, LaneBy::One),
             Some(OrderedBy::Channel) => (options.workers.get(), LaneBy::Channel),
+            Some(OrderedBy::Key) => (options.workers.get(), LaneBy::Key),
             Some(OrderedBy::Placeholder(name)) => {
                 let places =
                     patterns.iter().map(|pattern| pattern.names().position(|n| n == name).unwrap_or(0));
@@ -211,6 +214,57 @@ impl Mailbox {
             }
             waited += since.elapsed();
         }
+    }
+
+    /// Waits until half of it is empty, and returns how many messages and bytes there is room for; `None` when it is
+    /// closed. For readers that ask before they read.
+    ///
+    /// Cancellation: nothing happens.
+    pub(crate) async fn room(&self) -> Option<(usize, usize)> {
+        loop {
+            {
+                let mut state = self.lock();
+                if state.closed {
+                    // There may be several readers.
+                    self.room.notify_one();
+                    return None;
+                }
+                let (messages, bytes) = self.spare(&state);
+                if messages * 2 >= self.limits.messages.get() && bytes * 2 >= self.limits.bytes.get() {
+                    self.room.notify_one();
+                    return Some((messages.max(1), bytes));
+                }
+                state.reader_waits = true;
+            }
+            self.room.notified().await;
+        }
+    }
+
+    /// How many messages there is room for at once.
+    pub(crate) fn room_now(&self) -> usize {
+        let state = self.lock();
+        let (messages, bytes) = self.spare(&state);
+        if bytes == 0 || state.closed { 0 } else { messages }
+    }
+
+    fn spare(&self, state: &State) -> (usize, usize) {
+        let messages = self.limits.messages.get().saturating_sub(state.messages);
+        (messages, self.limits.bytes.get().saturating_sub(state.bytes))
+    }
+
+    /// Takes over a batch that room was asked for. What comes after closing is refused and counted.
+    pub(crate) fn push_asked_for(&self, batch: &mut VecDeque<Received>) {
+        let mut state = self.lock();
+        if state.closed {
+            state.refused += batch.len();
+            batch.clear();
+            return;
+        }
+        let admitted = batch.len();
+        for message in batch.drain(..) {
+            self.enqueue(&mut state, message);
+        }
+        self.note_admitted(admitted);
     }
 
     /// Announces that messages may be missing here.
@@ -406,6 +460,10 @@ impl Mailbox {
         let value = match &self.lane_by {
             LaneBy::One => return 0,
             LaneBy::Channel => message.channel.as_str(),
+            LaneBy::Key => {
+                let key = message.entry.as_ref().and_then(|entry| entry.key.as_deref());
+                key.unwrap_or(message.channel.as_str())
+            }
             LaneBy::Placeholder(patterns, places) => {
                 let pattern = usize::from(message.pattern);
                 let mut captures = Captures::new();
@@ -473,6 +531,7 @@ mod tests {
             payload: Bytes::from(vec![number; 10]),
             at: std::time::Instant::now(),
             pattern: 0,
+            entry: None,
         }
     }
 

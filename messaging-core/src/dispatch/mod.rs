@@ -2,6 +2,7 @@
 
 mod delivery;
 mod extract;
+mod ledger;
 mod mailbox;
 mod options;
 mod outcome;
@@ -17,8 +18,9 @@ pub(crate) use extract::States;
 pub use extract::{
     Attempt, ChannelOf, FromContext, FromDelivery, Needs, Raw, Rejection, Segment, Segments, State,
 };
+pub(crate) use ledger::{Fate, Ledger, Outcome, Place};
 pub(crate) use mailbox::{Entry, GapCause, Gaps, Mailbox};
-pub use options::{Buffer, HandlerOptions, OrderedBy, Overflow};
+pub use options::{Buffer, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
 pub use outcome::{ErrorContext, FailureCause, HandlerReturn};
 pub(crate) use outcome::{ErrorHandler, outcome};
 pub use resync::ResyncFn;

@@ -21,6 +21,13 @@ pub struct HandlerOptions {
     pub timeout: Duration,
     /// What happens when a call fails.
     pub retry: Retry,
+    /// Who gets a message, and what is promised.
+    pub delivery: DeliveryMode,
+    /// Where a queue or a resumable handler begins that has never run before.
+    pub start: StartAt,
+    /// For how long the ids of handled events are remembered, so that an event that was published twice is handled
+    /// once; not at all without it.
+    pub dedupe: Option<Duration>,
 }
 
 impl HandlerOptions {
@@ -32,6 +39,9 @@ impl HandlerOptions {
         overflow: Overflow::Wait,
         timeout: Duration::from_secs(30),
         retry: Retry::DEFAULT,
+        delivery: DeliveryMode::Broadcast,
+        start: StartAt::New,
+        dedupe: None,
     };
 
     #[doc(hidden)]
@@ -75,6 +85,27 @@ impl HandlerOptions {
         self.retry = retry;
         self
     }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn delivery(mut self, delivery: DeliveryMode) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn dedupe(mut self, window: Duration) -> Self {
+        self.dedupe = Some(window);
+        self
+    }
 }
 
 impl Default for HandlerOptions {
@@ -92,6 +123,35 @@ pub enum OrderedBy {
     Channel,
     /// The value of a placeholder of the handler's channels.
     Placeholder(&'static str),
+    /// The key that the publisher gave the message. With `delivery = "queue"` and a channel that its publisher divides
+    /// into partitions, the order holds over all processes of the group.
+    Key,
+}
+
+/// Who gets a message, and what is promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeliveryMode {
+    /// Every process, at most once; gaps are announced. Any publisher will do.
+    #[default]
+    Broadcast,
+    /// Every process; nothing is lost across reconnects while it is within the channel's retention. The channel has to
+    /// be durable.
+    Resumable,
+    /// One process of each group, at least once, with durable retries and a dead-letter stream. The channel has to be
+    /// durable.
+    Queue,
+}
+
+/// Where a queue's group begins when it is made, and where a resumable handler begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartAt {
+    /// With what is published from then on.
+    #[default]
+    New,
+    /// With the oldest message that is kept.
+    Beginning,
 }
 
 /// How much may wait for a handler's workers, all of them together: whichever bound is reached first.

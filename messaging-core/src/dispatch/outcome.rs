@@ -71,7 +71,10 @@ pub(crate) type ErrorHandler = Arc<dyn Fn(&HandlerError, &ErrorContext) -> Optio
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     RetryAfter(Duration),
+    /// It needs no handling.
     GiveUp,
+    /// It failed for good; what has a dead-letter stream goes there.
+    DeadLetter,
     Stop,
 }
 
@@ -96,7 +99,7 @@ pub(super) fn decide(
     error_handler: Option<&ErrorHandler>,
 ) -> Verdict {
     let by_policy = || match failure.cause {
-        FailureCause::Decode => ErrorAction::Skip,
+        FailureCause::Decode => ErrorAction::DeadLetter,
         FailureCause::Error | FailureCause::Panic | FailureCause::Timeout => ErrorAction::Retry,
     };
     let action = failure
@@ -105,8 +108,11 @@ pub(super) fn decide(
         .or_else(|| error_handler.and_then(|decide| decide(&failure.error, context)))
         .unwrap_or_else(by_policy);
     match action {
-        ErrorAction::Retry => retry.delay_after(context.attempt).map_or(Verdict::GiveUp, Verdict::RetryAfter),
+        ErrorAction::Retry => {
+            retry.delay_after(context.attempt).map_or(Verdict::DeadLetter, Verdict::RetryAfter)
+        }
         ErrorAction::Skip => Verdict::GiveUp,
+        ErrorAction::DeadLetter => Verdict::DeadLetter,
         ErrorAction::Stop => Verdict::Stop,
     }
 }
@@ -143,13 +149,15 @@ mod tests {
         let first = Verdict::RetryAfter(Duration::from_millis(100));
         for (cause, error, attempt, handler, expected) in [
             (Error, HandlerError::from("x"), 1, None, first),
-            (Error, HandlerError::from("x"), 3, None, Verdict::GiveUp),
+            (Error, HandlerError::from("x"), 3, None, Verdict::DeadLetter),
             (Error, HandlerError::from("x"), 1, Some(ErrorAction::Skip), Verdict::GiveUp),
             (Error, HandlerError::retry("x"), 1, Some(ErrorAction::Skip), first),
-            (Error, HandlerError::retry("x"), 3, Some(ErrorAction::Skip), Verdict::GiveUp),
+            (Error, HandlerError::retry("x"), 3, Some(ErrorAction::Skip), Verdict::DeadLetter),
             (Error, HandlerError::skip("x"), 1, Some(ErrorAction::Stop), Verdict::GiveUp),
             (Error, HandlerError::from("x"), 1, Some(ErrorAction::Stop), Verdict::Stop),
-            (Decode, HandlerError::from("x"), 1, None, Verdict::GiveUp),
+            (Decode, HandlerError::from("x"), 1, None, Verdict::DeadLetter),
+            (Error, HandlerError::dead_letter("x"), 1, Some(ErrorAction::Skip), Verdict::DeadLetter),
+            (Error, HandlerError::from("x"), 1, Some(ErrorAction::DeadLetter), Verdict::DeadLetter),
             (Decode, HandlerError::from("x"), 1, Some(ErrorAction::Retry), first),
         ] {
             let shown = format!("{cause:?} {error:?} {attempt} {handler:?}");

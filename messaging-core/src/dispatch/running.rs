@@ -12,13 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Context, Delivery};
 use super::extract::{Rejection, RejectionKind};
+use super::ledger::{Begun, Ledger};
 use super::mailbox::Mailbox;
-use super::options::HandlerOptions;
+use super::options::{HandlerOptions, OrderedBy};
 use super::outcome::{ErrorContext, ErrorHandler, Failure, FailureCause, Verdict, decide};
 use crate::burst::Burst;
 use crate::channel::{Channel, Pattern};
 use crate::error::{HandlerError, chain};
 use crate::json;
+use crate::retry::deadline_from;
 
 /// What the handler's future came to: a result, a panic, or nothing in time.
 pub(super) enum Called {
@@ -26,6 +28,22 @@ pub(super) enum Called {
     Panicked(Box<dyn Any + Send>),
     TimedOut,
 }
+
+/// What a call comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// Nothing more is to be done.
+    Done,
+    /// It is to be called again after this delay.
+    Again(Duration),
+    /// It failed for good, for this reason.
+    Dead(String),
+    /// The handler is stopped; somebody else may handle the message.
+    Stopped,
+}
+
+/// An entry that others have taken over, or that is not begun because the handler ends.
+pub(super) struct NotOurs;
 
 /// Is told of every call, with the handler's id.
 pub(crate) type Observer = Arc<dyn Fn(&str, Seen) + Send + Sync>;
@@ -52,6 +70,8 @@ pub(crate) struct RunningHandler {
     pub(crate) context: Context,
     pub(crate) error_handler: Option<ErrorHandler>,
     pub(crate) observer: Option<Observer>,
+    /// What is held of a queue, if it is one.
+    pub(crate) ledger: Option<Arc<Ledger>>,
     /// Closed while a resync runs; handlers without one have no gate to pass.
     pub(crate) gate: Option<Arc<RwLock<()>>>,
     /// Ends the handler's tasks.
@@ -155,21 +175,35 @@ impl RunningHandler {
         InFlight(self)
     }
 
+    /// Begins a queue's entry; others need no leave. An entry that was given a delay waits for it here.
+    pub(super) async fn begin(&self, delivery: &Delivery) -> Result<Option<Begun<'_>>, NotOurs> {
+        let (Some(ledger), Some(entry)) = (&self.ledger, delivery.entry()) else { return Ok(None) };
+        if !entry.wait.is_zero() {
+            tokio::time::sleep_until(deadline_from(delivery.received.at.into(), entry.wait)).await;
+        }
+        Begun::begin(ledger, entry).await.map(Some).ok_or(NotOurs)
+    }
+
+    /// Whether a failed message keeps its worker until it is called again.
+    pub(super) fn retries_in_place(&self) -> bool {
+        self.ledger.is_none() || self.options.ordered_by == Some(OrderedBy::Key)
+    }
+
     pub(super) fn mismatched(&self) {
         self.tally.mismatched.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Judges a call. `Some` is the delay before the next attempt.
-    pub(super) fn settle(&self, delivery: &Delivery, called: Called) -> Option<Duration> {
+    /// Judges a call.
+    pub(super) fn settle(&self, delivery: &Delivery, called: Called) -> Settled {
         let failure = match called {
             Called::Returned(Ok(())) => {
                 self.tally.handled.fetch_add(1, Ordering::Relaxed);
                 self.observe(delivery, None);
-                return None;
+                return Settled::Done;
             }
             Called::Returned(Err(Rejection(RejectionKind::Mismatch))) => {
                 self.mismatched();
-                return None;
+                return Settled::Done;
             }
             Called::Returned(Err(Rejection(RejectionKind::Decode(error)))) => {
                 self.tally.undecodable.fetch_add(1, Ordering::Relaxed);
@@ -195,12 +229,12 @@ impl RunningHandler {
     }
 
     /// The error handler, or an error's own text, panicked: the message is given up.
-    pub(super) fn settling_panicked(&self, panic: &(dyn Any + Send)) -> Option<Duration> {
+    pub(super) fn settling_panicked(&self, panic: &(dyn Any + Send)) -> Settled {
         self.tally.panicked.fetch_add(1, Ordering::Relaxed);
         self.tally.failed.fetch_add(1, Ordering::Relaxed);
         let panic = panic_text(panic);
-        tracing::error!(handler = %self.id, panic, "deciding over a failure panicked; the message is skipped");
-        None
+        tracing::error!(handler = %self.id, panic, "deciding over a failure panicked; the message is given up");
+        Settled::Dead(format!("deciding over a failure panicked: {panic}"))
     }
 
     fn observe(&self, delivery: &Delivery, failure: Option<&Failure>) {
@@ -211,7 +245,7 @@ impl RunningHandler {
         }
     }
 
-    fn judge(&self, delivery: &Delivery, failure: &Failure) -> Option<Duration> {
+    fn judge(&self, delivery: &Delivery, failure: &Failure) -> Settled {
         let context = ErrorContext {
             handler: Arc::clone(&self.id),
             channel: delivery.channel().clone(),
@@ -227,9 +261,9 @@ impl RunningHandler {
                     handler = %self.id, channel = %delivery.channel(), attempt = delivery.attempt(), ?delay,
                     error = %failure, "handler failed; trying again"
                 );
-                return Some(delay);
+                return Settled::Again(delay);
             }
-            Verdict::GiveUp => {}
+            Verdict::GiveUp | Verdict::DeadLetter => {}
             Verdict::Stop => {
                 self.failed.store(true, Ordering::Relaxed);
                 self.mailbox.close();
@@ -240,7 +274,11 @@ impl RunningHandler {
             self.tally.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.log_given_up(delivery, failure, verdict);
-        None
+        match verdict {
+            Verdict::DeadLetter => Settled::Dead(failure.to_string()),
+            Verdict::Stop => Settled::Stopped,
+            Verdict::GiveUp | Verdict::RetryAfter(_) => Settled::Done,
+        }
     }
 
     /// One line for a burst of failures, with how many the last burst had.
@@ -249,7 +287,8 @@ impl RunningHandler {
         let Some(suppressed) = logged else { return };
         let consequence = match verdict {
             Verdict::Stop => "the handler is stopped",
-            Verdict::GiveUp | Verdict::RetryAfter(_) => "the message is skipped",
+            Verdict::DeadLetter if self.ledger.is_some() => "the message goes to the dead letters",
+            Verdict::GiveUp | Verdict::DeadLetter | Verdict::RetryAfter(_) => "the message is skipped",
         };
         let what = match failure.cause {
             FailureCause::Decode => "cannot decode a message",

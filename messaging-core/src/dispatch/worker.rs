@@ -13,9 +13,10 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::extract::{FromDelivery, Needs, Rejection};
+use super::ledger::Fate;
 use super::mailbox::Entry;
 use super::outcome::{HandlerReturn, outcome};
-use super::running::{Called, RunningHandler};
+use super::running::{Called, NotOurs, RunningHandler, Settled};
 use super::{Delivery, Handler};
 use crate::channel::Captures;
 use crate::retry::deadline_from;
@@ -47,10 +48,10 @@ impl Queue {
             let earlier = patterns[..came_by].iter().any(|pattern| pattern.matches(&received.channel));
             if matches && !earlier {
                 return Some(Delivery {
+                    attempt: received.entry.as_ref().map_or(1, |entry| entry.attempt),
                     received,
                     patterns: Arc::clone(patterns),
                     captures: std::mem::take(&mut self.captures),
-                    attempt: 1,
                     context: self.handler.context.clone(),
                 });
             }
@@ -70,6 +71,14 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
     while let Some(mut delivery) = queue.next().await {
         // A handler that never waits must not keep the thread from other tasks.
         tokio::task::coop::consume_budget().await;
+        let mut held = match running.begin(&delivery).await {
+            Ok(held) => held,
+            Err(NotOurs) => {
+                queue.captures = delivery.captures;
+                running.mailbox.finished();
+                continue;
+            }
+        };
         let mut begun = Instant::now();
         let in_flight = running.took_up(delivery.received.at, begun.into_std());
         let gate = match &running.gate {
@@ -87,18 +96,44 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             };
             // What the user gave for failures may panic too; then the message is given up.
             let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
-            let Some(delay) = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic)) else {
-                break;
-            };
-            tokio::time::sleep(delay).await;
-            delivery.attempt += 1;
-            begun = Instant::now();
+            let settled = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic));
+            match (settled, held) {
+                (Settled::Again(delay), Some(entry)) if !running.retries_in_place() => {
+                    entry.end(delivery.attempt, Fate::Retry(delay));
+                    break;
+                }
+                (Settled::Again(delay), kept) => {
+                    if let Some(entry) = &kept {
+                        entry.note(delivery.attempt, delay);
+                    }
+                    held = kept;
+                    tokio::time::sleep(delay).await;
+                    delivery.attempt += 1;
+                    begun = Instant::now();
+                }
+                (ended, entry) => {
+                    if let Some(entry) = entry {
+                        entry.end(delivery.attempt, fate(ended));
+                    }
+                    break;
+                }
+            }
         }
         drop((gate, in_flight));
         queue.captures = delivery.captures;
         if running.failed.load(Ordering::Relaxed) {
             return;
         }
+    }
+}
+
+/// What becomes of a queue's entry after its last call here.
+fn fate(settled: Settled) -> Fate {
+    match settled {
+        Settled::Done => Fate::Done,
+        Settled::Again(delay) => Fate::Retry(delay),
+        Settled::Dead(error) => Fate::Dead(error),
+        Settled::Stopped => Fate::HandBack,
     }
 }
 

@@ -246,7 +246,7 @@ impl Routes {
                 self.touched.push(*number);
             }
             let (channel, payload) = (channel.clone(), payload.clone());
-            slot.batch.push_back(Received { channel, payload, at, pattern: *pattern });
+            slot.batch.push_back(Received { channel, payload, at, pattern: *pattern, entry: None });
         }
         true
     }

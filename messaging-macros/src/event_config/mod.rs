@@ -172,6 +172,7 @@ fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
             previous: &[#(#previous),*],
             envelope: #envelope,
             cache: #cache,
+            durable: ::core::option::Option::None,
             schema: || {
                 use #runtime::schema::*;
                 (&#runtime::schema::SchemaProbe::<Self>::new()).schema()

@@ -234,6 +234,8 @@ pub(crate) fn descriptor(
             id: #id,
             channels: #channels,
             options: #options,
+            group: ::core::option::Option::None,
+            dead_letter: ::core::option::Option::None,
             resync: #resync,
             needs: #needs,
             start: #runtime::start::<Self>,
