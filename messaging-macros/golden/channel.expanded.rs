@@ -16,6 +16,9 @@ const _: () = {
                 ],
             )
         }
+        fn template(&self) -> ::core::option::Option<&'static str> {
+            ::core::option::Option::Some("auditlog:{user_id}.{level}")
+        }
     }
     #[automatically_derived]
     impl ::messaging_core::__private::TypedChannel for AuditLog {

@@ -7,6 +7,9 @@ const _: () = {
         ) -> ::messaging_core::__private::Result<::messaging_core::__private::Channel> {
             ::messaging_core::__private::fill_channel("heartbeat", &[])
         }
+        fn template(&self) -> ::core::option::Option<&'static str> {
+            ::core::option::Option::Some("heartbeat")
+        }
     }
     #[automatically_derived]
     impl ::messaging_core::__private::TypedChannel for Heartbeat {

@@ -33,6 +33,7 @@ const _: () = {
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::None,
+            carrier: ::messaging_core::__private::Carrier::Broadcast,
             schema: || {
                 use ::messaging_core::__private::schema::*;
                 (&::messaging_core::__private::schema::SchemaProbe::<Self>::new())

@@ -99,6 +99,7 @@ const _: () = {
                 ttl: ::core::time::Duration::from_secs(3600u64),
             }),
             durable: ::core::option::Option::None,
+            carrier: ::messaging_core::__private::Carrier::Broadcast,
             schema: || {
                 use ::messaging_core::__private::schema::*;
                 (&::messaging_core::__private::schema::SchemaProbe::<Self>::new())

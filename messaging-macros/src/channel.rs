@@ -65,6 +65,10 @@ pub(crate) fn expand(
                 fn to_channel(&self) -> #runtime::Result<#runtime::Channel> {
                     #runtime::fill_channel(#template, &[#(#values),*])
                 }
+
+                fn template(&self) -> ::core::option::Option<&'static str> {
+                    ::core::option::Option::Some(#template)
+                }
             }
 
             #[automatically_derived]

@@ -21,6 +21,7 @@
 
 mod assertion;
 mod channel;
+mod constants;
 mod descriptor;
 mod event_config;
 mod front;
@@ -31,6 +32,7 @@ mod literal;
 mod mistakes;
 mod names;
 mod operation;
+mod option_name;
 mod options;
 mod place;
 mod redis_cache;
@@ -72,7 +74,19 @@ use proc_macro::TokenStream;
 /// | `envelope = { resource = "camera", id = field, tenant = field, metadata = [fields] }` | publishes a `ChangeEvent` instead; `tenant` and `metadata` may be left out |
 /// | `previous = [fields]` | updates also carry `"previous": {…}` with the old values of these fields |
 /// | `cache = { key = "camera:{id}", ttl = duration, fields = [fields] }` | creating and updating also write the model into the cache, deleting removes it; without `fields` the payload is written, with an envelope the whole struct |
+/// | `durable` or `durable = { parts }` | every event is also kept in a stream, for handlers with `delivery = "queue"` or `"resumable"` |
+/// | `sharded` | publishes on sharded channels (Redis 7.0 or later): on a cluster only the nodes that own a channel carry it |
 /// | `id = "…"` | the model's identity, instead of `module::Name` |
+///
+/// The parts of `durable`, of which any may be left out:
+///
+/// | part | meaning | default |
+/// |---|---|---|
+/// | `max_len = 100_000` | how many events are kept of each channel, or of each partition | 100,000 |
+/// | `max_age = duration` | for how long, at least a second | 24 h |
+/// | `key = field` | events with the same value of this field belong together: a handler with `ordered_by = key` keeps them in order. Any field with a scalar value will do, also one that is not published; where it is `None`, the channel is the key | the channel |
+/// | `partitions = 16` | divides each channel, so that several processes share its work and each key keeps its order; at most 1,024, and with `key` only. Changing it later moves keys to other partitions | one |
+/// | `wait_replicas = 1` | how many replicas of Redis have to confirm an event before it counts as published | none |
 ///
 /// The struct has named fields and no parameters. It implements `Serialize` unless `payload_fields` or `envelope` say
 /// what is written.
@@ -112,6 +126,9 @@ pub fn channel(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// #[subscribe(AuditLog)]
 /// async fn on_audit(log: ChannelOf<AuditLog>, entry: Entry) { … }
+///
+/// #[subscribe("orders.created", delivery = "queue", group = "billing", dead_letter = "orders.dead")]
+/// async fn bill(order: Order, attempt: Attempt) -> Result<(), BillingError> { … }
 /// ```
 ///
 /// First comes what it listens to: a channel, template or glob in quotes, a list of them with the same placeholders, or
@@ -120,11 +137,17 @@ pub fn channel(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | option | meaning | default |
 /// |---|---|---|
 /// | `workers = 8` | how many messages are handled at the same time | 1: in order |
-/// | `ordered_by = placeholder` or `channel` | with several workers: messages with the same value keep their order | none |
+/// | `ordered_by = placeholder`, `channel` or `key` | with several workers: messages with the same value keep their order; `key` is the publisher's key and needs a durable delivery | none |
 /// | `buffer = 500` or `{ messages = 500, bytes = size }` | how much may wait for the workers | 1,000 messages, 16 MiB |
 /// | `overflow = "wait"`, `"drop_oldest"` or `"block"` | what happens when more arrives: the reader waits for up to a second in all and then the oldest are dropped; the oldest are dropped at once; nothing is ever dropped | `"wait"` |
 /// | `timeout = duration` | how long one call may take | 30 s |
 /// | `retry = { attempts = 3, initial = duration, multiplier = 2.0, max_delay = duration }` | how often and when a failed call is repeated; `attempts` counts the first | 3 from 100 ms, doubling, at most 30 s |
+/// | `delivery = "broadcast"`, `"resumable"` or `"queue"` | who gets a message, and what is promised | `"broadcast"` |
+/// | `group = "billing"` | queue: the processes that share the messages; letters, digits and `-_.:` | the handler's id |
+/// | `start = "new"` or `"beginning"` | queue, resumable: where a handler begins that has never run before: with what is published from then on, or with the oldest message that is kept | `"new"` |
+/// | `dedupe = duration` | queue, resumable: an event that is published twice within this time is handled once | not noticed |
+/// | `sharded` | only a broadcast: listens to sharded channels (Redis 7.0 or later), on a cluster on the nodes that own them; no templates, no globs | plain channels |
+/// | `dead_letter = "orders.dead"` | queue: a channel that is told of messages that were given up; they are kept in any case | nobody is told |
 /// | `resync = path` | an async function that catches up: it is called at start and after every gap in the subscription | none |
 /// | `resync_every = duration` | also at this interval | never |
 /// | `id = "…"` | the handler's identity | `module::function` |
@@ -132,7 +155,24 @@ pub fn channel(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Every placeholder is an argument of that name, `&str` or any `FromStr` type; `{_name}` needs none. At most one other
 /// argument is the payload: any `Deserialize` type, owned or borrowed from the message. All others are taken from the
 /// delivery: `Channel`, `ChannelOf`, `State`, `Context`, `Attempt`, `Raw`, `Messaging`, or your own `FromDelivery`
-/// types. It returns `()` or `Result<(), E>` with any error.
+/// types; with a durable delivery also `EventId` and `Headers`. It returns `()` or `Result<(), E>` with any error.
+///
+/// # Delivery
+/// | `delivery` | who gets a message | promise | the channel |
+/// |---|---|---|---|
+/// | `"broadcast"` | every process | at most once; gaps are announced to `resync` | any |
+/// | `"resumable"` | every process | nothing is lost across reconnects, as long as it is kept | durable |
+/// | `"queue"` | one process of each group | at least once, with durable retries and a dead-letter stream | durable |
+///
+/// A channel is durable if its publisher makes it so: `durable` in [`#[event_config]`](macro@event_config).
+///
+/// What a queue or a resumable handler has no room for stays in the stream: `overflow` has no meaning there. A queue
+/// has no gaps, and so no `resync`.
+///
+/// `ordered_by = key` keeps messages in order that have the same key, with one worker too: they also wait for the
+/// retries of those before them. On a queue, the order holds over all processes of the group if the publisher divides
+/// the channel into partitions. A placeholder that is itself called `channel`, or `key` on a durable channel, cannot be
+/// ordered by: the word would have two meanings. Its name is the handler's own choice, so give it another one.
 ///
 /// The function stays an ordinary function. Methods are handlers inside of [`#[subscribers]`](macro@subscribers).
 #[proc_macro_attribute]

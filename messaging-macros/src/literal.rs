@@ -3,10 +3,9 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
 use syn::{Lit, LitStr, Result};
 
+use crate::names::{alternatives, closest};
 use crate::value::{Value, ValueKind};
 
 const DURATION: &str =
@@ -33,8 +32,28 @@ impl Value {
         }
     }
 
-    fn channel(&self) -> Result<LitStr> {
+    /// One channel. Whether it is valid is not checked here.
+    pub(crate) fn channel(&self) -> Result<LitStr> {
         self.text().map_err(|_| self.error("expected a channel in quotes, such as \"camera.created\""))
+    }
+
+    /// One of several words in quotes, and what it stands for; `noun` is what such a word is.
+    pub(crate) fn choice<T: Copy>(&self, noun: &str, choices: &[(&str, T)]) -> Result<T> {
+        let words = || choices.iter().map(|(word, _)| *word);
+        let all = alternatives(words().map(|word| format!("{word:?}")));
+        if let Some(name) =
+            self.ident().map(ToString::to_string).filter(|name| words().any(|word| word == name))
+        {
+            return Err(self.error(format_args!("put quotes around it: {name:?}")));
+        }
+        let text = self.text().map_err(|_| self.error(format_args!("expected {all}")))?.value();
+        let chosen = choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        chosen.ok_or_else(|| match closest(&text, words()) {
+            Some(meant) => {
+                self.error(format_args!("{text:?} is no {noun}; did you mean {meant:?}? write {all}"))
+            }
+            None => self.error(format_args!("{text:?} is no {noun}; write {all}")),
+        })
     }
 
     /// `true` or `false`.
@@ -187,21 +206,6 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     number.replace('_', "").parse().ok().map(|number| (number, unit))
 }
 
-/// A duration as generated code writes it.
-pub(crate) struct DurationTokens(pub(crate) Duration);
-
-impl ToTokens for DurationTokens {
-    fn to_tokens(&self, tokens: &mut TokenStream) {
-        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
-        tokens.extend(if millis == 0 {
-            quote!(::core::time::Duration::from_secs(#seconds))
-        } else {
-            let millis = seconds * 1_000 + u64::from(millis);
-            quote!(::core::time::Duration::from_millis(#millis))
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,12 +287,5 @@ mod tests {
         ] {
             assert_eq!(value(text).share().ok(), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn generated_durations_say_seconds_where_they_can() {
-        let shown = |duration| DurationTokens(duration).to_token_stream().to_string().replace(' ', "");
-        assert_eq!(shown(Duration::from_secs(90)), "::core::time::Duration::from_secs(90u64)");
-        assert_eq!(shown(Duration::from_millis(1_500)), "::core::time::Duration::from_millis(1500u64)");
     }
 }

@@ -2,11 +2,20 @@
 
 /// `` `a`, `b` and `c` ``.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let mut quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    match quoted.pop() {
+    joined(names.into_iter().map(|name| format!("`{name}`")), "and")
+}
+
+/// `a, b or c`.
+pub(crate) fn alternatives(items: impl IntoIterator<Item = String>) -> String {
+    joined(items, "or")
+}
+
+fn joined(items: impl IntoIterator<Item = String>, conjunction: &str) -> String {
+    let mut items: Vec<String> = items.into_iter().collect();
+    match items.pop() {
         None => String::new(),
-        Some(last) if quoted.is_empty() => last,
-        Some(last) => format!("{} and {last}", quoted.join(", ")),
+        Some(last) if items.is_empty() => last,
+        Some(last) => format!("{} {conjunction} {last}", items.join(", ")),
     }
 }
 
@@ -91,5 +100,6 @@ mod tests {
         assert_eq!(listed([]), "");
         assert_eq!(listed(["a"]), "`a`");
         assert_eq!(listed(["a", "b", "c"]), "`a`, `b` and `c`");
+        assert_eq!(alternatives(["a", "b", "c"].map(str::to_owned)), "a, b or c");
     }
 }

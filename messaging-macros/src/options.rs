@@ -1,19 +1,20 @@
 //! The grammar that all attributes share: `name = value`, separated by commas. Knows where everything stands; knows
 //! nothing of what any option means.
 
-use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
-use syn::ext::IdentExt;
-use syn::parse::{ParseStream, Parser};
-use syn::{Error, Result, Token};
+use syn::{Error, Result};
 
 use crate::mistakes::Mistakes;
 use crate::names::{advice, closest};
+use crate::option_name::Name;
 use crate::value::{Value, ValueKind, split};
 
 /// The options of an attribute or the entries of a map.
 pub(crate) struct Options {
     entries: Vec<Entry>,
+    /// Options that stand there without a value, as they may.
+    bare: Vec<Name>,
     /// Names whose value could not be read.
     broken: Vec<String>,
     /// Names that were probably meant by unknown ones.
@@ -28,23 +29,20 @@ pub(crate) struct Entry {
     pub(crate) value: Value,
 }
 
-/// An option's name. In maps it may be a path of names: `user.id`.
-#[derive(Clone)]
-pub(crate) struct Name {
-    pub(crate) text: String,
-    tokens: TokenStream,
-}
-
-impl ToTokens for Name {
-    fn to_tokens(&self, tokens: &mut TokenStream) {
-        self.tokens.to_tokens(tokens);
-    }
-}
-
 impl Options {
     /// Reads the options of an attribute. `known` are their names; others are mistakes.
     pub(crate) fn of_attribute(segments: Vec<TokenStream>, known: &[&str], mistakes: &mut Mistakes) -> Self {
-        let known = Known { noun: "option", names: Some(known) };
+        Self::with_bare_words(segments, known, &[], mistakes)
+    }
+
+    /// The same where some of the known names, `bare`, may stand without a value.
+    pub(crate) fn with_bare_words(
+        segments: Vec<TokenStream>,
+        known: &[&str],
+        bare: &[&str],
+        mistakes: &mut Mistakes,
+    ) -> Self {
+        let known = Known { noun: "option", names: Some(known), bare };
         Self::read(segments, TokenStream::new(), &known, mistakes)
     }
 
@@ -55,12 +53,12 @@ impl Options {
         example: &str,
         mistakes: &mut Mistakes,
     ) -> Option<Self> {
-        Self::in_braces(value, &Known { noun: "entry", names: Some(known) }, example, mistakes)
+        Self::in_braces(value, &Known { noun: "entry", names: Some(known), bare: &[] }, example, mistakes)
     }
 
     /// Reads the entries of a map value, whatever their names are.
     pub(crate) fn of_free_map(value: &Value, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        Self::in_braces(value, &Known { noun: "entry", names: None }, example, mistakes)
+        Self::in_braces(value, &Known { noun: "entry", names: None, bare: &[] }, example, mistakes)
     }
 
     fn in_braces(value: &Value, known: &Known<'_>, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
@@ -77,20 +75,24 @@ impl Options {
         known: &Known<'_>,
         mistakes: &mut Mistakes,
     ) -> Self {
-        let mut options = Self { entries: Vec::new(), broken: Vec::new(), meant: Vec::new(), place };
+        let mut options =
+            Self { entries: Vec::new(), bare: Vec::new(), broken: Vec::new(), meant: Vec::new(), place };
         for segment in segments {
-            let Some((name, rest)) = mistakes.keep(read_name.parse2(segment)) else { continue };
+            let Some((name, rest)) = mistakes.keep(Name::take(segment)) else { continue };
             if let Some(unknown) = known.refuse(&name) {
                 options.meant.extend(known.meant(&name).map(str::to_owned));
                 mistakes.note(unknown);
                 continue;
             }
-            if options.get(&name.text).is_some() || options.broken.contains(&name.text) {
+            if options.is_given(&name.text) {
                 mistakes.add(&name, format_args!("`{}` is given twice; remove one of them", name.text));
                 continue;
             }
-            let value =
-                mistakes.keep(read_equals(&name, rest)).and_then(|value| Value::read(value, mistakes));
+            if rest.is_empty() && known.bare.contains(&&*name.text) {
+                options.bare.push(name);
+                continue;
+            }
+            let value = mistakes.keep(name.take_equals(rest)).and_then(|value| Value::read(value, mistakes));
             match value {
                 Some(value) => options.entries.push(Entry { name, value }),
                 None => options.broken.push(name.text),
@@ -101,8 +103,31 @@ impl Options {
 
     /// Whether it was given, even if with a mistake: then it is not missing as well.
     pub(crate) fn has(&self, name: &str) -> bool {
+        self.is_given(name) || self.meant.iter().any(|meant| meant == name)
+    }
+
+    fn is_given(&self, name: &str) -> bool {
         let is = |given: &String| given == name;
-        self.get(name).is_some() || self.broken.iter().any(is) || self.meant.iter().any(is)
+        self.name(name).is_some() || self.broken.iter().any(is)
+    }
+
+    /// Whether an option stands there as a bare word.
+    pub(crate) fn is_bare(&self, name: &str) -> bool {
+        self.bare.iter().any(|bare| bare.text == name)
+    }
+
+    /// Whether an option is there that is a bare word and nothing else.
+    pub(crate) fn flag(&self, name: &str, mistakes: &mut Mistakes) -> bool {
+        if let Some(Entry { value, .. }) = self.get(name) {
+            mistakes.add(value, format_args!("`{name}` takes no value; write `{name}` alone"));
+        }
+        self.is_bare(name)
+    }
+
+    /// Where the name of an option stands, with a value or alone.
+    pub(crate) fn name(&self, name: &str) -> Option<&Name> {
+        let entries = self.entries.iter().map(|entry| &entry.name);
+        entries.chain(&self.bare).find(|given| given.text == name)
     }
 
     /// The option of that name.
@@ -115,7 +140,7 @@ impl Options {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.broken.is_empty() && self.meant.is_empty()
+        self.entries.is_empty() && self.bare.is_empty() && self.broken.is_empty() && self.meant.is_empty()
     }
 
     /// Reads an option if it is there.
@@ -152,6 +177,8 @@ impl Options {
 struct Known<'k> {
     noun: &'k str,
     names: Option<&'k [&'k str]>,
+    /// Those of them that may stand without a value.
+    bare: &'k [&'k str],
 }
 
 impl<'k> Known<'k> {
@@ -165,49 +192,6 @@ impl<'k> Known<'k> {
 
     fn meant(&self, name: &Name) -> Option<&'k str> {
         closest(&name.text, self.names?.iter().copied())
-    }
-}
-
-fn read_name(input: ParseStream<'_>) -> Result<(Name, TokenStream)> {
-    if !input.peek(Ident::peek_any) {
-        let rest: TokenStream = input.parse()?;
-        return Err(Error::new_spanned(rest, "expected `name = value`"));
-    }
-    let mut tokens = TokenStream::new();
-    let mut text = String::new();
-    loop {
-        let ident = Ident::parse_any(input)?;
-        text.push_str(&ident.unraw().to_string());
-        ident.to_tokens(&mut tokens);
-        if !input.peek(Token![.]) {
-            break;
-        }
-        input.parse::<Token![.]>()?.to_tokens(&mut tokens);
-        text.push('.');
-    }
-    Ok((Name { text, tokens }, input.parse()?))
-}
-
-/// Takes the `=` off what follows a name.
-fn read_equals(name: &Name, rest: TokenStream) -> Result<TokenStream> {
-    let Name { text, .. } = name;
-    let mut tokens = rest.into_iter();
-    match tokens.next() {
-        Some(TokenTree::Punct(punct)) if punct.as_char() == '=' => {
-            let value: TokenStream = tokens.collect();
-            if value.is_empty() {
-                return Err(Error::new(
-                    punct.span(),
-                    format_args!("`{text}` has no value; write it after the `=`"),
-                ));
-            }
-            Ok(value)
-        }
-        None => Err(Error::new_spanned(name, format_args!("`{text}` has no value; write `{text} = …`"))),
-        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
-            Err(Error::new(group.span(), format_args!("options are written with `=`: `{text} = …`")))
-        }
-        Some(other) => Err(Error::new(other.span(), format_args!("expected `=`, as in `{text} = …`"))),
     }
 }
 
@@ -270,6 +254,28 @@ mod tests {
             error: expected text in quotes
         "#]],
         );
+    }
+
+    #[test]
+    fn bare_words() {
+        check(
+            r#"key = "a", ttl"#,
+            expect![[r#"
+                key = "a"
+                error: `ttl` has no value; write `ttl = …`
+            "#]],
+        );
+        let mut mistakes = Mistakes::default();
+        let segments = split("on, in = 5, on".parse().unwrap(), &mut mistakes);
+        let options = Options::with_bare_words(segments, &["on", "in"], &["on", "in"], &mut mistakes);
+        assert!(options.has("on") && options.is_bare("on") && options.flag("on", &mut mistakes));
+        assert!(options.has("in") && !options.is_bare("in") && !options.flag("in", &mut mistakes));
+        let errors = mistakes.into_error().into_iter().flatten().map(|error| format!("{error}\n"));
+        expect![[r#"
+            `on` is given twice; remove one of them
+            `in` takes no value; write `in` alone
+        "#]]
+        .assert_eq(&errors.collect::<String>());
     }
 
     #[test]

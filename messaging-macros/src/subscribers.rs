@@ -104,15 +104,9 @@ pub(crate) fn expand(
 }
 
 fn read_options(arguments: TokenStream, mistakes: &mut Mistakes) -> (bool, Runtime) {
-    let mut segments = split(arguments, mistakes);
-    let before = segments.len();
-    segments.retain(|segment| segment.to_string() != "manual");
-    let is_manual = segments.len() < before;
-    let options = Options::of_attribute(segments, &["manual", "crate"], mistakes);
-    if let Some(entry) = options.get("manual") {
-        mistakes.add(&entry.value, "`manual` has no value; write `#[subscribers(manual)]`");
-    }
-    (is_manual, Runtime::of(&options, mistakes))
+    let segments = split(arguments, mistakes);
+    let options = Options::with_bare_words(segments, &["manual", "crate"], &["manual"], mistakes);
+    (options.flag("manual", mistakes), Runtime::of(&options, mistakes))
 }
 
 fn check_block(block: &ItemImpl, is_manual: bool, mistakes: &mut Mistakes) {

@@ -1,18 +1,19 @@
 //! `#[event_config]`: the implementation of `Model` for a struct, and its descriptor.
 
+mod durable;
 mod model;
 mod options;
 mod payload;
 mod views;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, format_ident, quote};
 use syn::ItemStruct;
 use syn::ext::IdentExt;
 
+use crate::constants::{DurationTokens, option};
 use crate::descriptor::{Runtime, location};
 use crate::function::cfgs;
-use crate::literal::DurationTokens;
 use crate::mistakes::Mistakes;
 use crate::place::Place;
 use model::{Field, Model};
@@ -132,7 +133,7 @@ fn field(config: &Config<'_>) -> TokenStream {
 }
 
 fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
-    let Config { runtime, identity, publish, payload, previous, cache, .. } = config;
+    let Config { runtime, identity, publish, payload, previous, cache, durable, sharded, .. } = config;
     let name = model.item.ident.unraw().to_string();
     let id = identity.or_name(&name);
     let publish = publish.iter().map(|(operation, texts)| quote!((#runtime::Op::#operation, &[#(#texts),*])));
@@ -157,11 +158,13 @@ fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
         }
     };
     let previous = previous.as_ref().map(|fields| at("previous.", fields)).unwrap_or_default();
-    let envelope = option(envelope.map(|resource| quote!(#resource)));
+    let envelope = option(envelope);
     let cache = option(cache.as_ref().map(|options::Cache { key, ttl, .. }| {
         let ttl = DurationTokens(*ttl);
         quote!(#runtime::ModelCache { key: #key, ttl: #ttl })
     }));
+    let carrier = format_ident!("{}", if *sharded { "Sharded" } else { "Broadcast" });
+    let durable = option(durable.as_ref().map(|durable| durable.tokens(runtime)));
     let location = location(runtime, Span::call_site());
     quote! {
         #runtime::ModelDescriptor {
@@ -172,19 +175,13 @@ fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
             previous: &[#(#previous),*],
             envelope: #envelope,
             cache: #cache,
-            durable: ::core::option::Option::None,
+            durable: #durable,
+            carrier: #runtime::Carrier::#carrier,
             schema: || {
                 use #runtime::schema::*;
                 (&#runtime::schema::SchemaProbe::<Self>::new()).schema()
             },
             location: #location,
         }
-    }
-}
-
-fn option(value: Option<TokenStream>) -> TokenStream {
-    match value {
-        Some(value) => quote!(::core::option::Option::Some(#value)),
-        None => quote!(::core::option::Option::None),
     }
 }

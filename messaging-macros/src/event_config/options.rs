@@ -5,6 +5,7 @@ use std::time::Duration;
 use proc_macro2::{Span, TokenStream};
 use syn::LitStr;
 
+use super::durable::Durable;
 use super::model::{Field, Model};
 use crate::descriptor::{Identity, Runtime};
 use crate::mistakes::Mistakes;
@@ -13,7 +14,11 @@ use crate::options::{Entry, Options};
 use crate::template::{Key, Pattern};
 use crate::value::{Value, ValueKind, split};
 
-const KNOWN: &[&str] = &["publish", "payload_fields", "envelope", "previous", "cache", "id", "crate"];
+const KNOWN: &[&str] =
+    &["publish", "payload_fields", "envelope", "previous", "cache", "durable", "sharded", "id", "crate"];
+
+/// Those that may stand without a value.
+const BARE: &[&str] = &["durable", "sharded"];
 
 /// One `#[event_config]`.
 pub(super) struct Config<'m> {
@@ -24,7 +29,9 @@ pub(super) struct Config<'m> {
     /// Fields whose old values an update carries; `None` without the option.
     pub(super) previous: Option<Vec<&'m Field>>,
     pub(super) cache: Option<Cache<'m>>,
-    /// Fields whose values fill placeholders.
+    pub(super) durable: Option<Durable<'m>>,
+    pub(super) sharded: bool,
+    /// Fields whose values fill placeholders, or are the key.
     pub(super) placeholders: Vec<&'m Field>,
 }
 
@@ -55,7 +62,7 @@ impl<'m> Config<'m> {
         mistakes: &mut Mistakes,
     ) -> Option<Self> {
         let segments = split(arguments, mistakes);
-        let options = Options::of_attribute(segments, KNOWN, mistakes);
+        let options = Options::with_bare_words(segments, KNOWN, BARE, mistakes);
         let runtime = Runtime::of(&options, mistakes);
         let identity = Identity::of(&options, mistakes);
         if !options.has("publish") {
@@ -68,8 +75,20 @@ impl<'m> Config<'m> {
         let payload = reader.payload(&options);
         let previous = options.get("previous").map(|entry| reader.previous(entry, payload.as_ref()));
         let cache = options.get("cache").and_then(|entry| reader.cache(entry));
+        let durable = reader.durable(&options);
         let placeholders = reader.placeholders;
-        Some(Self { runtime, identity, publish: publish?, payload: payload?, previous, cache, placeholders })
+        let sharded = options.flag("sharded", mistakes);
+        Some(Self {
+            runtime,
+            identity,
+            publish: publish?,
+            payload: payload?,
+            previous,
+            cache,
+            durable,
+            sharded,
+            placeholders,
+        })
     }
 }
 
@@ -114,10 +133,7 @@ impl<'m> Reader<'m, '_> {
     fn fill(&mut self, text: &LitStr, names: &[String]) {
         for name in names {
             match self.model.field(name) {
-                Some(field) if self.placeholders.iter().all(|earlier| earlier.name != field.name) => {
-                    self.placeholders.push(field);
-                }
-                Some(_) => {}
+                Some(field) => self.note(field),
                 None => {
                     let message = format!(
                         "`{{{name}}}` names no field of `{}`{}",
@@ -128,6 +144,21 @@ impl<'m> Reader<'m, '_> {
                 }
             }
         }
+    }
+
+    /// Notes a field whose value is asked for by its name.
+    fn note(&mut self, field: &'m Field) {
+        if self.placeholders.iter().all(|earlier| earlier.name != field.name) {
+            self.placeholders.push(field);
+        }
+    }
+
+    fn durable(&mut self, options: &Options) -> Option<Durable<'m>> {
+        let durable = Durable::read(options, self.model, self.mistakes)?;
+        if let Some(key) = durable.key {
+            self.note(key);
+        }
+        Some(durable)
     }
 
     fn payload(&mut self, options: &Options) -> Option<Payload<'m>> {

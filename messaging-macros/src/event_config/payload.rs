@@ -6,7 +6,8 @@ use quote::{ToTokens, quote};
 use super::model::{Field, Model};
 use super::options::{Config, Envelope, Payload};
 use super::views::{LikeModel, View, update};
-use super::{local, option, scalar};
+use super::{local, scalar};
+use crate::constants::option;
 use crate::place::Place;
 
 /// The two methods, and the private structs that they write.

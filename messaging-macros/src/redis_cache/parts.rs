@@ -7,9 +7,9 @@ use syn::{Attribute, FnArg, Meta, Pat, PatType, Path, ReturnType, Signature, Typ
 
 use super::options::{Config, Placeholder, Trigger, TriggerOn};
 use crate::assertion::assertion;
+use crate::constants::{DurationTokens, option};
 use crate::descriptor::{Runtime, location};
 use crate::function::{Argument, Function};
-use crate::literal::DurationTokens;
 use crate::place::Place;
 use crate::types::{Elided, with_lifetimes};
 
@@ -34,13 +34,7 @@ impl Parts<'_> {
         let Config { runtime, identity, key, ttl, jitter, cache_none, triggers, .. } = self.config;
         let id = identity.or_name(&self.function.name());
         let ttl = DurationTokens(*ttl);
-        let cache_none = match cache_none {
-            Some((_, duration)) => {
-                let duration = DurationTokens(*duration);
-                quote!(::core::option::Option::Some(#duration))
-            }
-            None => quote!(::core::option::Option::None),
-        };
+        let cache_none = option(cache_none.as_ref().map(|(_, duration)| DurationTokens(*duration)));
         let location = location(runtime, Span::call_site());
         let checks = triggers.iter().map(|trigger| self.check(trigger));
         let triggers = triggers.iter().map(|trigger| self.trigger(trigger));

@@ -7,9 +7,9 @@ use syn::{Path, Type};
 
 use super::options::{Channels, Resync, Subscription};
 use crate::assertion::assertion;
+use crate::constants::{DurationTokens, option};
 use crate::descriptor::{Runtime, location};
 use crate::function::Argument;
-use crate::literal::DurationTokens;
 use crate::mistakes::Mistakes;
 use crate::names::{closest, listed};
 use crate::place::Place;
@@ -201,41 +201,36 @@ pub(crate) fn descriptor(
     needs: &TokenStream,
     resync_path: impl FnOnce(&Path) -> TokenStream,
 ) -> TokenStream {
-    let Subscription { runtime, place, channels, identity, resync, .. } = subscription;
+    let Subscription { runtime, place, channels, identity, delivery, resync, .. } = subscription;
     let id = identity.or_name(name);
     let channels = match channels {
         Channels::Texts { texts, .. } => quote!(&[#(#texts),*]),
         Channels::Typed(path) => quote!(&[<#path as #runtime::TypedChannel>::TEMPLATE]),
     };
-    let options = subscription.settings.tokens(runtime);
-    let resync = match resync {
-        None => quote!(::core::option::Option::None),
-        Some(Resync { path, every }) => {
-            let path = resync_path(path);
-            let reference = Place::of(&path).put(quote!(&#path));
-            let every = match every.map(DurationTokens) {
-                Some(every) => quote!(::core::option::Option::Some(#every)),
-                None => quote!(::core::option::Option::None),
-            };
-            let (needs, context) =
-                (Ident::new("needs", Span::mixed_site()), Ident::new("context", Span::mixed_site()));
-            quote! {
-                ::core::option::Option::Some(#runtime::ResyncDescriptor {
-                    every: #every,
-                    needs: |#needs| #runtime::resync_needs(#needs, #reference),
-                    call: |#context| #runtime::resync_call(#context, #path),
-                })
+    let (settings, calls) = (subscription.settings.tokens(runtime), delivery.calls(runtime));
+    let (group, dead_letter) = (option(delivery.group.as_ref()), option(delivery.dead_letter.as_ref()));
+    let resync = option(resync.as_ref().map(|Resync { path, every }| {
+        let path = resync_path(path);
+        let reference = Place::of(&path).put(quote!(&#path));
+        let every = option(every.map(DurationTokens));
+        let (needs, context) =
+            (Ident::new("needs", Span::mixed_site()), Ident::new("context", Span::mixed_site()));
+        quote! {
+            #runtime::ResyncDescriptor {
+                every: #every,
+                needs: |#needs| #runtime::resync_needs(#needs, #reference),
+                call: |#context| #runtime::resync_call(#context, #path),
             }
         }
-    };
+    }));
     let location = location(runtime, *place);
     quote! {
         #runtime::HandlerDescriptor {
             id: #id,
             channels: #channels,
-            options: #options,
-            group: ::core::option::Option::None,
-            dead_letter: ::core::option::Option::None,
+            options: #settings #calls,
+            group: #group,
+            dead_letter: #dead_letter,
             resync: #resync,
             needs: #needs,
             start: #runtime::start::<Self>,

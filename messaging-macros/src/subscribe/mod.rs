@@ -1,7 +1,9 @@
 //! `#[subscribe]` on a free function: a `Handler` that calls it, and its descriptor.
 
+mod delivery;
 pub(crate) mod handler;
 pub(crate) mod options;
+mod order;
 mod settings;
 
 use proc_macro2::{Span, TokenStream};

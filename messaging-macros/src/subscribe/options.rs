@@ -5,6 +5,7 @@ use std::time::Duration;
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::{LitStr, Path};
 
+use super::delivery::{Delivery, Mode};
 use super::settings::Settings;
 use crate::descriptor::{Identity, Runtime};
 use crate::mistakes::Mistakes;
@@ -20,11 +21,20 @@ const KNOWN: &[&str] = &[
     "overflow",
     "timeout",
     "retry",
+    "delivery",
+    "group",
+    "start",
+    "dedupe",
+    "dead_letter",
+    "sharded",
     "resync",
     "resync_every",
     "id",
     "crate",
 ];
+
+/// Those that may stand without a value.
+const BARE: &[&str] = &["sharded"];
 
 /// One `#[subscribe]`.
 pub(crate) struct Subscription {
@@ -34,6 +44,7 @@ pub(crate) struct Subscription {
     pub(crate) channels: Channels,
     pub(crate) identity: Identity,
     pub(crate) resync: Option<Resync>,
+    pub(super) delivery: Delivery,
     pub(super) settings: Settings,
 }
 
@@ -67,18 +78,25 @@ impl Subscription {
             }
             !is_text
         });
-        let options = Options::of_attribute(segments, KNOWN, mistakes);
-        let settings = Settings::read(&options, channels.as_ref(), mistakes);
-        let resync = read_resync(&options, mistakes);
+        let options = Options::with_bare_words(segments, KNOWN, BARE, mistakes);
+        let delivery = Delivery::read(&options, channels.as_ref(), mistakes);
+        let settings = Settings::read(&options, channels.as_ref(), delivery.mode, mistakes);
+        let resync = read_resync(&options, delivery.mode, mistakes);
         let runtime = Runtime::given(&options, mistakes).unwrap_or_else(|| runtime.clone());
         let identity = Identity::of(&options, mistakes);
-        Some(Self { runtime, place, channels: channels?, identity, resync, settings })
+        Some(Self { runtime, place, channels: channels?, identity, resync, delivery, settings })
     }
 
     pub(crate) fn placeholders(&self) -> &[String] {
-        match &self.channels {
-            Channels::Texts { placeholders, .. } => placeholders,
-            Channels::Typed(_) => &[],
+        self.channels.placeholders()
+    }
+}
+
+impl Channels {
+    pub(super) fn placeholders(&self) -> &[String] {
+        match self {
+            Self::Texts { placeholders, .. } => placeholders,
+            Self::Typed(_) => &[],
         }
     }
 }
@@ -147,14 +165,16 @@ fn same_placeholders(texts: Vec<LitStr>, mistakes: &mut Mistakes) -> Option<Chan
     Some(Channels::Texts { texts, placeholders })
 }
 
-fn read_resync(options: &Options, mistakes: &mut Mistakes) -> Option<Resync> {
+fn read_resync(options: &Options, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<Resync> {
     let path = options.optional("resync", mistakes, |value| {
         value
             .path()
             .map_err(|_| value.error("expected the path of an async function, such as `resync = reload`"))
     });
     let every = options.optional("resync_every", mistakes, Value::duration);
-    if let (false, Some(entry)) = (options.has("resync"), options.get("resync_every")) {
+    if let (false, Some(entry)) = (options.has("resync"), options.get("resync_every"))
+        && mode != Some(Mode::Queue)
+    {
         mistakes.add(
             &entry.name,
             "`resync_every` says how often; `resync = path::to::async_fn` must say what to call",

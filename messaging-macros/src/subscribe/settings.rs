@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote};
-use syn::ext::IdentExt;
 
+use super::delivery::Mode;
 use super::options::Channels;
+use super::order::OrderedBy;
+use crate::constants::{DurationTokens, non_zero, updated};
 use crate::descriptor::Runtime;
-use crate::literal::DurationTokens;
 use crate::mistakes::Mistakes;
 use crate::options::Options;
 use crate::value::{Value, ValueKind};
+
+const OVERFLOWS: &[(&str, &str)] = &[("wait", "Wait"), ("drop_oldest", "DropOldest"), ("block", "Block")];
 
 /// What can be set; what is not given keeps the runtime's default.
 pub(super) struct Settings {
@@ -22,11 +25,6 @@ pub(super) struct Settings {
     overflow: Option<&'static str>,
     timeout: Option<Duration>,
     retry: Option<Retry>,
-}
-
-enum OrderedBy {
-    Channel,
-    Placeholder(String),
 }
 
 struct Buffer {
@@ -42,21 +40,38 @@ struct Retry {
 }
 
 impl Settings {
-    pub(super) fn read(options: &Options, channels: Option<&Channels>, mistakes: &mut Mistakes) -> Self {
+    /// `channels` and `mode` are missing if they are wrong themselves.
+    pub(super) fn read(
+        options: &Options,
+        channels: Option<&Channels>,
+        mode: Option<Mode>,
+        mistakes: &mut Mistakes,
+    ) -> Self {
         let workers = options.optional("workers", mistakes, Value::count::<NonZeroUsize>);
         let ordered_by = options.get("ordered_by").and_then(|entry| {
-            if !options.has("workers") || workers.is_some_and(|workers| workers.get() == 1) {
-                let message = "`ordered_by` needs `workers = …` with more than one; a single worker keeps \
-                    the order anyway";
+            let ordered_by = mistakes.keep(OrderedBy::read(&entry.value, channels, mode)).flatten()?;
+            let is_single = !options.has("workers") || workers.is_some_and(|workers| workers.get() == 1);
+            if is_single && !matches!(ordered_by, OrderedBy::Key) {
+                let message = match mode {
+                    Some(Mode::Queue | Mode::Resumable) => {
+                        "`ordered_by` needs `workers = …` with more than one; with a single one only \
+                            `ordered_by = key` makes a difference: a key then waits for its own retries"
+                    }
+                    Some(Mode::Broadcast) | None => {
+                        "`ordered_by` needs `workers = …` with more than one; a single worker keeps the \
+                            order anyway"
+                    }
+                };
                 mistakes.add(&entry.name, message);
             }
-            mistakes.keep(read_ordered_by(&entry.value, channels)).flatten()
+            Some(ordered_by)
         });
         Self {
             workers,
             ordered_by,
             buffer: options.get("buffer").and_then(|entry| Buffer::read(&entry.value, mistakes)),
-            overflow: options.optional("overflow", mistakes, read_overflow),
+            overflow: options
+                .optional("overflow", mistakes, |value| value.choice("way to deal with overflow", OVERFLOWS)),
             timeout: options.optional("timeout", mistakes, Value::duration),
             retry: options.get("retry").and_then(|entry| Retry::read(&entry.value, mistakes)),
         }
@@ -67,21 +82,18 @@ impl Settings {
         let Self { workers, ordered_by, buffer, overflow, timeout, retry } = self;
         let mut settings = quote!(#runtime::HandlerOptions::DEFAULT);
         if let Some(workers) = workers {
-            let workers = non_zero(*workers);
+            let workers = non_zero("NonZeroUsize", workers.get());
             settings.extend(quote!(.workers(#workers)));
         }
         if let Some(ordered_by) = ordered_by {
-            let ordered_by = match ordered_by {
-                OrderedBy::Channel => quote!(Channel),
-                OrderedBy::Placeholder(name) => quote!(Placeholder(#name)),
-            };
-            settings.extend(quote!(.ordered_by(#runtime::OrderedBy::#ordered_by)));
+            let ordered_by = ordered_by.tokens(runtime);
+            settings.extend(quote!(.ordered_by(#ordered_by)));
         }
         if let Some(Buffer { messages, bytes }) = buffer {
-            let buffer = updated(
-                &quote!(#runtime::Buffer),
-                &[("messages", messages.map(non_zero)), ("bytes", bytes.map(non_zero))],
-            );
+            let bound =
+                |bound: &Option<NonZeroUsize>| bound.map(|bound| non_zero("NonZeroUsize", bound.get()));
+            let buffer =
+                updated(&quote!(#runtime::Buffer), &[("messages", bound(messages)), ("bytes", bound(bytes))]);
             settings.extend(quote!(.buffer(#buffer)));
         }
         if let Some(overflow) = overflow {
@@ -93,10 +105,7 @@ impl Settings {
             settings.extend(quote!(.timeout(#timeout)));
         }
         if let Some(Retry { attempts, initial, multiplier, max_delay }) = retry {
-            let attempts = attempts.map(|attempts| {
-                let attempts = attempts.get();
-                quote!(::core::num::NonZeroU32::new(#attempts).unwrap())
-            });
+            let attempts = attempts.map(|attempts| non_zero("NonZeroU32", attempts.get()));
             let duration =
                 |duration: &Option<Duration>| duration.map(|it| DurationTokens(it).to_token_stream());
             let retry = updated(
@@ -111,62 +120,6 @@ impl Settings {
             settings.extend(quote!(.retry(#retry)));
         }
         settings
-    }
-}
-
-/// `Type { name: value, ..Type::DEFAULT }` with the values that there are.
-fn updated(ty: &TokenStream, fields: &[(&str, Option<TokenStream>)]) -> TokenStream {
-    let given = fields.iter().filter_map(|(name, value)| {
-        let name = format_ident!("{name}");
-        value.as_ref().map(|value| quote!(#name: #value,))
-    });
-    let rest = fields.iter().any(|(_, value)| value.is_none()).then(|| quote!(..#ty::DEFAULT));
-    quote!(#ty { #(#given)* #rest })
-}
-
-fn non_zero(number: NonZeroUsize) -> TokenStream {
-    let number = number.get();
-    quote!(::core::num::NonZeroUsize::new(#number).unwrap())
-}
-
-/// `None` if it cannot be told because the channels are wrong themselves.
-fn read_ordered_by(value: &Value, channels: Option<&Channels>) -> syn::Result<Option<OrderedBy>> {
-    let Some(ident) = value.ident() else {
-        return Err(value.error("expected the name of a placeholder, or `channel`"));
-    };
-    let name = ident.unraw().to_string();
-    match channels {
-        None => Ok(None),
-        Some(Channels::Texts { placeholders, .. }) if placeholders.contains(&name) => {
-            Ok(Some(OrderedBy::Placeholder(name)))
-        }
-        Some(_) if name == "channel" => Ok(Some(OrderedBy::Channel)),
-        Some(Channels::Texts { placeholders, .. }) => {
-            let there_is = match &**placeholders {
-                [] => "the channel has none, so write `channel`".to_owned(),
-                names => format!(
-                    "write {} or `channel`",
-                    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
-                ),
-            };
-            Err(value.error(format_args!("there is no placeholder `{{{name}}}`; {there_is}")))
-        }
-        Some(Channels::Typed(_)) => Err(value.error(
-            "with a `#[channel]` type, write `ordered_by = channel`: each channel then keeps its order",
-        )),
-    }
-}
-
-fn read_overflow(value: &Value) -> syn::Result<&'static str> {
-    let text =
-        value.text().map_err(|_| value.error("expected \"wait\", \"drop_oldest\" or \"block\""))?.value();
-    match &*text {
-        "wait" => Ok("Wait"),
-        "drop_oldest" => Ok("DropOldest"),
-        "block" => Ok("Block"),
-        _ => Err(value.error(format_args!(
-            "{text:?} is no way to deal with overflow; write \"wait\", \"drop_oldest\" or \"block\""
-        ))),
     }
 }
 

@@ -7,7 +7,7 @@ struct Nothing {
     id: u64,
 }
 
-#[event_config(publishes = { create = "a" }, payload_field = [id], durable = true)]
+#[event_config(publishes = { create = "a" }, payload_field = [id], durabel, topic = "a")]
 struct Unknown {
     id: u64,
 }

@@ -1,4 +1,4 @@
-//! Every attribute with every option, as a service would use it.
+//! Every attribute with every option, as a service would use it; those of durable channels are in `durable.rs`.
 #![deny(warnings, clippy::all)]
 
 use std::borrow::Cow;

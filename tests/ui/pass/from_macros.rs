@@ -72,6 +72,31 @@ mod functions {
 
 paths!(self::Text, self::Camera, functions::resync, Text);
 
+macro_rules! durable {
+    ($model:ident { $field:ident }, $bare:ident, $count:literal, $age:expr, $delivery:literal, $name:expr, $by:ident) => {
+        #[event_config(
+            publish = { create = $name },
+            durable = { key = $field, max_len = $count, max_age = $age, partitions = $count },
+        )]
+        #[derive(Serialize)]
+        pub struct $model {
+            $field: u64,
+        }
+
+        #[event_config(publish = { create = $name }, $bare, id = "bare")]
+        #[derive(Serialize)]
+        pub struct Bare {
+            $field: u64,
+        }
+
+        #[subscribe($name, delivery = $delivery, group = $name, dedupe = $age, dead_letter = $name, ordered_by = $by)]
+        async fn on_durable(_: messaging_core::EventId) {}
+    };
+}
+
+durable!(Durable { number }, durable, 16, "1h", "queue", "durable", key);
+
 fn main() {
+    let _ = (on_durable, Durable { number: 1 }.number, Bare { number: 1 }.number);
     let _ = (on_text, of_model, on_camera, Cameras::handle, camera::key(1));
 }

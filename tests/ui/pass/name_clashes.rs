@@ -46,6 +46,18 @@ struct Op;
 struct Channel;
 struct TypedChannel;
 struct ToChannel;
+struct Durability;
+struct Retention;
+struct ModelDurability;
+struct HandlerOptions;
+struct DeliveryMode;
+struct StartAt;
+struct OrderedBy;
+struct Duration;
+struct NonZeroU16;
+struct NonZeroU32;
+struct NonZeroU64;
+struct NonZeroUsize;
 struct DESCRIPTOR;
 struct FUNCTION;
 
@@ -55,6 +67,7 @@ struct FUNCTION;
     payload_fields = [op, model, field],
     previous = [field],
     cache = { key = "{op}", ttl = 1, fields = [previous] },
+    durable = { max_len = 1, max_age = 1, partitions = 1, key = descriptor, wait_replicas = 1 },
 )]
 #[derive(Serialize)]
 struct Model {
@@ -89,7 +102,16 @@ async fn outcome(service: Payload) -> ::core::result::Result<(), ::std::string::
     ::core::result::Result::Ok(())
 }
 
-#[subscribe(Segment)]
+#[subscribe(
+    Segment,
+    delivery = "queue",
+    group = "group",
+    start = "new",
+    dedupe = 1,
+    dead_letter = "start",
+    workers = 2,
+    ordered_by = key,
+)]
 async fn from_delivery(name: ::messaging_core::ChannelOf<Segment>) {}
 
 async fn call() {}

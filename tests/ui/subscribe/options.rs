@@ -2,7 +2,7 @@
 
 use messaging_core::subscribe;
 
-#[subscribe("a", time_out = 5, wrokers = 2, delivery = "queue")]
+#[subscribe("a", time_out = 5, wrokers = 2, priority = 5)]
 async fn unknown() {}
 
 #[subscribe("a", timeout = 5, timeout = 6)]

@@ -24,4 +24,12 @@ impl Third {
     async fn handle(&self) {}
 }
 
+struct Fourth;
+
+#[subscribers(manual, manual)]
+impl Fourth {
+    #[subscribe("a")]
+    async fn handle(&self) {}
+}
+
 fn main() {}
