@@ -11,8 +11,8 @@ pub use {inventory, serde};
 pub use crate::cache_manager::{CachedFunction, Function, Scalar};
 pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
 pub use crate::dispatch::{
-    BoxFuture, Buffer, Context, Delivery, DeliveryMode, FromDelivery, Handler, HandlerOptions, HandlerResult,
-    Needs, OrderedBy, Overflow, Queue, Rejection, ResyncFn, Segment, StartAt,
+    BoxFuture, Buffer, Carrier, Context, Delivery, DeliveryMode, FromDelivery, Handler, HandlerOptions,
+    HandlerResult, Needs, OrderedBy, Overflow, Queue, Rejection, ResyncFn, Segment, StartAt,
 };
 pub use crate::error::{Error, Result};
 pub use crate::event::{ChangeEvent, Model, Op};

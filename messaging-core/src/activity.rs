@@ -32,6 +32,11 @@ impl Activity {
         ActivityGuard(self.clone())
     }
 
+    /// Whether it is the same count.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn unfinished(&self) -> usize {
         self.0.unfinished.load(Ordering::SeqCst)
     }

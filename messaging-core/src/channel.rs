@@ -15,7 +15,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 pub(crate) use glob::{escape_glob, glob_matches, globs_may_meet};
-pub(crate) use pattern::{Captures, Wire, fill};
+pub(crate) use pattern::{Captures, Kind, Wire, fill};
 pub use pattern::{Pattern, Template};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -113,6 +113,11 @@ pub trait ToChannel {
     /// # Errors
     /// [`ErrorKind::InvalidChannel`] if the name, or the value of a placeholder, is not valid.
     fn to_channel(&self) -> Result<Channel>;
+
+    /// The template that the channel is one of, if that is known: durable messages on all its channels are in one stream.
+    fn template(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 impl ToChannel for str {
@@ -136,6 +141,10 @@ impl ToChannel for Channel {
 impl<T: ToChannel + ?Sized> ToChannel for &T {
     fn to_channel(&self) -> Result<Channel> {
         (**self).to_channel()
+    }
+
+    fn template(&self) -> Option<&'static str> {
+        (**self).template()
     }
 }
 

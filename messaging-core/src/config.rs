@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use endpoint::Endpoint;
-pub(crate) use endpoint::{Address, Kind, Secret, Server};
+pub(crate) use endpoint::{Address, Credentials, Kind, Secret, Server, Topology};
 
 use crate::channel::Channel;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +60,9 @@ pub struct Config {
     pub reconnect: Backoff,
     /// How long handlers may go on after a signal to shut down. `MESSAGING_DRAIN_TIMEOUT`, default 10 s.
     pub drain_timeout: Duration,
+    /// After how long without a sign of life the messages of a queue that a process has are given to others; processes
+    /// that live show it three times as often, however long their handlers take. `MESSAGING_RECLAIM`, default 5 s.
+    pub reclaim: Duration,
     /// The largest payload, in bytes, that is published or received. `MESSAGING_MAX_PAYLOAD`, default 1 MiB.
     pub max_payload: usize,
 }
@@ -89,11 +92,24 @@ pub struct TlsFiles {
 /// What waits longer than this for Redis never comes back.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A lease that is shorter would be lost to a moment's delay.
+const SHORTEST_RECLAIM: Duration = Duration::from_millis(300);
+
 impl Config {
     /// The defaults, with this endpoint.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] if the URL is not one of `memory://`, `redis://`, `rediss://`, `redis+unix://`.
+    /// [`ErrorKind::Configuration`] if the URL is not one of these:
+    ///
+    /// | URL | what it names |
+    /// |---|---|
+    /// | `memory://`, `memory://name` | this process; with a name, shared with all who use it |
+    /// | `redis://[user:password@]host:6379/0` | one server; `rediss://` with TLS |
+    /// | `redis+unix:///path/to/socket?db=0` | one server; `user` and `pass` are parameters too |
+    /// | `redis+sentinel://[user:password@]host:26379,host:26379/master/0` | whichever server the sentinels call the master; the parameters `sentinel_username` and `sentinel_password` are for the sentinels themselves |
+    /// | `redis+cluster://[user:password@]host:6379,host:6379` | a cluster: some of its nodes |
+    ///
+    /// The last two are `rediss+sentinel://` and `rediss+cluster://` with TLS.
     pub fn new(url: &str) -> Result<Self> {
         Ok(Self::with_endpoint(Endpoint::parse(url).map_err(|reason| wrong_url("the URL", &reason))?))
     }
@@ -160,6 +176,7 @@ impl Config {
             ("MESSAGING_PING_AFTER", &mut config.ping_after),
             ("MESSAGING_PING_TIMEOUT", &mut config.ping_timeout),
             ("MESSAGING_DRAIN_TIMEOUT", &mut config.drain_timeout),
+            ("MESSAGING_RECLAIM", &mut config.reclaim),
         ] {
             if let Some(text) = vars.text(name)? {
                 *field = parse_duration(&text).ok_or_else(|| {
@@ -197,6 +214,7 @@ impl Config {
             ping_timeout: Duration::from_secs(2),
             reconnect: Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) },
             drain_timeout: Duration::from_secs(10),
+            reclaim: Duration::from_secs(5),
             max_payload: 1 << 20,
         }
     }
@@ -216,6 +234,11 @@ impl Config {
             if duration > LONGEST_WAIT {
                 return Err(wrong(name, format_args!("is {duration:?}; it must be one day at most")));
             }
+        }
+        if !(SHORTEST_RECLAIM..=LONGEST_WAIT).contains(&self.reclaim) {
+            let text =
+                format_args!("is {:?}; it must be between {SHORTEST_RECLAIM:?} and one day", self.reclaim);
+            return Err(wrong("MESSAGING_RECLAIM", text));
         }
         if self.reconnect.initial.max(self.reconnect.max) > LONGEST_WAIT {
             return Err(wrong("`reconnect`", "has a delay of more than a day; it must be one day at most"));
@@ -321,10 +344,16 @@ impl Vars<'_> {
             return Err(wrong("REDIS_HOST", "is not a host name alone; put the port into REDIS_PORT"));
         }
         Ok(Endpoint(Kind::Redis(Server {
-            address: Address::Tcp { host: host.unwrap_or_else(|| "127.0.0.1".to_owned()), port, tls },
+            topology: Topology::Fixed(Address::Tcp {
+                host: host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+                port,
+                tls,
+            }),
             database,
-            username: self.text("REDIS_USERNAME")?,
-            password: self.text("REDIS_PASSWORD")?.map(Secret),
+            credentials: Credentials {
+                username: self.text("REDIS_USERNAME")?,
+                password: self.text("REDIS_PASSWORD")?.map(Secret),
+            },
         })))
     }
 }
@@ -405,10 +434,40 @@ mod tests {
             Kind::Redis(server) => server,
             Kind::Memory(_) => panic!("not memory"),
         };
-        assert!(server(&[("REDIS_PASSWORD", "")]).password.is_none());
-        let given = server(&[("REDIS_URL", "redis://us%40er:p%23ss@h")]);
+        assert!(server(&[("REDIS_PASSWORD", "")]).credentials.password.is_none());
+        let given = server(&[("REDIS_URL", "redis://us%40er:p%23ss@h")]).credentials;
         assert_eq!(given.username.as_deref(), Some("us@er"));
         assert_eq!(given.password.unwrap().0, "p#ss");
+    }
+
+    #[test]
+    fn several_servers_have_one_url() {
+        for (url, shown) in [
+            ("redis+sentinel://a,b:7000/main", "redis+sentinel://a:26379,b:7000/main/0"),
+            ("rediss+sentinel://us%40er:p%2Fss@[::1]:1/main/3", "rediss+sentinel://[::1]:1/main/3"),
+            (
+                "redis+sentinel://a/main?sentinel_username=u&sentinel_password=p",
+                "redis+sentinel://a:26379/main/0",
+            ),
+            ("redis+cluster://a,b:7000", "redis+cluster://a:6379,b:7000"),
+            ("rediss+cluster://:pw@10.0.0.1:7000/0", "rediss+cluster://10.0.0.1:7000"),
+        ] {
+            let endpoint = url.parse::<Endpoint>().unwrap();
+            assert_eq!(endpoint.to_string(), shown);
+            assert_eq!(shown.parse::<Endpoint>().unwrap().to_string(), shown);
+        }
+        let url = "redis+sentinel://us%40er:p%2Fss@a/main/3?sentinel_username=s%26&sentinel_password=q+r";
+        let Kind::Redis(server) = url.parse::<Endpoint>().unwrap().0 else { panic!("not memory") };
+        let shown = |credentials: Credentials| {
+            (
+                credentials.username.unwrap_or_default(),
+                credentials.password.map(|it| it.0).unwrap_or_default(),
+            )
+        };
+        assert_eq!(shown(server.credentials), ("us@er".to_owned(), "p/ss".to_owned()));
+        let Topology::Sentinel { credentials, .. } = server.topology else { panic!("not behind sentinels") };
+        assert_eq!(shown(credentials), ("s&".to_owned(), "q r".to_owned()));
+        assert_eq!(server.database, 3);
     }
 
     #[test]
@@ -424,6 +483,17 @@ mod tests {
             ("REDIS_URL", "redis+unix:///run/x?database=1", "unknown parameter; it accepts db"),
             ("REDIS_URL", "redis+unix://run/x", "three slashes"),
             ("REDIS_URL", "memory://a b", "letters"),
+            ("REDIS_URL", "redis+sentinel://a,b", "names no master"),
+            ("REDIS_URL", "redis+sentinel://a/my%20master", "letters"),
+            ("REDIS_URL", "redis+sentinel://a/main/x", "number"),
+            ("REDIS_URL", "redis+sentinel://a,,b/main", "host"),
+            ("REDIS_URL", "redis+sentinel://a/main?sentinel=1", "sentinel_username and sentinel_password"),
+            ("REDIS_URL", "redis+cluster://", "host"),
+            ("REDIS_URL", "redis+cluster://a:0", "1 to 65535"),
+            ("REDIS_URL", "redis+cluster://a:99999", "port"),
+            ("REDIS_URL", "redis+cluster://a/1", "only database 0"),
+            ("REDIS_URL", "redis+cluster://a?db=1", "a parameter"),
+            ("REDIS_URL", "redis+cluster://a#b", "a `#`"),
             ("REDIS_HOST", "redis://h", "REDIS_URL"),
             ("REDIS_HOST", "cache:6380", "REDIS_PORT"),
             ("REDIS_HOST", "[::1]:6380", "REDIS_PORT"),
@@ -467,6 +537,13 @@ mod tests {
             "redis://u:hunter2#@h",
             "user:hunter2@h://",
             "redis+unix:///run/x?hunter2=1",
+            "redis+sentinel://user:hunter2@h",
+            "redis+sentinel://user:hunter2@h:port/main",
+            "redis+sentinel://h/main/0?sentinel_pass=hunter2",
+            "redis+sentinel://h/main/hunter2",
+            "redis+cluster://user:hunter2@h/1",
+            "redis+cluster://user:hunter2@h,:1",
+            "redis+cluster://user:%FFhunter2@h",
             "redis+unix:///run/x?db=hunter2",
             "memory://hunter2@h",
         ] {
@@ -483,6 +560,9 @@ mod tests {
             "redis://user:12#hunter2@host",
             "redis://user:hunter2/x@host",
             "redis://user:hunter2?x@host",
+            "redis+sentinel://user:12/hunter2@host/main",
+            "redis+cluster://user:12?hunter2@host",
+            "redis+cluster://user:12#hunter2@host",
         ] {
             let error = Config::new(wrong).unwrap_err();
             let text = format!("{error} {error:?}");
@@ -512,8 +592,10 @@ mod tests {
     #[cfg(not(feature = "tls"))]
     #[test]
     fn tls_that_is_not_compiled_in_says_which_feature() {
-        let error = from(&[("REDIS_URL", "rediss://h")]).unwrap_err().to_string();
-        assert!(error.contains("feature `tls`"), "{error}");
+        for url in ["rediss://h", "rediss+sentinel://h/main", "rediss+cluster://h"] {
+            let error = from(&[("REDIS_URL", url)]).unwrap_err().to_string();
+            assert!(error.contains("feature `tls`"), "{error}");
+        }
     }
 
     #[test]

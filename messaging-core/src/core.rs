@@ -2,26 +2,29 @@
 //! the tasks. Also which one is current: in this task's scope, or the process's default.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::activity::Activity;
-use crate::backend::{Backend, Outgoing};
+use crate::backend::{Backend, Outgoing, Token};
 use crate::cache::Cache;
-use crate::channel::Channel;
+use crate::channel::Pattern;
 use crate::config::Config;
+use crate::durable::Durables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Registry;
+use crate::stream::Durability;
 
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) backend: Arc<Backend>,
     pub(crate) registry: Registry,
+    pub(crate) durables: Durables,
     pub(crate) cache: Arc<Cache>,
     pub(crate) activity: Activity,
     /// Work that must be finished before shutting down: storing, publishing after a change.
@@ -29,15 +32,21 @@ pub(crate) struct Core {
     /// Tasks that end when `stop` says so: sessions, listeners.
     pub(crate) background: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// What this process is called in the groups of streams, and a number of its own.
+    pub(crate) consumer: String,
+    pub(crate) number: usize,
+    /// Which handler reads which stream for which group.
+    pub(crate) claims: Mutex<HashMap<(String, String), Arc<str>>>,
     /// Shutting down has begun: handlers that look at it can finish early.
     pub(crate) draining: CancellationToken,
 }
 
 impl Core {
-    pub(crate) fn new(config: Config) -> Result<Arc<Self>> {
+    pub(crate) fn new(config: Config, durable: Vec<(Pattern, Durability)>) -> Result<Arc<Self>> {
         config.check()?;
         let registry = Registry::collect();
         registry.check()?;
+        let durables = Durables::new(durable, &registry, &config.channel_prefix)?;
         let activity = Activity::default();
         let backend = Arc::new(Backend::new(&config, activity.clone())?);
         let (work, background, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
@@ -54,25 +63,31 @@ impl Core {
             config,
             backend,
             registry,
+            durables,
             cache: Arc::new(cache),
             activity,
             work,
             background,
+            consumer: consumer_name(),
+            number: fastrand::usize(..),
+            claims: Mutex::default(),
             draining: stop.child_token(),
             stop,
         }))
     }
 
-    /// Publishes one payload on several channels, in one batch. Returns the number of receivers.
+    /// Publishes messages in one batch. Returns the number of receivers.
     ///
     /// Cancellation: what was handed to the connection is carried out.
-    pub(crate) async fn publish(&self, channels: Vec<Channel>, payload: Bytes) -> Result<u64> {
+    pub(crate) async fn publish(&self, messages: Vec<Outgoing>) -> Result<u64> {
         if self.stop.is_cancelled() {
             return Err(Error::new(ErrorKind::Closed, "messaging has been shut down").before_sending());
         }
-        if payload.len() > self.config.max_payload {
-            let (size, limit) = (payload.len(), self.config.max_payload);
-            let channel = channels.first().map(Channel::as_str).unwrap_or_default();
+        let limit = self.config.max_payload;
+        if let Some(Outgoing { channel, payload, .. }) =
+            messages.iter().find(|message| message.payload.len() > limit)
+        {
+            let size = payload.len();
             return Err(Error::new(
                 ErrorKind::PayloadTooLarge,
                 format!(
@@ -80,8 +95,6 @@ impl Core {
                 ),
             ));
         }
-        let messages: Vec<_> =
-            channels.into_iter().map(|channel| Outgoing { channel, payload: payload.clone() }).collect();
         if messages.is_empty() {
             return Ok(0);
         }
@@ -90,6 +103,15 @@ impl Core {
             error.context(format_args!("publish on {:?}{more}", messages[0].channel))
         })
     }
+}
+
+/// Unique, and for operators: the process and the host, if it says its name.
+fn consumer_name() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_default();
+    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
+    let host: String = host.chars().filter(|character| plain(*character)).take(64).collect();
+    let host = if host.is_empty() { "process" } else { &host };
+    format!("{host}:{}:{}", std::process::id(), &Token::random().0[..12])
 }
 
 /// The messaging that code without a handle uses.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::channel::Pattern;
+use crate::dispatch::{Carrier, DeliveryMode};
 use crate::registry::{Location, Registry, Trigger, TriggerOn};
 
 /// Everything that attributes declared in this binary; made by [`describe`]. It serializes to JSON and prints as text.
@@ -35,6 +36,10 @@ pub struct DescribedModel {
     pub publishes: Vec<(&'static str, &'static str)>,
     /// The paths in the event's payload.
     pub payload: Vec<&'static str>,
+    /// Whether its events are durable.
+    pub durable: bool,
+    /// Whether they are published on sharded channels.
+    pub sharded: bool,
     /// The JSON Schema of the model, if it implements `schemars::JsonSchema` and the feature `schema` is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,
@@ -64,6 +69,13 @@ pub struct DescribedHandler {
     pub channels: &'static [&'static str],
     /// How many messages it handles at the same time.
     pub workers: usize,
+    /// Who gets a message, and what is promised.
+    pub delivery: DeliveryMode,
+    /// Whether it listens to sharded channels.
+    pub sharded: bool,
+    /// The group of a queue: `group`, or else the id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<&'static str>,
     /// Where it is declared.
     pub location: Location,
 }
@@ -104,6 +116,8 @@ impl Description {
                     id: model.id,
                     publishes: published(model.publish).collect(),
                     payload: model.payload.iter().map(|field| field.path).collect(),
+                    durable: model.durable.is_some(),
+                    sharded: model.carrier == Carrier::Sharded,
                     schema: (model.schema)(),
                     location: model.location,
                 })
@@ -124,6 +138,10 @@ impl Description {
                     id: handler.id,
                     channels: handler.channels,
                     workers: handler.options.workers.get(),
+                    delivery: handler.options.delivery,
+                    sharded: handler.options.carrier == Carrier::Sharded,
+                    group: (handler.options.delivery == DeliveryMode::Queue)
+                        .then(|| handler.group.unwrap_or(handler.id)),
                     location: handler.location,
                 })
                 .collect(),
@@ -157,12 +175,26 @@ impl Description {
             .chain(registry.channels.iter().map(|channel| channel.template))
             .filter_map(|channel| Pattern::parse(channel).ok())
             .collect();
+        let durable: Vec<Pattern> = registry
+            .models
+            .iter()
+            .filter(|model| model.durable.is_some())
+            .flat_map(|model| published(model.publish))
+            .filter_map(|(_, channel)| Pattern::parse(channel).ok())
+            .collect();
         for handler in &registry.handlers {
             for channel in handler.channels {
                 let Ok(pattern) = Pattern::parse(channel) else { continue };
                 if !declared.iter().any(|event| event.may_overlap(&pattern)) {
                     self.notes.push(format!(
                         "handler `{}` at {} listens to {channel:?}, which nothing declared in this binary publishes",
+                        handler.id, handler.location
+                    ));
+                } else if handler.options.delivery != DeliveryMode::Broadcast
+                    && !durable.iter().any(|event| event.may_overlap(&pattern))
+                {
+                    self.notes.push(format!(
+                        "handler `{}` at {} reads {channel:?} as a stream, which no model in this binary makes durable: a publish has to say `.durable()`, or builder.durable(…) has to cover it",
                         handler.id, handler.location
                     ));
                 }
@@ -229,14 +261,24 @@ impl fmt::Display for Description {
         section(f, "models", &self.models, |f, model| {
             writeln!(f, "  {}  ({})", model.id, model.location)?;
             model.publishes.iter().try_for_each(|(op, channel)| writeln!(f, "    {op:<6} -> {channel}"))?;
-            writeln!(f, "    carries {}", model.payload.join(", "))
+            let durable = if model.durable { ", durable" } else { "" };
+            let sharded = if model.sharded { ", sharded" } else { "" };
+            writeln!(f, "    carries {}{durable}{sharded}", model.payload.join(", "))
         })?;
         section(f, "channels", &self.channels, |f, channel| {
             writeln!(f, "  {}  {}  ({})", channel.id, channel.template, channel.location)
         })?;
         section(f, "handlers", &self.handlers, |f, handler| {
             writeln!(f, "  {}  ({})", handler.id, handler.location)?;
-            writeln!(f, "    on {}", handler.channels.join(", "))
+            let on = handler.channels.join(", ");
+            match (handler.delivery, handler.group) {
+                (DeliveryMode::Queue, group) => {
+                    writeln!(f, "    on {on}, a queue of the group {}", group.unwrap_or_default())
+                }
+                (DeliveryMode::Resumable, _) => writeln!(f, "    on {on}, resumable"),
+                (DeliveryMode::Broadcast, _) if handler.sharded => writeln!(f, "    on {on}, sharded"),
+                (DeliveryMode::Broadcast, _) => writeln!(f, "    on {on}"),
+            }
         })?;
         section(f, "cached functions", &self.functions, |f, function| {
             writeln!(f, "  {}  ({})", function.id, function.location)?;
@@ -266,6 +308,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::dispatch::Carrier;
     use crate::event::Op;
     use crate::registry::{FunctionDescriptor, ModelDescriptor, PayloadField};
 
@@ -280,6 +323,7 @@ mod tests {
         envelope: None,
         cache: None,
         durable: None,
+        carrier: Carrier::Broadcast,
         schema: || None,
         location: AT,
     };

@@ -96,6 +96,11 @@ impl Error {
         self
     }
 
+    /// Of a script: one that is refused in the middle has done a part. What was not sent at all is not in doubt.
+    pub(crate) fn of_a_script(self) -> Self {
+        if self.kind() == ErrorKind::Refused { self.maybe_sent() } else { self }
+    }
+
     /// Puts what was attempted in front of the message.
     pub(crate) fn context(mut self, attempted: impl fmt::Display) -> Self {
         self.0.message = format!("{attempted}: {}", self.0.message).into();

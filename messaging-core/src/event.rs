@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
+use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
-use crate::registry::ModelDescriptor;
+use crate::registry::{ModelDescriptor, ModelDurability};
 
 /// An operation on a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,8 +72,14 @@ pub trait Model: Send + Sync + 'static {
 /// One event, ready to be published.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelEvent {
-    pub(crate) channels: Vec<Channel>,
+    /// With the templates that they are of.
+    pub(crate) channels: Vec<(Channel, &'static str)>,
     pub(crate) payload: Bytes,
+    pub(crate) op: Op,
+    pub(crate) durable: Option<ModelDurability>,
+    pub(crate) carrier: Carrier,
+    /// What keeps durable events in order.
+    pub(crate) key: Option<String>,
 }
 
 /// The event of `op` on `model`, captured as it is now; `None` if that operation is not published.
@@ -81,10 +88,16 @@ pub(crate) fn capture<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Resu
     let mut channels = Vec::with_capacity(templates.len());
     for template in templates {
         if let Some(channel) = crate::channel::fill(template, |field| model.field(field))? {
-            channels.push(channel);
+            channels.push((channel, *template));
         }
     }
-    Ok(Some(ModelEvent { channels, payload: model.payload(op, previous)? }))
+    let durable = M::DESCRIPTOR.durable;
+    let key = match durable.and_then(|durable| durable.key) {
+        Some(field) => model.field(field)?,
+        None => None,
+    };
+    let carrier = M::DESCRIPTOR.carrier;
+    Ok(Some(ModelEvent { channels, payload: model.payload(op, previous)?, op, durable, carrier, key }))
 }
 
 /// What a [`ChangeEvent`] tells of.

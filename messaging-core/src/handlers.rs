@@ -11,18 +11,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, ActivityGuard};
-use crate::channel::{Pattern, glob_matches};
+use crate::channel::{Channel, Pattern, glob_matches};
 use crate::core::{Core, Current};
 use crate::dispatch::{
-    BoxFuture, Context, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs, Observer, OrderedBy, Overflow,
-    Queue, RunningHandler, States, Tally, resync,
+    BoxFuture, Carrier, Context, DeliveryMode, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs, Observer,
+    OrderedBy, Overflow, Queue, RunningHandler, StartAt, States, Tally, resync,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::{HandlerDescriptor, Location, ResyncDescriptor};
 use crate::session::Session;
+use crate::source::Source;
 
-/// How long a stop waits for a reader that may be waiting for the handler itself.
-const READER_WAITS: Duration = Duration::from_millis(200);
 /// How often a handler that is refused looks whether it is subscribed by now, before its first resync.
 const RESYNC_WAITS: Duration = Duration::from_millis(500);
 
@@ -110,6 +109,10 @@ pub(crate) struct HandlerSpec {
     pub(crate) id: Arc<str>,
     pub(crate) channels: Vec<String>,
     pub(crate) options: HandlerOptions,
+    /// The group of a queue; the id without it.
+    pub(crate) group: Option<String>,
+    /// The channel that is told of a queue's dead letters.
+    pub(crate) dead_letter: Option<String>,
     pub(crate) resync: Option<ResyncDescriptor>,
     pub(crate) needs: fn(&mut Needs),
     pub(crate) start: Arc<dyn Fn(Queue) -> BoxFuture<'static, ()> + Send + Sync>,
@@ -122,6 +125,8 @@ impl From<&HandlerDescriptor> for HandlerSpec {
             id: descriptor.id.into(),
             channels: descriptor.channels.iter().map(|channel| (*channel).to_owned()).collect(),
             options: descriptor.options,
+            group: descriptor.group.map(str::to_owned),
+            dead_letter: descriptor.dead_letter.map(str::to_owned),
             resync: descriptor.resync,
             needs: descriptor.needs,
             start: Arc::new(descriptor.start),
@@ -147,6 +152,13 @@ pub(crate) fn check_needs(handlers: &[Arc<HandlerSpec>], states: &States) -> Res
     for handler in handlers {
         let mut needs = Needs::default();
         (handler.needs)(&mut needs);
+        if let (DeliveryMode::Broadcast, Some(argument)) = (handler.options.delivery, needs.needs_stream()) {
+            let text = format!(
+                "handler `{}` at {} takes `{argument}`, which messages of a broadcast do not have; give it `delivery = \"queue\"` or `\"resumable\"`",
+                handler.id, handler.location
+            );
+            return Err(Error::new(ErrorKind::Registration, text));
+        }
         if let Some(resync) = &handler.resync {
             (resync.needs)(&mut needs);
         }
@@ -172,12 +184,12 @@ pub(crate) fn check_needs(handlers: &[Arc<HandlerSpec>], states: &States) -> Res
 /// The tasks of one handler.
 pub(crate) struct HandlerTask {
     pub(crate) running: Arc<RunningHandler>,
-    pub(crate) session: Session,
-    own_session: bool,
+    pub(crate) source: Source,
     established: AtomicBool,
     /// Drops the calls in progress.
     abort: CancellationToken,
-    end_session: CancellationToken,
+    /// Ends with the whole messaging.
+    ended: CancellationToken,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -186,6 +198,7 @@ pub(crate) struct HandlerTask {
 pub(crate) struct Left {
     pub(crate) waiting: usize,
     pub(crate) cut_off: usize,
+    pub(crate) unsettled: usize,
 }
 
 impl HandlerTask {
@@ -202,6 +215,8 @@ impl HandlerTask {
             .map_err(at)?;
         let options = descriptor.options;
         check_order(&patterns, options.ordered_by).map_err(at)?;
+        check_delivery(descriptor).map_err(at)?;
+        check_carrier(&patterns, options.carrier).map_err(at)?;
         let core = &setup.core;
         let stop = core.stop.child_token();
         let signal = Arc::new(Notify::new());
@@ -217,7 +232,7 @@ impl HandlerTask {
             mailbox,
             error_handler: setup.error_handler.clone(),
             observer: setup.observer.clone(),
-            ledger: None,
+            ledger: (options.delivery == DeliveryMode::Queue).then(Arc::default),
             gate: descriptor.resync.map(|_| Arc::default()),
             stop,
             failed: AtomicBool::new(false),
@@ -225,22 +240,15 @@ impl HandlerTask {
             started: std::time::SystemTime::now(),
             tally: Tally::default(),
         });
-        let end_session = core.stop.child_token();
-        let own_session = options.overflow == Overflow::Block;
-        let session = if own_session {
-            let backend = Arc::clone(&core.backend);
-            Session::start(&descriptor.id, backend, &core.config, &core.background, end_session.clone())
-        } else {
-            setup.session.clone()
-        };
-        session.want(&running.mailbox, &running.patterns, &core.config.channel_prefix);
+        let group = descriptor.group.as_deref().unwrap_or(&descriptor.id);
+        let dead_letter = descriptor.dead_letter.as_deref();
+        let source = Source::open(core, &running, &setup.session, group, dead_letter);
         let task = Arc::new(Self {
             running,
-            session,
-            own_session,
+            source,
             established: AtomicBool::new(false),
             abort: CancellationToken::new(),
-            end_session,
+            ended: core.stop.child_token(),
             supervisor: Mutex::new(None),
         });
         // The first resync comes before the first message: its gate is closed before a worker can pass.
@@ -261,15 +269,11 @@ impl HandlerTask {
 
     /// Waits until the handler's subscription is confirmed.
     pub(crate) async fn confirmed(&self) -> Result<()> {
-        let confirmed = self.session.confirmed(&self.running.mailbox).await;
+        let confirmed = self.source.confirmed(&self.running).await;
         if confirmed.is_ok() {
             self.established.store(true, Ordering::Relaxed);
         }
         confirmed.map_err(|error| error.context(format_args!("start handler `{}`", self.running.id)))
-    }
-
-    pub(crate) fn own_session(&self) -> Option<&Session> {
-        self.own_session.then_some(&self.session)
     }
 
     /// Runs the workers, and the resync if there is one, until the handler ends.
@@ -296,7 +300,7 @@ impl HandlerTask {
             match (descriptor.resync, gate) {
                 (Some(resync), Some(gate)) => {
                     // Nothing can be missed between the resync and the first message only if the subscription comes first.
-                    while let Err(error) = self.session.confirmed(mailbox).await {
+                    while let Err(error) = self.source.confirmed(&self.running).await {
                         if error.kind() == ErrorKind::Closed {
                             return;
                         }
@@ -324,14 +328,15 @@ impl HandlerTask {
             () = resync => {}
             () = self.abort.cancelled() => {}
             // The whole messaging has ended, or was dropped.
-            () = self.end_session.cancelled() => {}
+            () = self.ended.cancelled() => {}
         }
         drop(workers);
-        self.session.remove_later(mailbox);
-        mailbox.close();
+        self.source.leave(&self.running);
         if self.running.failed.load(Ordering::Relaxed) {
             // Nobody will take what still waits for a handler that an error has stopped.
             mailbox.clear();
+            // Others may go on with its messages.
+            self.source.finish(Instant::now()).await;
         }
     }
 
@@ -339,13 +344,7 @@ impl HandlerTask {
     /// are dropped.
     pub(crate) async fn stop(&self, deadline: Instant) -> Left {
         let running = &self.running;
-        // First nothing more is read. A reader that waits for this very mailbox hears of it only when that is closed.
-        let soon = deadline.min(Instant::now() + READER_WAITS);
-        let removed = tokio::time::timeout_at(soon, self.session.remove(&running.mailbox)).await;
-        running.mailbox.close();
-        if removed.is_err() {
-            let _ = tokio::time::timeout_at(deadline, self.session.remove(&running.mailbox)).await;
-        }
+        self.source.close(running, deadline).await;
         let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut left = Left::default();
         if let Some(mut supervisor) = supervisor
@@ -356,20 +355,22 @@ impl HandlerTask {
             self.abort.cancel();
             let _ = supervisor.await;
         }
-        left.waiting += running.mailbox.clear();
+        let waiting = running.mailbox.clear();
+        // A queue's are handed back.
+        if running.ledger.is_none() {
+            left.waiting += waiting;
+        }
+        left.unsettled = self.source.finish(deadline).await;
         running.stop.cancel();
-        self.end_session.cancel();
         left
     }
 
     /// Ends the handler at once.
     pub(crate) fn abandon(&self) {
-        self.session.remove_later(&self.running.mailbox);
-        self.running.mailbox.close();
+        self.source.abandon(&self.running);
         self.running.mailbox.clear();
         self.abort.cancel();
         self.running.stop.cancel();
-        self.end_session.cancel();
     }
 
     pub(crate) fn is_established(&self) -> bool {
@@ -384,6 +385,63 @@ impl HandlerTask {
 impl fmt::Debug for HandlerTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandlerTask").field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+/// What does not go together. The attribute checks it too; run-time handlers have only this.
+fn check_delivery(handler: &HandlerSpec) -> Result<()> {
+    let HandlerOptions { delivery, overflow, ordered_by, start, dedupe, carrier, .. } = handler.options;
+    let refuse = |reason: &str| Err(Error::new(ErrorKind::Registration, reason.to_owned()));
+    let is_queue = delivery == DeliveryMode::Queue;
+    if !is_queue && (handler.group.is_some() || handler.dead_letter.is_some()) {
+        return refuse(
+            "has a group or a dead-letter channel, which only a queue has; give it `delivery = \"queue\"`",
+        );
+    }
+    if is_queue && handler.resync.is_some() {
+        return refuse("has a `resync`, but a queue has no gaps");
+    }
+    if delivery == DeliveryMode::Broadcast {
+        if start != StartAt::New || dedupe.is_some() || ordered_by == Some(OrderedBy::Key) {
+            return refuse(
+                "has `start`, `dedupe` or an order by key, which a broadcast cannot have; give it `delivery = \"queue\"` or `\"resumable\"`",
+            );
+        }
+    } else if overflow != Overflow::Wait {
+        return refuse(
+            "has an `overflow`, but whoever reads a stream asks for room first: nothing overflows",
+        );
+    }
+    if delivery != DeliveryMode::Broadcast && carrier == Carrier::Sharded {
+        return refuse("is sharded, but streams are read in one way; remove that");
+    }
+    if dedupe.is_some_and(|window| window.is_zero()) {
+        return refuse("has a `dedupe` of nothing; give it a time");
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if let Some(group) = &handler.group
+        && (group.is_empty() || !group.chars().all(plain))
+    {
+        return refuse(&format!("has the group {group:?}; a group's name has letters, digits and `-_.:`"));
+    }
+    if let Some(channel) = &handler.dead_letter {
+        Channel::new(channel).map_err(|error| error.context("the dead-letter channel"))?;
+    }
+    Ok(())
+}
+
+/// Redis has no patterns of sharded channels.
+fn check_carrier(patterns: &[Pattern], carrier: Carrier) -> Result<()> {
+    let unfit = |pattern: &&Pattern| carrier == Carrier::Sharded && !matches!(pattern, Pattern::Exact(_));
+    match patterns.iter().find(unfit) {
+        None => Ok(()),
+        Some(pattern) => Err(Error::new(
+            ErrorKind::Registration,
+            format!(
+                "is sharded, and {:?} is not one channel: sharded channels have no patterns",
+                pattern.as_str()
+            ),
+        )),
     }
 }
 

@@ -6,11 +6,14 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::cache::CacheStats;
+use crate::channel::Kind;
+use crate::consume::Consumer;
 use crate::core::Core;
-use crate::dispatch::Counts;
+use crate::dispatch::{Counts, DeliveryMode};
 use crate::handlers::HandlerTask;
 use crate::messaging::Phase;
 use crate::session::SessionHealth;
+use crate::source::Source;
 
 /// How messaging is at one moment. [`is_ready`](Self::is_ready) answers a readiness probe; the rest says why.
 #[derive(Clone, Debug, Serialize)]
@@ -71,6 +74,14 @@ pub struct HandlerHealth {
     pub lag_us: u64,
     /// How long ago, in milliseconds, its connection was known to be alive.
     pub last_alive_ms: Option<u64>,
+    /// Who gets a message, and what is promised.
+    pub delivery: DeliveryMode,
+    /// The group of a queue.
+    pub group: Option<String>,
+    /// The streams that it reads, if its delivery is by stream; none if no durable publisher is known.
+    pub streams: Vec<String>,
+    /// Why its streams could not be read, or entries could not be settled, the last time.
+    pub last_error: Option<String>,
     /// What has happened since it started.
     #[serde(flatten)]
     pub counts: Counts,
@@ -85,7 +96,8 @@ pub enum HandlerState {
     Starting,
     /// It is subscribed.
     Running,
-    /// Its connection is lost, or one of its channels is refused: messages are being missed.
+    /// Its connection is lost, or one of its channels is refused: messages are being missed, or if they come by stream,
+    /// are waiting.
     Deaf,
     /// An error stopped it for good.
     Stopped,
@@ -99,15 +111,15 @@ impl Health {
         tasks: &[Arc<HandlerTask>],
     ) -> Self {
         let mut sessions: Vec<_> = shared.into_iter().collect();
-        sessions.extend(tasks.iter().filter_map(|task| task.own_session()).map(|session| session.health()));
+        sessions.extend(tasks.iter().filter_map(|task| task.source.own_session()));
         sessions.extend(core.cache.started_listener().map(|listener| listener.health()));
         let handlers: Vec<_> =
             tasks.iter().map(|task| HandlerHealth::new(task, &core.config.channel_prefix)).collect();
-        let names = |glob: bool| {
+        let names = |globs: bool| {
             let mut names: Vec<_> = tasks
                 .iter()
                 .flat_map(|task| task.running.patterns.iter())
-                .filter(|pattern| pattern.wire().glob == glob)
+                .filter(|pattern| (pattern.wire().kind == Kind::Glob) == globs)
                 .map(|pattern| pattern.as_str().to_owned())
                 .collect();
             names.sort_unstable();
@@ -147,16 +159,31 @@ impl Health {
 impl HandlerHealth {
     fn new(task: &HandlerTask, prefix: &str) -> Self {
         let running = &task.running;
-        let session = task.session.health();
-        let unconfirmed = running.patterns.iter().any(|pattern| {
-            let wire = format!("{prefix}{}", pattern.wire().name);
-            session.unconfirmed.iter().any(|other| other.channel == wire)
-        });
+        let (hears, last_alive_ms) = match &task.source {
+            Source::Channels { session, .. } => {
+                let session = session.health();
+                let unconfirmed = running.patterns.iter().any(|pattern| {
+                    let wire = format!("{prefix}{}", pattern.wire().name);
+                    session.unconfirmed.iter().any(|other| other.channel == wire)
+                });
+                (session.connected && !unconfirmed, session.last_alive_ms)
+            }
+            Source::Streams(consumer) => {
+                let alive = consumer.last_alive();
+                let millis = alive.map(|alive| u64::try_from(alive.as_millis()).unwrap_or(u64::MAX));
+                (consumer.is_sound(), millis)
+            }
+        };
+        let consumer = task.source.consumer();
+        let mut counts = running.counts();
+        if let Some(consumer) = consumer {
+            consumer.add_counts(&mut counts);
+        }
         let state = if task.is_stopped() {
             HandlerState::Stopped
         } else if !task.is_established() {
             HandlerState::Starting
-        } else if session.connected && !unconfirmed {
+        } else if hears {
             HandlerState::Running
         } else {
             HandlerState::Deaf
@@ -175,8 +202,12 @@ impl HandlerHealth {
             waiting_bytes,
             last_message_ms: running.last_message().map(since),
             lag_us: u64::try_from(running.lag().as_micros()).unwrap_or(u64::MAX),
-            last_alive_ms: session.last_alive_ms,
-            counts: running.counts(),
+            last_alive_ms,
+            delivery: running.options.delivery,
+            group: consumer.and_then(|consumer| consumer.group().map(str::to_owned)),
+            streams: consumer.map(|consumer| consumer.streams()).unwrap_or_default(),
+            last_error: consumer.and_then(Consumer::last_error),
+            counts,
         }
     }
 }

@@ -46,7 +46,15 @@ pub(crate) fn short_type_name<T: ?Sized>() -> &'static str {
 
 /// At most 120 characters of a payload, made printable, for logs.
 pub(crate) fn excerpt(payload: &[u8]) -> String {
-    const LONGEST: usize = 120;
+    printable::<120>(payload)
+}
+
+/// At most 2,000 characters of an error, made printable, to be kept.
+pub(crate) fn shortened(text: &str) -> String {
+    printable::<2_000>(text.as_bytes())
+}
+
+fn printable<const LONGEST: usize>(payload: &[u8]) -> String {
     // No character has more than four bytes.
     let head = String::from_utf8_lossy(&payload[..payload.len().min(4 * LONGEST)]);
     let mut text = String::new();

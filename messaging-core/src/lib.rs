@@ -8,21 +8,27 @@ mod cache_manager;
 mod channel;
 mod client;
 mod config;
+mod consume;
 mod core;
+mod dead_letters;
 mod describe;
 mod dispatch;
+mod durable;
 mod error;
 mod event;
 mod handlers;
 mod health;
+mod history;
 mod json;
 mod message;
 mod messaging;
 mod publish;
+mod queues;
 mod registry;
 mod repository;
 mod retry;
 mod session;
+mod source;
 mod stream;
 mod subscriber;
 mod subscription;
@@ -38,11 +44,12 @@ pub use crate::cache_manager::{CacheManager, CachedFunction};
 pub use crate::channel::{Channel, Pattern, Template, ToChannel, ToPattern, TypedChannel};
 pub use crate::client::{RedisClient, get_global_subscriber, get_redis_client, init_redis, redis_publish};
 pub use crate::config::{Config, Endpoint, StartPolicy, TlsFiles};
+pub use crate::dead_letters::{DeadLetter, DeadLetterId, DeadLetters};
 pub use crate::describe::{
     DescribedChannel, DescribedFunction, DescribedHandler, DescribedModel, Description, describe,
 };
 pub use crate::dispatch::{
-    Attempt, Buffer, ChannelOf, Context, Counts, Delivery, DeliveryMode, ErrorContext, FailureCause,
+    Attempt, Buffer, Carrier, ChannelOf, Context, Counts, Delivery, DeliveryMode, ErrorContext, FailureCause,
     FromContext, FromDelivery, HandlerFn, HandlerOptions, HandlerReturn, Needs, OrderedBy, Overflow, Raw,
     Rejection, ResyncFn, Seen, Segment, Segments, StartAt, State,
 };
@@ -50,9 +57,11 @@ pub use crate::error::{BoxError, Error, ErrorAction, ErrorKind, HandlerError, Re
 pub use crate::event::{ChangeEvent, ChangeKind, Model, Op, Timestamp};
 pub use crate::handlers::Handlers;
 pub use crate::health::{HandlerHealth, HandlerState, Health, HealthPhase};
+pub use crate::history::{History, PastMessage};
 pub use crate::message::Message;
 pub use crate::messaging::{Builder, Messaging, Running, ShutdownReport, Unfinished};
 pub use crate::publish::Publish;
+pub use crate::queues::QueueState;
 pub use crate::registry::{Location, ModelDescriptor, ModelDurability, PayloadField, Subscribers};
 pub use crate::repository::{PublishFailure, Repository, Storage, Updated};
 pub use crate::retry::{Backoff, Retry};

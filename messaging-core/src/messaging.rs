@@ -19,18 +19,21 @@ use running::terminated;
 pub use running::{Running, ShutdownReport, Unfinished};
 
 use crate::cache_manager::CacheManager;
-use crate::channel::{ToChannel, ToPattern};
+use crate::channel::{Pattern, ToChannel, ToPattern};
 use crate::client::RedisClient;
 use crate::config::{Config, Kind, StartPolicy};
 use crate::core::{Core, Current, Runtime as CurrentRuntime};
+use crate::dead_letters::DeadLetters;
 use crate::dispatch::{
-    Context, Delivery, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
+    Carrier, Context, Delivery, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
 };
 use crate::error::{Error, ErrorKind, HandlerError, Result, chain};
 use crate::event::{Model, Op};
 use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
 use crate::health::Health;
+use crate::history::History;
 use crate::publish::{Change, Publish, to_the_end};
+use crate::queues::{self, QueueState};
 use crate::session::Session;
 use crate::subscriber::Subscriber;
 use crate::subscription::Subscription;
@@ -181,6 +184,7 @@ impl Messaging {
         }
         self.start_handlers(&handlers, states, until, &mut starting.tasks).await?;
         starting.succeeded();
+        self.report_abandoned();
         let endpoint = &self.core().config.endpoint;
         tracing::info!(handlers = handlers.len(), %endpoint, "messaging started");
         Ok(Running(self.clone()))
@@ -206,7 +210,8 @@ impl Messaging {
     }
 
     /// Publishes a message: `messaging.publish("channel", &payload).await?`. It returns the number of receivers, as
-    /// Redis counts them; 0 means that nobody is subscribed.
+    /// Redis counts them; 0 means that nobody is subscribed. On a cluster every node passes the message on, and counts only
+    /// its own receivers.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidChannel`], [`ErrorKind::Encode`] and [`ErrorKind::PayloadTooLarge`] before anything is sent;
@@ -254,8 +259,55 @@ impl Messaging {
     /// # Cancellation
     /// Dropping the future unsubscribes.
     pub async fn subscribe<P: ToPattern + ?Sized>(&self, pattern: &P) -> Result<Subscription> {
-        let pattern = pattern.to_pattern()?;
-        Subscription::open(Arc::clone(&self.0) as _, self.core(), self.session(), pattern).await
+        self.open_subscription(pattern.to_pattern()?, Carrier::Broadcast).await
+    }
+
+    /// Subscribes to one sharded channel, from Redis 7.0 on: it gets what is published with
+    /// [`sharded`](Publish::sharded), and nothing else. Returns when Redis has confirmed it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidChannel`] if it is a template or a glob, which Redis cannot do here; otherwise as
+    /// [`subscribe`](Self::subscribe).
+    ///
+    /// # Cancellation
+    /// Dropping the future unsubscribes.
+    pub async fn subscribe_sharded<P: ToPattern + ?Sized>(&self, channel: &P) -> Result<Subscription> {
+        let pattern = channel.to_pattern()?;
+        match pattern {
+            Pattern::Exact(_) => self.open_subscription(pattern, Carrier::Sharded).await,
+            _ => {
+                let text =
+                    format!("{:?} is not one channel; sharded channels have no patterns", pattern.as_str());
+                Err(Error::new(ErrorKind::InvalidChannel, text).before_sending())
+            }
+        }
+    }
+
+    async fn open_subscription(&self, pattern: Pattern, carrier: Carrier) -> Result<Subscription> {
+        Subscription::open(Arc::clone(&self.0) as _, self.core(), self.session(), pattern, carrier).await
+    }
+
+    /// The past of a durable channel, template or glob, as far as it is kept, oldest first:
+    /// `messaging.history("orders.created").since(position).limit(100).await?`.
+    ///
+    /// # Errors
+    /// See [`History`].
+    pub fn history<P: ToPattern + ?Sized>(&self, pattern: &P) -> History {
+        History::new(self.core(), pattern.to_pattern())
+    }
+
+    /// How the queues are: of every group, in this process or elsewhere, what waits and how many processes handle it.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn queues(&self) -> Result<Vec<QueueState>> {
+        queues::queues(self.core()).await
+    }
+
+    /// What a group of queue handlers has given up: the option `group`, or else the handler's id.
+    #[must_use]
+    pub fn dead_letters(&self, group: &str) -> DeadLetters {
+        DeadLetters::new(self.core(), group)
     }
 
     /// Adds handlers at run time.
@@ -417,6 +469,17 @@ impl Messaging {
             })?,
         };
         Ok(())
+    }
+
+    /// Looks, once the groups of our own handlers are there, for those that nobody handles.
+    fn report_abandoned(&self) {
+        let (core, stop) = (Arc::clone(self.core()), self.core().stop.clone());
+        self.core().background.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = queues::report_abandoned(&core) => {}
+            }
+        });
     }
 
     /// Waits for a confirmation; whoever waits for Redis waits also for an ACL that refuses.

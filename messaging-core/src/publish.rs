@@ -6,13 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::backend::Outgoing;
+use crate::backend::streams::Append;
 use crate::cache::KeyTemplate;
 use crate::channel::{Channel, ToChannel};
 use crate::core::Core;
-use crate::dispatch::BoxFuture;
-use crate::error::{Result, chain};
+use crate::dispatch::{BoxFuture, Carrier};
+use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::{self, Model, Op};
 use crate::json;
+use crate::stream::{EventId, field};
 
 /// A message that is about to be published: `.await` sends it.
 ///
@@ -29,7 +32,25 @@ use crate::json;
 #[derive(Debug)]
 pub struct Publish {
     core: Arc<Core>,
-    message: Result<(Vec<Channel>, Bytes)>,
+    message: Result<Message>,
+    carrier: Carrier,
+    durable: bool,
+    /// What only durable messages have.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Debug)]
+struct Message {
+    channel: Channel,
+    template: Option<&'static str>,
+    payload: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Extras {
+    id: Option<String>,
+    key: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 impl Publish {
@@ -38,13 +59,119 @@ impl Publish {
         channel: &C,
         payload: &T,
     ) -> Self {
+        let template = channel.template();
         let message = channel.to_channel().and_then(|channel| {
             let payload = json::encode(payload)
                 .map_err(|error| error.context(format_args!("publish on {:?}", channel.as_str())))?;
-            Ok((vec![channel], payload))
+            Ok(Message { channel, template, payload })
         });
-        Self { core: Arc::clone(core), message }
+        Self { core: Arc::clone(core), message, carrier: Carrier::Broadcast, durable: false, extras: None }
     }
+
+    /// Publishes on the sharded channel of this name, for
+    /// [`subscribe_sharded`](crate::Messaging::subscribe_sharded): from Redis 7.0 on. On a cluster only the nodes of the
+    /// channel's hash slot carry it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// # let messaging = messaging_core::Messaging::builder().url("memory://").build().await?;
+    /// let mut position = messaging.subscribe_sharded("vehicle:42").await?;
+    /// messaging.publish("vehicle:42", &[8.54, 47.37]).sharded().await?;
+    ///
+    /// let message = position.get_message(None).await?.expect("there is one");
+    /// assert_eq!(message.json::<[f64; 2]>()?, [8.54, 47.37]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sharded(mut self) -> Self {
+        self.carrier = Carrier::Sharded;
+        self
+    }
+
+    /// Also appends the message to the stream of its channel, so that handlers with `delivery = "queue"` or
+    /// `"resumable"` get it. A channel that [`Builder::durable`](crate::Builder::durable) covers needs no such word.
+    ///
+    /// All channels of one template share a stream. A channel that is given as text belongs to the template of a
+    /// `#[channel]` type or a model of this process that it matches; otherwise it has a stream of its own, of which a
+    /// process makes 256 at most: channels with ids in them want a `#[channel]` type.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Gives a durable message an id of its own instead of a random one: handlers with `dedupe` handle an id once,
+    /// however often it is published.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.extras().id = Some(id.into());
+        self
+    }
+
+    /// Gives a durable message a key: handlers with `ordered_by = key` handle messages of one key in order. Without
+    /// one, the channel is the key.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.extras().key = Some(key.into());
+        self
+    }
+
+    /// Gives a durable message a header. Handlers take them as [`Headers`](crate::Headers).
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extras().headers.push((name.into(), value.into()));
+        self
+    }
+
+    fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    fn outgoing(
+        core: &Core,
+        message: Message,
+        carrier: Carrier,
+        durable: bool,
+        extras: Option<Box<Extras>>,
+    ) -> Result<Outgoing> {
+        let Message { channel, template, payload } = message;
+        let kept = if durable {
+            Some(core.durables.asked_for(&channel, template)?)
+        } else {
+            core.durables.configured(&channel)
+        };
+        let Some((stream, durability)) = kept else {
+            if extras.is_some() {
+                let text = format!(
+                    "publish on {channel:?}: only durable messages have an id, a key or headers; add `.durable()`, or make the channel durable with builder.durable(…)"
+                );
+                return Err(Error::new(ErrorKind::Configuration, text));
+            }
+            return Ok(Outgoing { channel, payload, durable: None, carrier });
+        };
+        let Extras { id, key, headers } = extras.map(|extras| *extras).unwrap_or_default();
+        check_extras(&channel, id.as_deref(), &headers)?;
+        let event = id.map_or_else(EventId::random, |id| EventId(id.into()));
+        let append = Append { stream, durability, event, kind: None, key, headers };
+        Ok(Outgoing { channel, payload, durable: Some(Box::new(append)), carrier })
+    }
+}
+
+fn check_extras(channel: &Channel, id: Option<&str>, headers: &[(String, String)]) -> Result<()> {
+    let refuse = |reason: String| {
+        Err(Error::new(ErrorKind::Configuration, format!("publish on {channel:?}: {reason}")))
+    };
+    if id.is_some_and(str::is_empty) {
+        return refuse("the id is empty".to_owned());
+    }
+    for (position, (name, _)) in headers.iter().enumerate() {
+        if name.is_empty() || field::is_reserved(name) {
+            return refuse(format!(
+                "{name:?} cannot be a header: the name is empty or one of the message's own fields"
+            ));
+        }
+        if headers[..position].iter().any(|(earlier, _)| earlier == name) {
+            return refuse(format!("the header {name:?} is there twice"));
+        }
+    }
+    Ok(())
 }
 
 impl IntoFuture for Publish {
@@ -53,8 +180,9 @@ impl IntoFuture for Publish {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let (channels, payload) = self.message?;
-            self.core.publish(channels, payload).await
+            let Self { core, message, carrier, durable, extras } = self;
+            let outgoing = Self::outgoing(&core, message?, carrier, durable, extras)?;
+            core.publish(vec![outgoing]).await
         })
     }
 }
@@ -74,8 +202,7 @@ enum CacheChange {
 
 impl Change {
     pub(crate) fn capture<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Result<Self> {
-        let named =
-            |error: crate::Error| error.context(format_args!("{op} event of `{}`", M::DESCRIPTOR.name));
+        let named = |error: Error| error.context(format_args!("{op} event of `{}`", M::DESCRIPTOR.name));
         let event = event::capture(model, op, previous).map_err(named)?;
         let cache = capture_cache(model, op, previous).map_err(named)?;
         Ok(Self { event, cache })
@@ -85,7 +212,7 @@ impl Change {
     /// that fails is logged and does not fail the publish: the event is out.
     pub(crate) async fn publish(self, core: &Core) -> Result<u64> {
         let published = match self.event {
-            Some(event) => core.publish(event.channels, event.payload).await,
+            Some(event) => core.publish(outgoing(core, event)?).await,
             None => Ok(0),
         };
         if let Some(change) = self.cache
@@ -95,6 +222,24 @@ impl Change {
         }
         published
     }
+}
+
+/// A model's event, for each of its channels. Their entries have one id: it is one event.
+fn outgoing(core: &Core, event: event::ModelEvent) -> Result<Vec<Outgoing>> {
+    let event::ModelEvent { channels, payload, op, durable, carrier, key } = event;
+    let id = EventId::random();
+    let message = |(channel, template): (Channel, &'static str)| {
+        let kept = match durable {
+            Some(durable) => Some((core.durables.stream_of(template)?, durable.durability)),
+            None => core.durables.configured(&channel),
+        };
+        let append = kept.map(|(stream, durability)| {
+            let (event, kind) = (id.clone(), Some(op.as_str().to_owned()));
+            Box::new(Append { stream, durability, event, kind, key: key.clone(), headers: Vec::new() })
+        });
+        Ok(Outgoing { channel, payload: payload.clone(), durable: append, carrier })
+    };
+    channels.into_iter().map(message).collect()
 }
 
 impl CacheChange {
@@ -125,7 +270,7 @@ fn capture_cache<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Result<Op
     let key_of = |model: &M| {
         let values: Option<Vec<String>> =
             template.names().map(|name| model.field(name)).collect::<Result<_>>()?;
-        Ok::<_, crate::Error>(values.map(|values| template.fill(values.iter().map(String::as_str))))
+        Ok::<_, Error>(values.map(|values| template.fill(values.iter().map(String::as_str))))
     };
     let old = previous.map(key_of).transpose()?.flatten();
     // A model whose key has a null in it is in no cache.

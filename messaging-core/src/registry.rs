@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::dispatch::{BoxFuture, Context, HandlerOptions, HandlerResult, Needs, Queue};
+use crate::dispatch::{BoxFuture, Carrier, Context, HandlerOptions, HandlerResult, Needs, Queue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Op;
 use crate::stream::Durability;
@@ -60,6 +60,8 @@ pub struct ModelDescriptor {
     pub cache: Option<ModelCache>,
     /// Its events are durable.
     pub durable: Option<ModelDurability>,
+    /// What carries its events.
+    pub carrier: Carrier,
     /// The JSON Schema of the payload's model, if the model implements `schemars::JsonSchema` and the feature
     /// `schema` is on.
     pub schema: fn() -> Option<serde_json::Value>,
@@ -241,8 +243,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    pub(crate) fn empty() -> Self {
+        Self { models: vec![], channels: vec![], handlers: vec![], functions: vec![] }
+    }
+
     pub(crate) fn collect() -> Self {
-        let mut registry = Self { models: vec![], channels: vec![], handlers: vec![], functions: vec![] };
+        let mut registry = Self::empty();
         for descriptor in inventory::iter::<Descriptor> {
             match descriptor {
                 Descriptor::Model(model) => registry.models.push(model),
@@ -313,7 +319,7 @@ mod tests {
                 location: at(line),
             }))
         };
-        let mut registry = Registry { models: vec![], channels: vec![], handlers: vec![], functions: vec![] };
+        let mut registry = Registry::empty();
         registry.functions = vec![channel("a", 1), channel("b", 2)];
         registry.check().unwrap();
         registry.functions = vec![channel("a", 1), channel("b", 2), channel("b", 30)];
@@ -334,6 +340,7 @@ mod tests {
             envelope: None,
             cache: None,
             durable: None,
+            carrier: Carrier::Broadcast,
             schema: || None,
             location: at(1),
         };

@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Connection, Push, Reply, Request};
+use crate::backend::{Backend, Connection, Push, Reply, Request, Via};
 use crate::burst::Burst;
-use crate::channel::{Pattern, Wire};
+use crate::channel::{Kind, Pattern, Wire};
 use crate::config::Config;
-use crate::dispatch::Mailbox;
+use crate::dispatch::{Carrier, Mailbox};
 use crate::error::{Error, ErrorKind, Result, chain};
 
 use routes::{Book, RouteState, Routes};
@@ -117,6 +117,7 @@ impl Session {
             stop,
             routes: Routes::new(Arc::clone(&book)),
             asked: VecDeque::new(),
+            requests: 0,
             status: Arc::clone(&status),
             serving: false,
             generation: 0,
@@ -127,8 +128,9 @@ impl Session {
     }
 
     /// Delivers to `mailbox` what arrives for the patterns, from when the backend confirms them.
-    pub(crate) fn want(&self, mailbox: &Arc<Mailbox>, patterns: &[Pattern], prefix: &str) {
-        let wires = patterns.iter().map(|pattern| prefixed(pattern.wire(), prefix)).collect();
+    /// Of a sharded channel the pattern is exact.
+    pub(crate) fn want(&self, mailbox: &Arc<Mailbox>, patterns: &[Pattern], carrier: Carrier, prefix: &str) {
+        let wires = patterns.iter().map(|pattern| prefixed(pattern.wire(), carrier, prefix)).collect();
         // A session that has ended tells those who ask for the confirmation.
         let _ = self.control.send(Control::Add { mailbox: Arc::clone(mailbox), wires });
     }
@@ -183,8 +185,12 @@ impl Session {
     }
 }
 
-fn prefixed(wire: Wire, prefix: &str) -> Wire {
-    Wire { name: format!("{prefix}{}", wire.name), ..wire }
+fn prefixed(Wire { kind, name }: Wire, carrier: Carrier, prefix: &str) -> Wire {
+    let kind = match carrier {
+        Carrier::Broadcast => kind,
+        Carrier::Sharded => Kind::Sharded,
+    };
+    Wire { kind, name: format!("{prefix}{name}") }
 }
 
 fn shut_down() -> Error {
@@ -193,6 +199,8 @@ fn shut_down() -> Error {
 
 /// A request without an answer yet.
 struct Asked {
+    /// Counted from 0 on each connection.
+    number: u64,
     request: Request,
     /// The identity of the route that it was for.
     id: u64,
@@ -211,6 +219,8 @@ struct Supervisor {
     routes: Routes,
     /// What was asked on the connection and has no answer yet.
     asked: VecDeque<Asked>,
+    /// How many requests there have been on the connection.
+    requests: u64,
     status: Arc<Mutex<Status>>,
     /// There is a connection on which everything was asked for: losing it is a gap.
     serving: bool,
@@ -318,6 +328,7 @@ impl Supervisor {
         let mut pushes = Vec::new();
         let mut clock = Clock::new(self.config.ping_after, self.config.ping_timeout);
         self.asked.clear();
+        self.requests = 0;
         let all = self.routes.all();
         if let Err(error) = self.ask(connection, (all, None)).await {
             return Ended::Lost(error);
@@ -335,12 +346,10 @@ impl Supervisor {
                 Event::Control(Some(control)) => self.apply(control),
                 Event::Control(None) => return Ended::Stopped,
                 Event::Received(received) => {
-                    if let Err(error) =
-                        self.received(received, connection, &mut pushes, &mut clock, failures).await
-                    {
-                        return Ended::Lost(self.cut_off_by(error, clock.held_up));
+                    match self.received(received, connection, &mut pushes, &mut clock, failures).await {
+                        Ok(again) => (again, None),
+                        Err(error) => return Ended::Lost(self.cut_off_by(error, clock.held_up)),
                     }
-                    (Vec::new(), None)
                 }
                 Event::Rang => match clock.rang() {
                     Ring::Ping => (vec![Request::Ping], None),
@@ -350,12 +359,10 @@ impl Supervisor {
                         let Some(received) = connection.receive(&mut pushes).now_or_never() else {
                             return Ended::Lost(self.silent());
                         };
-                        if let Err(error) =
-                            self.received(received, connection, &mut pushes, &mut clock, failures).await
-                        {
-                            return Ended::Lost(self.cut_off_by(error, clock.held_up));
+                        match self.received(received, connection, &mut pushes, &mut clock, failures).await {
+                            Ok(again) => (again, None),
+                            Err(error) => return Ended::Lost(self.cut_off_by(error, clock.held_up)),
                         }
-                        (Vec::new(), None)
                     }
                 },
             };
@@ -368,6 +375,7 @@ impl Supervisor {
         }
     }
 
+    /// Returns what has to be asked for again.
     async fn received(
         &mut self,
         received: Result<()>,
@@ -375,14 +383,15 @@ impl Supervisor {
         pushes: &mut Vec<Push>,
         clock: &mut Clock,
         failures: &mut u32,
-    ) -> Result<()> {
+    ) -> Result<Vec<Request>> {
         received?;
         clock.alive();
         *failures = 0;
         lock(&self.status).alive = Some(clock.last);
-        clock.was_held_up(self.take(connection, pushes).await?);
+        let mut again = Vec::new();
+        clock.was_held_up(self.take(connection, pushes, &mut again).await?);
         clock.retry_refused(self.routes.has_refused());
-        Ok(())
+        Ok(again)
     }
 
     fn silent(&self) -> Error {
@@ -414,30 +423,37 @@ impl Supervisor {
                 Request::Ping => 0,
             };
             let done = if number == last { done.take() } else { None };
-            self.asked.push_back(Asked { request, id, done });
+            self.asked.push_back(Asked { number: self.requests, request, id, done });
+            self.requests += 1;
         }
         Ok(())
     }
 
-    /// Takes what was received apart. Returns for how long it had to wait for room.
-    async fn take(&mut self, connection: &mut Connection, pushes: &mut Vec<Push>) -> Result<Duration> {
+    /// Takes what was received apart; `again` gets what has to be asked for again. Returns for how long it had to wait for
+    /// room.
+    async fn take(
+        &mut self,
+        connection: &mut Connection,
+        pushes: &mut Vec<Push>,
+        again: &mut Vec<Request>,
+    ) -> Result<Duration> {
         let at = std::time::Instant::now();
         let (mut messages, mut oversized, mut unreadable) = (0, 0, 0);
         // A few small messages must not keep the whole chunk alive that they were read into, for as long as they wait.
         let few = pushes.iter().map(Push::size).sum::<usize>() < WORTH_KEEPING;
         for push in pushes.drain(..) {
             match push {
-                Push::Message { pattern, mut channel, mut payload } => {
+                Push::Message { via, mut channel, mut payload } => {
                     messages += 1;
                     if few {
                         payload = Bytes::copy_from_slice(&payload);
                         // Of a channel subscribed by its name the route has a copy.
-                        if pattern.is_some() {
+                        if matches!(via, Via::Glob(_)) {
                             channel = Bytes::copy_from_slice(&channel);
                         }
                     }
                     let prefix = &self.config.channel_prefix;
-                    if !self.routes.distribute(prefix, pattern.as_ref(), channel, &payload, at) {
+                    if !self.routes.distribute(prefix, &via, channel, &payload, at) {
                         unreadable += 1;
                     }
                 }
@@ -457,11 +473,18 @@ impl Supervisor {
                     }
                 }
                 Push::Reply(reply) => {
-                    if let Some(Asked { request, id, done }) = self.asked.pop_front() {
-                        self.answered(&request, id, reply);
-                        done.map(|done| done.send(()));
+                    if let Some(asked) = self.asked.pop_front() {
+                        self.answered(asked, reply);
                     }
                 }
+                Push::Answer { number, reply } => {
+                    if let Ok(place) = self.asked.binary_search_by_key(&number, |asked| asked.number)
+                        && let Some(asked) = self.asked.remove(place)
+                    {
+                        self.answered(asked, reply);
+                    }
+                }
+                Push::Lost { wires, reason } => self.lost_some(&wires, &reason, again),
             }
         }
         let (mut is_open, mut usable) = (true, Ok(()));
@@ -476,7 +499,9 @@ impl Supervisor {
                     () = sleep(self.config.ping_after), if is_open => {
                         if !connection.is_closed() && self.asked.is_empty() {
                             usable = connection.send(&[Request::Ping]).await;
-                            self.asked.push_back(Asked { request: Request::Ping, id: 0, done: None });
+                            let (number, request) = (self.requests, Request::Ping);
+                            self.asked.push_back(Asked { number, request, id: 0, done: None });
+                            self.requests += 1;
                         }
                         is_open = usable.is_ok() && !connection.is_closed();
                         lock(&self.status).health.connected = is_open;
@@ -493,8 +518,8 @@ impl Supervisor {
         usable.map(|()| waited)
     }
 
-    fn answered(&mut self, request: &Request, id: u64, reply: Reply) {
-        match (request, reply) {
+    fn answered(&mut self, Asked { request, id, done, .. }: Asked, reply: Reply) {
+        match (&request, reply) {
             (Request::Subscribe(wire), Reply::Error(reason)) => {
                 if self.routes.note(wire, id, RouteState::Refused(reason.clone()), self.generation) {
                     tracing::warn!(
@@ -512,6 +537,23 @@ impl Supervisor {
             }
             (Request::Unsubscribe(_) | Request::Ping, _) => {}
         }
+        done.map(|done| done.send(()));
+    }
+
+    /// A part of the subscriptions is gone, and the connection goes on.
+    fn lost_some(&mut self, wires: &[Wire], reason: &str, again: &mut Vec<Request>) {
+        let lost: Vec<_> = wires.iter().filter(|wire| self.routes.lost_one(wire)).collect();
+        let Some(first) = lost.first() else { return };
+        self.generation += 1;
+        let name = {
+            let mut status = lock(&self.status);
+            status.health.reconnects = self.generation;
+            status.health.last_error = Some(reason.to_owned());
+            status.health.name.clone()
+        };
+        let (channel, lost_channels) = (first.name.as_str(), lost.len());
+        tracing::warn!(session = name, channel, lost_channels, reason, "subscriptions lost; asking again");
+        again.extend(lost.into_iter().map(|wire| Request::Subscribe(wire.clone())));
     }
 
     fn lost(&mut self, error: &Error, failures: u32) {

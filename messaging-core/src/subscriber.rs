@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::dispatch::{
-    BoxFuture, Buffer, Closure, HandlerFn, HandlerOptions, OrderedBy, Overflow, Queue, States, worker,
+    BoxFuture, Buffer, Carrier, Closure, DeliveryMode, HandlerFn, HandlerOptions, OrderedBy, Overflow, Queue,
+    StartAt, States, worker,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handlers::{HandlerSpec, HandlerTask, check_needs};
@@ -40,11 +41,13 @@ pub struct Subscriber {
     messaging: Messaging,
     id: Option<String>,
     options: HandlerOptions,
+    group: Option<String>,
+    dead_letter: Option<String>,
 }
 
 impl Subscriber {
     pub(crate) fn new(messaging: Messaging) -> Self {
-        Self { messaging, id: None, options: HandlerOptions::DEFAULT }
+        Self { messaging, id: None, options: HandlerOptions::DEFAULT, group: None, dead_letter: None }
     }
 
     /// Starts the handlers that attributes registered: [`Messaging::start`].
@@ -97,9 +100,47 @@ impl Subscriber {
         self
     }
 
+    /// Listens to the sharded channel of this name, from Redis 7.0 on: to what is published with
+    /// [`sharded`](crate::Publish::sharded). It has to be one channel, not a template or a glob.
+    pub fn sharded(mut self) -> Self {
+        self.options.carrier = Carrier::Sharded;
+        self
+    }
+
     /// How many calls one message gets at most, the first one included.
     pub fn attempts(mut self, attempts: NonZeroU32) -> Self {
         self.options.retry.attempts = attempts;
+        self
+    }
+
+    /// Who gets a message, and what is promised; a broadcast by default.
+    pub fn delivery(mut self, delivery: DeliveryMode) -> Self {
+        self.options.delivery = delivery;
+        self
+    }
+
+    /// The group of a queue: of all processes with a handler in it, one gets each message. By default the handler's id,
+    /// which should then be given too.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Where a queue or a resumable handler begins that has never run before.
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// Handles an event that was published twice within this time once.
+    pub fn dedupe(mut self, window: Duration) -> Self {
+        self.options.dedupe = Some(window);
+        self
+    }
+
+    /// A channel that is told of each dead letter of a queue.
+    pub fn dead_letter(mut self, channel: impl Into<String>) -> Self {
+        self.dead_letter = Some(channel.into());
         self
     }
 
@@ -122,6 +163,12 @@ impl Subscriber {
                 format!("the handler on {channel:?} takes {} payloads; a message has one", F::PAYLOADS);
             return Err(Error::new(ErrorKind::Registration, text));
         }
+        if self.options.delivery == DeliveryMode::Queue && self.id.is_none() && self.group.is_none() {
+            let text = format!(
+                "the queue handler on {channel:?} needs a group (or an id) that is the same in every process: add `.group(\"…\")`"
+            );
+            return Err(Error::new(ErrorKind::Registration, text));
+        }
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = self
             .id
@@ -135,6 +182,8 @@ impl Subscriber {
             id: id.into(),
             channels: vec![channel.to_owned()],
             options: self.options,
+            group: self.group.clone(),
+            dead_letter: self.dead_letter.clone(),
             resync: None,
             needs: <F as HandlerFn<Args>>::needs,
             start: Arc::new(start),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::channel::{Captures, Pattern};
 use crate::core::Core;
-use crate::dispatch::{BoxFuture, Buffer, Entry, GapCause, Mailbox, Overflow};
+use crate::dispatch::{BoxFuture, Buffer, Carrier, Entry, GapCause, Mailbox, Overflow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{self, Message};
 use crate::publish::Publish;
@@ -30,6 +30,7 @@ pub struct Subscription {
     core: Arc<Core>,
     session: Session,
     inbox: Arc<Inbox>,
+    carrier: Carrier,
     /// The wait of the [`Stream`] that is in progress.
     next: Option<NextBox>,
 }
@@ -61,15 +62,17 @@ impl Subscription {
         core: &Arc<Core>,
         session: &Session,
         pattern: Pattern,
+        carrier: Carrier,
     ) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
-        session.want(&mailbox, std::slice::from_ref(&pattern), &core.config.channel_prefix);
+        session.want(&mailbox, std::slice::from_ref(&pattern), carrier, &core.config.channel_prefix);
         // From here on a drop, of this future too, undoes it.
         let subscription = Self {
             _alive: alive,
             core: Arc::clone(core),
             session: session.clone(),
             inbox: Arc::new(Inbox { mailbox, pattern }),
+            carrier,
             next: None,
         };
         let attempted = || format!("subscribe to {:?}", subscription.inbox.pattern.as_str());
@@ -139,7 +142,11 @@ impl Subscription {
                 ),
             ));
         };
-        Publish::new(&self.core, channel, message).await
+        let publish = Publish::new(&self.core, channel, message);
+        match self.carrier {
+            Carrier::Broadcast => publish.await,
+            Carrier::Sharded => publish.sharded().await,
+        }
     }
 
     /// Unsubscribes, and returns when that has been asked for. Messages that wait are thrown away.
@@ -183,6 +190,7 @@ fn gap(cause: GapCause) -> Error {
         GapCause::Overflow(dropped) => {
             format!("{dropped} messages were dropped because they were not read in time")
         }
+        GapCause::Removed(_) => "messages were removed before they were read".to_owned(),
     };
     Error::new(ErrorKind::Gap, text)
 }

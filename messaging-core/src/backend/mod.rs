@@ -3,6 +3,7 @@
 
 mod memory;
 mod redis;
+pub(crate) mod streams;
 
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use bytes::Bytes;
 use crate::activity::Activity;
 use crate::channel::{Channel, Wire};
 use crate::config::{Config, Kind};
+use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use memory::Memory;
+pub(crate) use memory::StreamWatch;
 pub(crate) use redis::Redis;
 #[cfg(test)]
 pub(crate) use redis::{Connection as RedisConnection, Stream as RedisStream};
@@ -29,6 +32,9 @@ pub(crate) enum Backend {
 pub(crate) struct Outgoing {
     pub(crate) channel: Channel,
     pub(crate) payload: Bytes,
+    /// It is also appended to a stream.
+    pub(crate) durable: Option<Box<streams::Append>>,
+    pub(crate) carrier: Carrier,
 }
 
 /// What publishing came to.
@@ -44,7 +50,7 @@ pub(crate) struct Published {
 #[derive(Clone, Debug)]
 pub(crate) enum Push {
     Message {
-        pattern: Option<Bytes>,
+        via: Via,
         channel: Bytes,
         payload: Bytes,
     },
@@ -55,12 +61,34 @@ pub(crate) enum Push {
     },
     /// The answer to the oldest request that has none yet.
     Reply(Reply),
+    /// The answer to the request of this number, counted from 0 on this connection: where several nodes answer, none has
+    /// to wait for another.
+    Answer {
+        number: u64,
+        reply: Reply,
+    },
+    /// These were confirmed and are not any more, though the connection goes on: a node of the cluster was lost, or what
+    /// it served has moved. They are to be asked for again.
+    Lost {
+        wires: Vec<Wire>,
+        reason: String,
+    },
+}
+
+/// By which subscription a message came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    Channel,
+    Glob(Bytes),
+    Sharded,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     Done,
     Pong,
+    /// A sharded channel is not subscribed any more.
+    Unsubscribed(Bytes),
     Integer(i64),
     Error(String),
 }
@@ -78,6 +106,7 @@ pub(crate) enum Request {
 pub(crate) enum Connection {
     Memory(memory::Connection),
     Redis(Box<redis::Connection>),
+    Cluster(Box<redis::ClusterConnection>),
 }
 
 /// A key of the cache with the key of its lease.
@@ -142,7 +171,7 @@ impl Push {
     pub(crate) fn size(&self) -> usize {
         match self {
             Self::Message { channel, payload, .. } => channel.len() + payload.len(),
-            Self::Oversized { .. } | Self::Reply(_) => 0,
+            Self::Oversized { .. } | Self::Reply(_) | Self::Answer { .. } | Self::Lost { .. } => 0,
         }
     }
 }
@@ -174,7 +203,7 @@ impl Backend {
     pub(crate) async fn connect(&self) -> Result<Connection> {
         match self {
             Self::Memory(memory) => Ok(Connection::Memory(memory.connect())),
-            Self::Redis(redis) => redis.connect().await.map(Box::new).map(Connection::Redis),
+            Self::Redis(redis) => redis.connect().await,
         }
     }
 
@@ -321,14 +350,16 @@ impl Connection {
         match self {
             Self::Memory(connection) => connection.receive(pushes).await,
             Self::Redis(connection) => connection.receive(pushes).await,
+            Self::Cluster(connection) => connection.receive(pushes).await,
         }
     }
 
-    /// Sends requests; each is answered by one [`Push::Reply`], in order.
+    /// Sends requests; each is answered by one [`Push::Reply`], in order, or one [`Push::Answer`].
     pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {
         match self {
             Self::Memory(connection) => connection.send(requests),
             Self::Redis(connection) => connection.send(requests).await,
+            Self::Cluster(connection) => connection.send(requests).await,
         }
     }
 
@@ -337,6 +368,7 @@ impl Connection {
         match self {
             Self::Memory(_) => false,
             Self::Redis(connection) => connection.is_closed(),
+            Self::Cluster(connection) => connection.is_closed(),
         }
     }
 

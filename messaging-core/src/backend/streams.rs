@@ -61,6 +61,8 @@ pub(crate) struct Tend {
     pub(crate) take: usize,
     /// The stream is for one consumer of the group at a time; nothing is taken while it belongs to another.
     pub(crate) exclusive: bool,
+    /// What is the consumer's own is told again, because an answer may have been lost.
+    pub(crate) recover: bool,
 }
 
 /// What tending came to.
@@ -185,21 +187,6 @@ impl Reader {
         }
     }
 
-    /// Reads again what is ours already and comes after `after`, as when an answer was lost. A trimmed entry has no
-    /// fields.
-    pub(crate) async fn read_own(
-        &mut self,
-        member: &Member,
-        stream: &StreamName,
-        after: EntryId,
-        most: usize,
-    ) -> Result<Vec<RawEntry>> {
-        match self {
-            Self::Memory(reader) => reader.read_own(member, stream, after, most),
-            Self::Redis(reader) => reader.read_own(member, stream, after, most).await,
-        }
-    }
-
     /// Reads what comes after these entries, without a group, and waits up to `wait` for it.
     pub(crate) async fn read_after(
         &mut self,
@@ -280,7 +267,31 @@ impl Backend {
         }
     }
 
-    /// Which of a group's consumers live and how many: shows that ours does, for all partitions of a template.
+    /// Reads what the group has not read yet of an exclusive stream that is ours; nothing if it is not. Does not wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind) if the group or the stream is not there.
+    pub(crate) async fn read_exclusive(
+        &self,
+        stream: &StreamName,
+        member: &Member,
+        most: usize,
+    ) -> Result<Vec<RawEntry>> {
+        match self {
+            Self::Memory(memory) => memory.read_exclusive(stream, member, most),
+            Self::Redis(redis) => redis.read_exclusive(stream, member, most).await,
+        }
+    }
+
+    /// Tells of streams that come up; `None` where one has to look.
+    pub(crate) fn watch_streams(&self) -> Option<super::StreamWatch> {
+        match self {
+            Self::Memory(memory) => Some(memory.watch_streams()),
+            Self::Redis(_) => None,
+        }
+    }
+
+    /// Shows that a consumer shares the partitions of a template; returns how many do.
     pub(crate) async fn join(&self, stream: &StreamName, member: &Member, lease: Duration) -> Result<u64> {
         match self {
             Self::Memory(memory) => Ok(memory.join(stream, member, lease)),
@@ -333,6 +344,17 @@ impl Backend {
                 Ok(())
             }
             Self::Redis(redis) => redis.leave(stream, member).await,
+        }
+    }
+
+    /// Undoes [`join`](Self::join).
+    pub(crate) async fn withdraw(&self, stream: &StreamName, member: &Member) -> Result<()> {
+        match self {
+            Self::Memory(memory) => {
+                memory.withdraw(stream, member);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.withdraw(stream, member).await,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Cache;
 use crate::channel::Pattern;
 use crate::config::Config;
-use crate::dispatch::{Buffer, Entry, Mailbox, Overflow};
+use crate::dispatch::{Buffer, Carrier, Entry, Mailbox, Overflow};
 use crate::error::Result;
 use crate::session::{Session, SessionHealth};
 
@@ -33,7 +33,7 @@ impl Listener {
         let session = Session::start("cache", Arc::clone(&cache.backend), config, tasks, stop.clone());
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
         // It is wanted from now on, whether or not anybody waits for the confirmation.
-        session.want(&mailbox, &patterns, &config.channel_prefix);
+        session.want(&mailbox, &patterns, Carrier::Broadcast, &config.channel_prefix);
         tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&mailbox), patterns, stop));
         Self { session, mailbox, confirmed: AtomicBool::new(false) }
     }

@@ -31,6 +31,7 @@ pub(crate) use listener::Listener;
 use crate::activity::Activity;
 use crate::backend::{Backend, CacheKey, Outgoing};
 use crate::config::Config;
+use crate::dispatch::Carrier;
 use crate::error::{Result, chain};
 use crate::registry::Registry;
 
@@ -166,7 +167,8 @@ impl Cache {
             if outdated.keys.is_empty() && outdated.families.is_empty() {
                 continue;
             }
-            if hears {
+            // The listener does not hear sharded channels.
+            if hears && message.carrier == Carrier::Broadcast {
                 consequences.marks.push(self.own.sent(message));
             }
             for (family, key) in outdated.keys {

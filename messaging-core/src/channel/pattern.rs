@@ -180,9 +180,9 @@ impl Pattern {
     /// How Redis is asked for it: SUBSCRIBE with a name, or PSUBSCRIBE with a pattern.
     pub(crate) fn wire(&self) -> Wire {
         match self {
-            Self::Exact(channel) => Wire { glob: false, name: channel.as_str().to_owned() },
-            Self::Template(template) => Wire { glob: true, name: template.to_glob() },
-            Self::Glob(glob) => Wire { glob: true, name: glob.clone() },
+            Self::Exact(channel) => Wire { kind: Kind::Channel, name: channel.as_str().to_owned() },
+            Self::Template(template) => Wire { kind: Kind::Glob, name: template.to_glob() },
+            Self::Glob(glob) => Wire { kind: Kind::Glob, name: glob.clone() },
         }
     }
 
@@ -203,11 +203,20 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// One SUBSCRIBE or PSUBSCRIBE argument.
+/// One SUBSCRIBE, PSUBSCRIBE or SSUBSCRIBE argument.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Wire {
-    pub(crate) glob: bool,
+    pub(crate) kind: Kind,
     pub(crate) name: String,
+}
+
+/// How Redis is asked for a subscription: by SUBSCRIBE, PSUBSCRIBE or SSUBSCRIBE. The channels of the last are a namespace
+/// of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Channel,
+    Glob,
+    Sharded,
 }
 
 /// Fills a template whose values are given by name. `None` for a value means that the channel does not apply.

@@ -1,5 +1,7 @@
 //! Where messages go, read from a URL and printed without its password.
 
+mod several;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
@@ -22,26 +24,48 @@ pub(crate) enum Kind {
     Redis(Server),
 }
 
+/// One Redis, of one server or of several.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Server {
-    pub(crate) address: Address,
+    pub(crate) topology: Topology,
     pub(crate) database: i64,
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<Secret>,
+    pub(crate) credentials: Credentials,
 }
 
+/// How the server to connect to is found.
 #[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Topology {
+    Fixed(Address),
+    /// The sentinels know which server is the master at the moment.
+    Sentinel {
+        sentinels: Vec<Address>,
+        master: String,
+        /// Those of the sentinels; the servers' own are in [`Server`].
+        credentials: Credentials,
+    },
+    /// Some nodes of a cluster, which know the others.
+    Cluster(Vec<Address>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Address {
     Tcp { host: String, port: u16, tls: bool },
     Unix(PathBuf),
+}
+
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<Secret>,
 }
 
 /// Text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
 
-const SCHEMES: &str =
-    "memory://, memory://name, redis://host:port/db, rediss://host:port/db, redis+unix:///path/to/socket";
+const SCHEMES: &str = "memory://, memory://name, redis://host:port/db, rediss://host:port/db, \
+    redis+unix:///path/to/socket, redis+sentinel://host:port,host:port/master/db, redis+cluster://host:port,host:port \
+    (rediss+sentinel://, rediss+cluster:// with TLS)";
 
 impl Endpoint {
     /// `Err` is the reason, without any text of the URL but its scheme: it may be a password, or a part of one.
@@ -62,44 +86,65 @@ impl Endpoint {
                         .into())
                 }
             },
-            "redis" | "rediss" => parse_tcp(text, scheme == "rediss").map_err(|reason| {
-                let after_authority = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
-                if after_authority.contains('@') {
-                    format!("{reason}; in a password `/`, `?` and `#` are written %2F, %3F and %23").into()
-                } else {
-                    reason
-                }
-            }),
+            "redis" | "rediss" => parse_tcp(text, scheme == "rediss").map_err(|reason| advised(reason, rest)),
+            "redis+sentinel" | "rediss+sentinel" => {
+                several::parse_sentinel(rest, scheme.starts_with("rediss"))
+                    .map_err(|reason| advised(reason, rest))
+            }
+            "redis+cluster" | "rediss+cluster" => several::parse_cluster(rest, scheme.starts_with("rediss"))
+                .map_err(|reason| advised(reason, rest)),
             "redis+unix" | "unix" => parse_unix(text),
             _ => Err(format!("has the unknown scheme `{scheme}://`; it accepts {SCHEMES}").into()),
         }
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        match &self.0 {
-            Kind::Redis(Server { address: Address::Tcp { tls: true, .. }, .. }) if !cfg!(feature = "tls") => {
-                Err(Error::new(
-                    ErrorKind::Configuration,
-                    format!(
-                        "{self} needs TLS, which is not compiled in; add the feature `tls` of messaging-core"
-                    ),
-                ))
+        let Kind::Redis(server) = &self.0 else { return Ok(()) };
+        for address in server.topology.addresses() {
+            match address {
+                Address::Tcp { tls: true, .. } if !cfg!(feature = "tls") => {
+                    return Err(Error::new(
+                        ErrorKind::Configuration,
+                        format!(
+                            "{self} needs TLS, which is not compiled in; add the feature `tls` of messaging-core"
+                        ),
+                    ));
+                }
+                Address::Unix(_) if !cfg!(unix) => {
+                    let text = format!("{self}: this system has no unix sockets");
+                    return Err(Error::new(ErrorKind::Configuration, text));
+                }
+                _ => {}
             }
-            Kind::Redis(Server { address: Address::Unix(_), .. }) if !cfg!(unix) => {
-                Err(Error::new(ErrorKind::Configuration, format!("{self}: this system has no unix sockets")))
-            }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+}
+
+impl Topology {
+    /// The addresses that the URL names.
+    pub(crate) fn addresses(&self) -> &[Address] {
+        match self {
+            Self::Fixed(address) => std::slice::from_ref(address),
+            Self::Sentinel { sentinels, .. } => sentinels,
+            Self::Cluster(nodes) => nodes,
+        }
+    }
+}
+
+/// The reason why a URL is refused, with what to do if it may be a character of the password.
+fn advised(reason: Cow<'static, str>, rest: &str) -> Cow<'static, str> {
+    let after_authority = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
+    if after_authority.contains('@') {
+        format!("{reason}; in a password `/`, `?` and `#` are written %2F, %3F and %23").into()
+    } else {
+        reason
     }
 }
 
 fn parse_tcp(text: &str, tls: bool) -> Result<Endpoint, Cow<'static, str>> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
-    let host = match url.host() {
-        None | Some(Host::Domain("")) => return Err("names no host".into()),
-        Some(Host::Ipv6(address)) => address.to_string(),
-        Some(host) => host.to_string(),
-    };
+    let address = parse_address(&url, 6379, tls)?;
     let database = parse_database(url.path().trim_matches('/'))?;
     if url.query().is_some_and(|query| !query.is_empty()) {
         return Err("has a parameter and accepts none; the database is written /0".into());
@@ -107,13 +152,20 @@ fn parse_tcp(text: &str, tls: bool) -> Result<Endpoint, Cow<'static, str>> {
     if url.fragment().is_some() {
         return Err("has a `#`".into());
     }
+    let credentials = Credentials::decode(url.username(), url.password().unwrap_or_default())?;
+    Ok(Endpoint(Kind::Redis(Server { topology: Topology::Fixed(address), database, credentials })))
+}
+
+fn parse_address(url: &Url, default_port: u16, tls: bool) -> Result<Address, Cow<'static, str>> {
+    let host = match url.host() {
+        None | Some(Host::Domain("")) => return Err("names no host".into()),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        Some(host) => host.to_string(),
+    };
     if url.port() == Some(0) {
         return Err("names port 0; it accepts a port number from 1 to 65535".into());
     }
-    let username = decoded(url.username())?;
-    let password = decoded(url.password().unwrap_or_default())?.map(Secret);
-    let address = Address::Tcp { host, port: url.port().unwrap_or(6379), tls };
-    Ok(Endpoint(Kind::Redis(Server { address, database, username, password })))
+    Ok(Address::Tcp { host, port: url.port().unwrap_or(default_port), tls })
 }
 
 fn parse_unix(text: &str) -> Result<Endpoint, Cow<'static, str>> {
@@ -122,13 +174,13 @@ fn parse_unix(text: &str) -> Result<Endpoint, Cow<'static, str>> {
         return Err("names no socket; write redis+unix:///path/to/socket with three slashes".into());
     }
     let path = decoded(url.path())?.unwrap_or_default();
-    let mut server =
-        Server { address: Address::Unix(path.into()), database: 0, username: None, password: None };
+    let topology = Topology::Fixed(Address::Unix(path.into()));
+    let mut server = Server { topology, database: 0, credentials: Credentials::default() };
     for (name, value) in url.query_pairs() {
         match &*name {
             "db" => server.database = parse_database(&value)?,
-            "user" | "username" => server.username = Some(value.into_owned()),
-            "pass" | "password" => server.password = Some(Secret(value.into_owned())),
+            "user" | "username" => server.credentials.username = Some(value.into_owned()),
+            "pass" | "password" => server.credentials.password = Some(Secret(value.into_owned())),
             _ => {
                 return Err("has an unknown parameter; it accepts db, user and pass".into());
             }
@@ -150,6 +202,12 @@ fn decoded(text: &str) -> Result<Option<String>, Cow<'static, str>> {
     Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
+impl Credentials {
+    fn decode(username: &str, password: &str) -> Result<Self, Cow<'static, str>> {
+        Ok(Self { username: decoded(username)?, password: decoded(password)?.map(Secret) })
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = Error;
 
@@ -162,14 +220,40 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Memory(name) => write!(f, "memory://{}", name.as_deref().unwrap_or_default()),
-            Kind::Redis(server) => match &server.address {
-                Address::Tcp { host, port, tls } => {
-                    let scheme = if *tls { "rediss" } else { "redis" };
-                    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-                    write!(f, "{scheme}://{open}{host}{close}:{port}/{}", server.database)
+            Kind::Redis(Server { topology, database, .. }) => match topology {
+                Topology::Fixed(Address::Unix(path)) => {
+                    write!(f, "redis+unix://{}?db={database}", path.display())
                 }
-                Address::Unix(path) => write!(f, "redis+unix://{}?db={}", path.display(), server.database),
+                Topology::Fixed(address) => write!(f, "{}://{address}/{database}", address.scheme()),
+                Topology::Sentinel { sentinels, master, .. } => {
+                    several::write(f, "sentinel", sentinels)?;
+                    write!(f, "/{master}/{database}")
+                }
+                Topology::Cluster(nodes) => several::write(f, "cluster", nodes),
             },
+        }
+    }
+}
+
+impl Address {
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Tcp { tls: true, .. } => "rediss",
+            Self::Tcp { tls: false, .. } => "redis",
+            Self::Unix(_) => "redis+unix",
+        }
+    }
+}
+
+/// `host:port`, or the path of the socket.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } => {
+                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+                write!(f, "{open}{host}{close}:{port}")
+            }
+            Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a queue's consumer holds for its handler: which entries wait, which are being handled, what has become of them,
 //! and until when they are certainly ours. Knows nothing of the backend.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +27,39 @@ struct State {
     outcomes: Vec<Outcome>,
     /// Until when what we hold of each stream is certainly ours.
     leases: Vec<Option<Instant>>,
+    /// How many lists of what is ours are on their way, and what was settled meanwhile, which they may still have.
+    recoveries: usize,
+    settled: HashSet<Place>,
+    events: Events,
     /// Nothing more is begun.
     closed: bool,
+}
+
+/// The events that are being handled here, and those that were handled lately: what was read before the backend had
+/// heard of it would come as a surprise otherwise. Only for handlers with `dedupe`.
+#[derive(Debug, Default)]
+struct Events {
+    running: HashSet<EventId>,
+    handled: HashSet<EventId>,
+    /// In the order of their end.
+    order: VecDeque<EventId>,
+}
+
+/// How many handled events are remembered here.
+const MOST_HANDLED: usize = 10_000;
+/// How long an entry waits whose event is being handled as another entry.
+const WHILE_RUNNING: Duration = Duration::from_secs(1);
+
+/// Whether an entry may be begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    Granted,
+    /// It is not ours any more, or nothing is begun any more.
+    NotOurs,
+    /// Its event has been handled as another entry.
+    Handled,
+    /// Its event is being handled as another entry.
+    Running,
 }
 
 /// An entry of one of the consumer's streams.
@@ -67,9 +98,14 @@ pub(crate) enum Fate {
 }
 
 impl Ledger {
-    /// Takes an entry into the books; `false` if it is there already.
+    /// Takes an entry into the books; `false` if it is there already, if its stream is not ours, or nothing is begun any
+    /// more.
     pub(crate) fn hold(&self, place: Place) -> bool {
         let mut state = self.lock();
+        let leased = state.leases.get(place.0).is_some_and(Option::is_some);
+        if !leased || state.closed || state.settled.contains(&place) {
+            return false;
+        }
         match state.held.entry(place) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(entry) => {
@@ -77,6 +113,13 @@ impl Ledger {
                 true
             }
         }
+    }
+
+    /// As long as the guard lives, what is settled is not taken into the books again: a list of what the backend takes to
+    /// be ours may have been made before.
+    pub(crate) fn recovery(&self) -> Recovery<'_> {
+        self.lock().recoveries += 1;
+        Recovery(self)
     }
 
     /// Notes until when what is held of a stream is ours.
@@ -88,6 +131,14 @@ impl Ledger {
         state.leases[stream] = Some(until);
         drop(state);
         self.renewed.notify_waiters();
+    }
+
+    /// A stream is not ours: what waits of it is given up, and nothing more is taken into the books.
+    pub(crate) fn revoke(&self, stream: usize) {
+        if let Some(lease) = self.lock().leases.get_mut(stream) {
+            *lease = None;
+        }
+        self.retain(stream, &[]);
     }
 
     /// Gives up what waits of a stream and is not among `ours` any more: others have it.
@@ -102,26 +153,28 @@ impl Ledger {
     }
 
     /// Asks whether an entry may be begun now, and notes that it is. Waits while its lease has run out: others may be
-    /// handling it. `false` if it is not ours any more, or nothing is begun any more.
+    /// handling it. With its `event`, also asks whether that was, or is being, handled.
     ///
     /// Cancellation: it is not begun.
-    pub(crate) async fn begin(&self, place: Place) -> bool {
+    async fn begin(&self, place: Place, event: Option<&EventId>) -> Leave {
         loop {
             let renewed = self.renewed.notified();
             tokio::pin!(renewed);
             {
                 let mut state = self.lock();
-                if state.closed {
-                    return false;
+                let State { closed, leases, held, events, .. } = &mut *state;
+                if *closed {
+                    return Leave::NotOurs;
                 }
-                let leased = state.leases.get(place.0).copied().flatten();
-                match state.held.get_mut(&place) {
-                    Some(held) if leased.is_some_and(|until| Instant::now() < until) => {
+                let leased = leases.get(place.0).copied().flatten();
+                match held.get_mut(&place) {
+                    Some(held @ Held::Waiting) if leased.is_some_and(|until| Instant::now() < until) => {
                         *held = Held::Begun;
-                        return true;
+                        return event.map_or(Leave::Granted, |event| events.begin(event));
                     }
-                    Some(_) => renewed.as_mut().enable(),
-                    None => return false,
+                    Some(Held::Waiting) => renewed.as_mut().enable(),
+                    // It was given up, or came twice.
+                    _ => return Leave::NotOurs,
                 };
             }
             renewed.await;
@@ -134,6 +187,7 @@ impl Ledger {
         // What the worker keeps stays begun.
         if !matches!(outcome.fate, Fate::Note(_)) {
             state.held.insert(outcome.place, Held::Ended);
+            state.events.end(&outcome.event, matches!(outcome.fate, Fate::Done));
         }
         state.outcomes.push(outcome);
         if state.outcomes.len() == 1 {
@@ -162,12 +216,23 @@ impl Ledger {
         self.outcomes.notify_one();
     }
 
+    /// Strikes entries out that wait, as if they had not been read.
+    pub(crate) fn forget(&self, places: impl IntoIterator<Item = Place>) {
+        let mut state = self.lock();
+        for place in places {
+            state.held.remove(&place);
+        }
+    }
+
     /// Strikes entries out whose outcome has been written.
     pub(crate) fn written(&self, places: impl IntoIterator<Item = Place>) {
         let mut state = self.lock();
         for place in places {
             if state.held.get(&place) == Some(&Held::Ended) {
                 state.held.remove(&place);
+                if state.recoveries > 0 {
+                    state.settled.insert(place);
+                }
             }
         }
         let empty = state.held.is_empty();
@@ -222,6 +287,29 @@ impl Ledger {
     }
 }
 
+impl Events {
+    fn begin(&mut self, event: &EventId) -> Leave {
+        if self.handled.contains(event) {
+            Leave::Handled
+        } else if self.running.insert(event.clone()) {
+            Leave::Granted
+        } else {
+            Leave::Running
+        }
+    }
+
+    fn end(&mut self, event: &EventId, handled: bool) {
+        if self.running.remove(event) && handled && self.handled.insert(event.clone()) {
+            self.order.push_back(event.clone());
+            if self.order.len() > MOST_HANDLED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.handled.remove(&oldest);
+            }
+        }
+    }
+}
+
 impl State {
     fn hand_back(&mut self, of: impl Fn(usize) -> bool) -> usize {
         let waiting: Vec<_> =
@@ -244,6 +332,28 @@ impl State {
     }
 }
 
+/// Somebody is asking the backend what is ours.
+pub(crate) struct Recovery<'l>(&'l Ledger);
+
+impl Drop for Recovery<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.recoveries -= 1;
+        if state.recoveries == 0 {
+            state.settled.clear();
+        }
+    }
+}
+
+/// Why an entry is not handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotBegun {
+    /// Others have it, or it comes again later.
+    NotOurs,
+    /// Its event has been handled.
+    Duplicate,
+}
+
 /// An entry in a worker's hands. Dropped without an outcome, as when the call is cut off, it is handed back.
 pub(super) struct Begun<'l> {
     ledger: &'l Ledger,
@@ -253,11 +363,25 @@ pub(super) struct Begun<'l> {
 }
 
 impl<'l> Begun<'l> {
-    /// Begins an entry; `None` if it is not ours any more.
-    pub(super) async fn begin(ledger: &'l Ledger, entry: &Entry) -> Option<Self> {
+    /// Begins an entry. Without one, it is not ours any more, or its event was, or is being, handled (`dedupe`).
+    pub(super) async fn begin(ledger: &'l Ledger, entry: &Entry, dedupe: bool) -> Result<Self, NotBegun> {
         let place = (entry.stream, entry.id);
-        let begun = ledger.begin(place).await;
-        begun.then(|| Self { ledger, place, event: entry.event.clone(), ended: false })
+        let leave = ledger.begin(place, dedupe.then_some(&entry.event)).await;
+        // Without its event: that is the other entry's.
+        let end = |attempt, fate| ledger.end(Outcome { place, event: EventId::default(), attempt, fate });
+        match leave {
+            Leave::Granted => Ok(Self { ledger, place, event: entry.event.clone(), ended: false }),
+            Leave::NotOurs => Err(NotBegun::NotOurs),
+            Leave::Handled => {
+                end(entry.attempt, Fate::Done);
+                Err(NotBegun::Duplicate)
+            }
+            Leave::Running => {
+                // It comes again with the same number.
+                end(entry.attempt - 1, Fate::Retry(WHILE_RUNNING));
+                Err(NotBegun::NotOurs)
+            }
+        }
     }
 
     /// The call failed, and the next comes from here after a delay.
@@ -307,14 +431,14 @@ mod tests {
         assert!(ledger.hold(FIRST) && !ledger.hold(FIRST));
         tokio::time::advance(Duration::from_secs(6)).await;
         {
-            let mut beginning = std::pin::pin!(ledger.begin(FIRST));
+            let mut beginning = std::pin::pin!(ledger.begin(FIRST, None));
             assert!(beginning.as_mut().now_or_never().is_none());
             ledger.renew(0, Instant::now() + Duration::from_secs(5));
-            assert!(beginning.await);
+            assert_eq!(beginning.await, Leave::Granted);
         }
         ledger.hold(SECOND);
         ledger.retain(0, &[]);
-        assert!(!ledger.begin(SECOND).await, "somebody else has it");
+        assert_eq!(ledger.begin(SECOND, None).await, Leave::NotOurs, "somebody else has it");
         assert_eq!(ledger.held_of(0), 1, "what was begun is still ours to settle");
     }
 
@@ -322,7 +446,7 @@ mod tests {
     async fn what_is_not_written_stays_in_the_books() {
         let ledger = leased();
         ledger.hold(FIRST);
-        ledger.begin(FIRST).await;
+        ledger.begin(FIRST, None).await;
         ledger.end(outcome(FIRST, Fate::Done));
         let outcomes = ledger.outcomes().await;
         ledger.not_written(outcomes);
@@ -335,13 +459,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_event_is_handled_once_at_a_time_and_not_again() {
+        let ledger = leased();
+        let event = EventId::random();
+        let third = (0, EntryId { millis: 3, sequence: 0 });
+        for place in [FIRST, SECOND, third] {
+            ledger.hold(place);
+        }
+        assert_eq!(ledger.begin(FIRST, Some(&event)).await, Leave::Granted);
+        assert_eq!(ledger.begin(SECOND, Some(&event)).await, Leave::Running);
+        ledger.end(outcome(SECOND, Fate::Retry(Duration::ZERO)));
+        ledger.end(Outcome { event: event.clone(), ..outcome(FIRST, Fate::Done) });
+        assert_eq!(ledger.begin(third, Some(&event)).await, Leave::Handled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_list_of_what_is_ours_brings_nothing_back() {
+        let ledger = leased();
+        ledger.hold(FIRST);
+        ledger.begin(FIRST, None).await;
+        let recovery = ledger.recovery();
+        ledger.end(outcome(FIRST, Fate::Done));
+        ledger.written(ledger.outcomes().await.into_iter().map(|outcome| outcome.place));
+        assert!(!ledger.hold(FIRST), "it was settled after the list was made");
+        drop(recovery);
+        assert!(ledger.hold(FIRST));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn closing_hands_back_what_waits_and_lets_what_was_begun_end() {
         let ledger = leased();
         ledger.hold(FIRST);
         ledger.hold(SECOND);
-        ledger.begin(FIRST).await;
+        ledger.begin(FIRST, None).await;
         assert_eq!(ledger.close(), 1);
-        assert!(!ledger.begin(SECOND).await);
+        assert_eq!(ledger.begin(SECOND, None).await, Leave::NotOurs);
         ledger.end(outcome(FIRST, Fate::Done));
         let fates: Vec<_> = ledger.outcomes().await.into_iter().map(|outcome| outcome.place).collect();
         assert_eq!(fates, [SECOND, FIRST]);
@@ -351,7 +503,7 @@ mod tests {
     async fn a_call_that_is_cut_off_hands_its_entry_back() {
         let ledger = leased();
         ledger.hold(FIRST);
-        assert!(ledger.begin(FIRST).await);
+        assert_eq!(ledger.begin(FIRST, None).await, Leave::Granted);
         drop(Begun { ledger: &ledger, place: FIRST, event: EventId::default(), ended: false });
         let outcomes = ledger.outcomes().await;
         assert!(matches!(&outcomes[..], [Outcome { place: FIRST, fate: Fate::HandBack, .. }]));

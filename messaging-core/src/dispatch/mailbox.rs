@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(crate) enum GapCause {
     Reconnected(u64),
     /// This many messages were dropped because the consumer did not keep up.
     Overflow(u64),
+    /// So many messages of a stream, if that is known, were removed before they were read.
+    Removed(Option<u64>),
 }
 
 pub(crate) struct Mailbox {
@@ -42,6 +44,8 @@ pub(crate) struct Mailbox {
     ready: Box<[Notify]>,
     room: Notify,
     limits: Buffer,
+    /// How many messages those who ask for room may put in, if that is fewer than the limit.
+    target: AtomicUsize,
     overflow: Overflow,
     lane_by: LaneBy,
     /// Several consumers take from the one lane.
@@ -153,6 +157,7 @@ impl Mailbox {
             ready: (0..lanes).map(|_| Notify::new()).collect(),
             room: Notify::new(),
             limits,
+            target: AtomicUsize::new(usize::MAX),
             overflow,
             lane_by,
             lane_is_shared: false,
@@ -230,7 +235,7 @@ impl Mailbox {
                     return None;
                 }
                 let (messages, bytes) = self.spare(&state);
-                if messages * 2 >= self.limits.messages.get() && bytes * 2 >= self.limits.bytes.get() {
+                if messages * 2 >= self.capacity() && bytes * 2 >= self.limits.bytes.get() {
                     self.room.notify_one();
                     return Some((messages.max(1), bytes));
                 }
@@ -247,8 +252,18 @@ impl Mailbox {
         if bytes == 0 || state.closed { 0 } else { messages }
     }
 
+    /// Gives those who ask for room less of it than the limit, or more again.
+    pub(crate) fn set_target(&self, messages: usize) {
+        self.target.store(messages, Ordering::Relaxed);
+        self.room.notify_one();
+    }
+
+    fn capacity(&self) -> usize {
+        self.limits.messages.get().min(self.target.load(Ordering::Relaxed))
+    }
+
     fn spare(&self, state: &State) -> (usize, usize) {
-        let messages = self.limits.messages.get().saturating_sub(state.messages);
+        let messages = self.capacity().saturating_sub(state.messages);
         (messages, self.limits.bytes.get().saturating_sub(state.bytes))
     }
 
@@ -304,7 +319,7 @@ impl Mailbox {
                     if let Entry::Message(message) = &entry {
                         state.messages -= 1;
                         state.bytes -= message.payload.len();
-                        let half_empty = state.messages <= self.limits.messages.get() / 2
+                        let half_empty = state.messages <= self.capacity() / 2
                             && state.bytes <= self.limits.bytes.get() / 2;
                         if half_empty {
                             state.held = Duration::ZERO;

@@ -20,7 +20,7 @@ pub use extract::{
 };
 pub(crate) use ledger::{Fate, Ledger, Outcome, Place};
 pub(crate) use mailbox::{Entry, GapCause, Gaps, Mailbox};
-pub use options::{Buffer, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
+pub use options::{Buffer, Carrier, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
 pub use outcome::{ErrorContext, FailureCause, HandlerReturn};
 pub(crate) use outcome::{ErrorHandler, outcome};
 pub use resync::ResyncFn;

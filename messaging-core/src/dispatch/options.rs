@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::retry::Retry;
 
 /// The settings of one handler; `HandlerOptions::DEFAULT` is what a bare `#[subscribe("channel")]` has.
@@ -28,6 +30,8 @@ pub struct HandlerOptions {
     /// For how long the ids of handled events are remembered, so that an event that was published twice is handled
     /// once; not at all without it.
     pub dedupe: Option<Duration>,
+    /// What carries its messages.
+    pub carrier: Carrier,
 }
 
 impl HandlerOptions {
@@ -42,6 +46,7 @@ impl HandlerOptions {
         delivery: DeliveryMode::Broadcast,
         start: StartAt::New,
         dedupe: None,
+        carrier: Carrier::Broadcast,
     };
 
     #[doc(hidden)]
@@ -106,6 +111,13 @@ impl HandlerOptions {
         self.dedupe = Some(window);
         self
     }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn carrier(mut self, carrier: Carrier) -> Self {
+        self.carrier = carrier;
+        self
+    }
 }
 
 impl Default for HandlerOptions {
@@ -129,7 +141,8 @@ pub enum OrderedBy {
 }
 
 /// Who gets a message, and what is promised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeliveryMode {
     /// Every process, at most once; gaps are announced. Any publisher will do.
@@ -152,6 +165,18 @@ pub enum StartAt {
     New,
     /// With the oldest message that is kept.
     Beginning,
+}
+
+/// What carries the messages of a channel. The two are apart: what is published on one is not heard on the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// PUBLISH: on a cluster every node gets every message.
+    #[default]
+    Broadcast,
+    /// SPUBLISH, from Redis 7.0 on: on a cluster only the nodes of the channel's hash slot get it, so that more nodes
+    /// carry more messages. One channel at a time: no templates, no globs.
+    Sharded,
 }
 
 /// How much may wait for a handler's workers, all of them together: whichever bound is reached first.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Context, Delivery};
 use super::extract::{Rejection, RejectionKind};
-use super::ledger::{Begun, Ledger};
+use super::ledger::{Begun, Ledger, NotBegun};
 use super::mailbox::Mailbox;
 use super::options::{HandlerOptions, OrderedBy};
 use super::outcome::{ErrorContext, ErrorHandler, Failure, FailureCause, Verdict, decide};
@@ -41,9 +41,6 @@ pub(super) enum Settled {
     /// The handler is stopped; somebody else may handle the message.
     Stopped,
 }
-
-/// An entry that others have taken over, or that is not begun because the handler ends.
-pub(super) struct NotOurs;
 
 /// Is told of every call, with the handler's id.
 pub(crate) type Observer = Arc<dyn Fn(&str, Seen) + Send + Sync>;
@@ -93,6 +90,7 @@ pub(crate) struct Tally {
     timed_out: AtomicU64,
     undecodable: AtomicU64,
     mismatched: AtomicU64,
+    duplicates: AtomicU64,
     pub(super) resyncs: AtomicU64,
     pub(super) resync_failures: AtomicU64,
     in_flight: AtomicUsize,
@@ -129,6 +127,14 @@ pub struct Counts {
     pub resyncs: u64,
     /// Failed runs of the `resync` function.
     pub resync_failures: u64,
+    /// Messages of a queue that went to its dead letters.
+    pub dead_lettered: u64,
+    /// Messages of a queue that were taken over from processes that were gone.
+    pub taken_over: u64,
+    /// Messages of a stream that the channel's retention removed before they were handled.
+    pub removed: u64,
+    /// Messages of a stream that were passed over because their event had been handled (`dedupe`).
+    pub duplicates: u64,
 }
 
 impl RunningHandler {
@@ -148,6 +154,8 @@ impl RunningHandler {
             gaps,
             resyncs: load(&tally.resyncs),
             resync_failures: load(&tally.resync_failures),
+            duplicates: load(&tally.duplicates),
+            ..Counts::default()
         }
     }
 
@@ -176,12 +184,16 @@ impl RunningHandler {
     }
 
     /// Begins a queue's entry; others need no leave. An entry that was given a delay waits for it here.
-    pub(super) async fn begin(&self, delivery: &Delivery) -> Result<Option<Begun<'_>>, NotOurs> {
+    pub(super) async fn begin(&self, delivery: &Delivery) -> Result<Option<Begun<'_>>, NotBegun> {
         let (Some(ledger), Some(entry)) = (&self.ledger, delivery.entry()) else { return Ok(None) };
         if !entry.wait.is_zero() {
             tokio::time::sleep_until(deadline_from(delivery.received.at.into(), entry.wait)).await;
         }
-        Begun::begin(ledger, entry).await.map(Some).ok_or(NotOurs)
+        let begun = Begun::begin(ledger, entry, self.options.dedupe.is_some()).await;
+        if begun.as_ref().is_err_and(|not| *not == NotBegun::Duplicate) {
+            self.tally.duplicates.fetch_add(1, Ordering::Relaxed);
+        }
+        begun.map(Some)
     }
 
     /// Whether a failed message keeps its worker until it is called again.

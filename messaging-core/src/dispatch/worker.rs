@@ -16,7 +16,7 @@ use super::extract::{FromDelivery, Needs, Rejection};
 use super::ledger::Fate;
 use super::mailbox::Entry;
 use super::outcome::{HandlerReturn, outcome};
-use super::running::{Called, NotOurs, RunningHandler, Settled};
+use super::running::{Called, RunningHandler, Settled};
 use super::{Delivery, Handler};
 use crate::channel::Captures;
 use crate::retry::deadline_from;
@@ -73,7 +73,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
         tokio::task::coop::consume_budget().await;
         let mut held = match running.begin(&delivery).await {
             Ok(held) => held,
-            Err(NotOurs) => {
+            Err(_) => {
                 queue.captures = delivery.captures;
                 running.mailbox.finished();
                 continue;

@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::{Messaging, Phase, Runtime, WeakMessaging};
+use crate::channel::{Pattern, ToPattern};
 use crate::config::Config;
 use crate::core::Core;
 use crate::dispatch::{ErrorContext, ErrorHandler, Observer, States};
 use crate::error::{Error, ErrorAction, ErrorKind, HandlerError, Result};
 use crate::handlers::Handlers;
+use crate::stream::Durability;
 
 /// Makes a [`Messaging`].
 #[must_use = "nothing happens before `build`"]
@@ -19,6 +21,7 @@ pub struct Builder {
     selected: Handlers,
     error_handler: Option<ErrorHandler>,
     observer: Option<Observer>,
+    durable: Result<Vec<(Pattern, Durability)>>,
 }
 
 impl fmt::Debug for Builder {
@@ -36,6 +39,7 @@ impl Builder {
             selected: Handlers::all(),
             error_handler: None,
             observer: None,
+            durable: Ok(Vec::new()),
         }
     }
 
@@ -82,6 +86,33 @@ impl Builder {
         self
     }
 
+    /// Makes channels durable, whoever of this process publishes on them: messages are also appended to a stream, from
+    /// which handlers with `delivery = "queue"` or `"resumable"` read. The pattern is a channel, a template or a glob; two
+    /// that overlap are refused when this is built.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// use messaging_core::{Messaging, Retention};
+    /// use std::time::Duration;
+    ///
+    /// let hour = Retention { max_age: Duration::from_secs(3600), ..Retention::DEFAULT };
+    /// let messaging = Messaging::builder().url("memory://").durable("orders.*", hour).build().await?;
+    /// messaging.publish("orders.created", &42).await?;
+    /// assert_eq!(messaging.history("orders.created").await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn durable<P: ToPattern + ?Sized>(mut self, pattern: &P, durability: impl Into<Durability>) -> Self {
+        if let Ok(durable) = &mut self.durable {
+            match pattern.to_pattern() {
+                Ok(pattern) => durable.push((pattern, durability.into())),
+                Err(error) => self.durable = Err(error.context("a durable channel")),
+            }
+        }
+        self
+    }
+
     pub(crate) fn observer(mut self, observer: Observer) -> Self {
         self.observer = Some(observer);
         self
@@ -103,7 +134,7 @@ impl Builder {
                 format!("state of type `{name}` was given twice; wrap one of them in a type of its own");
             return Err(Error::new(ErrorKind::Registration, text));
         }
-        let core = Core::new(config)?;
+        let core = Core::new(config, self.durable?)?;
         Ok(Messaging(Arc::new_cyclic(|weak| {
             let mut states = self.states;
             states.insert(Arc::new(WeakMessaging(Weak::clone(weak))));

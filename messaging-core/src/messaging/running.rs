@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Messaging, Phase, lock};
 use crate::core::Current;
+use crate::handlers::Left;
 
 /// Handlers that run. Dropping it does not stop them; they stop with [`shutdown`](Self::shutdown), or when every clone
 /// of the [`Messaging`] is gone as well.
@@ -50,8 +51,13 @@ impl Running {
         Current::uninstall(core);
         let unfinished = stopped
             .into_iter()
-            .filter(|(_, left)| left.waiting + left.cut_off > 0)
-            .map(|(handler, left)| Unfinished { handler, waiting: left.waiting, cut_off: left.cut_off })
+            .filter(|(_, left)| *left != Left::default())
+            .map(|(handler, left)| Unfinished {
+                handler,
+                waiting: left.waiting,
+                cut_off: left.cut_off,
+                unsettled: left.unsettled,
+            })
             .collect();
         ShutdownReport { unfinished, work_left }
     }
@@ -77,6 +83,8 @@ pub struct Unfinished {
     pub waiting: usize,
     /// Calls that were cut off.
     pub cut_off: usize,
+    /// Messages of a queue that could not be acknowledged or handed back in time; they will be delivered again.
+    pub unsettled: usize,
 }
 
 impl ShutdownReport {
@@ -93,8 +101,11 @@ impl fmt::Display for ShutdownReport {
             return f.write_str("everything was finished");
         }
         let mut separator = "";
-        for Unfinished { handler, waiting, cut_off } in &self.unfinished {
+        for Unfinished { handler, waiting, cut_off, unsettled } in &self.unfinished {
             write!(f, "{separator}`{handler}`: {waiting} messages not handled, {cut_off} calls cut off")?;
+            if *unsettled > 0 {
+                write!(f, ", {unsettled} to be delivered again")?;
+            }
             separator = "; ";
         }
         if self.work_left > 0 {

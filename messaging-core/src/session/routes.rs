@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::backend::Request;
-use crate::channel::{Channel, Wire};
+use crate::backend::{Request, Via};
+use crate::channel::{Channel, Kind, Wire};
 use crate::dispatch::{GapCause, Mailbox};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Received;
@@ -25,6 +25,7 @@ pub(super) struct Book {
 pub(super) struct Routes {
     channels: HashMap<Bytes, Route>,
     globs: HashMap<Bytes, Route>,
+    sharded: HashMap<Bytes, Route>,
     slots: Vec<Option<Slot>>,
     /// The slot of each mailbox, by its address, and the slots that are free.
     slot_of: HashMap<usize, usize>,
@@ -74,18 +75,34 @@ impl Routes {
         Self { book, ..Self::default() }
     }
 
-    fn map(&mut self, glob: bool) -> &mut HashMap<Bytes, Route> {
-        if glob { &mut self.globs } else { &mut self.channels }
+    fn map(&mut self, kind: Kind) -> &mut HashMap<Bytes, Route> {
+        match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Glob => &mut self.globs,
+            Kind::Sharded => &mut self.sharded,
+        }
+    }
+
+    fn route(&self, wire: &Wire) -> Option<&Route> {
+        let routes = match wire.kind {
+            Kind::Channel => &self.channels,
+            Kind::Glob => &self.globs,
+            Kind::Sharded => &self.sharded,
+        };
+        routes.get(wire.name.as_bytes())
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.channels.values().chain(self.globs.values()).chain(self.sharded.values())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.globs.is_empty()
+        self.routes().next().is_none()
     }
 
     /// What has to be asked for on a new connection.
     pub(super) fn all(&self) -> Vec<Request> {
-        let routes = self.channels.values().chain(self.globs.values());
-        routes.map(|route| Request::Subscribe(route.wire.clone())).collect()
+        self.routes().map(|route| Request::Subscribe(route.wire.clone())).collect()
     }
 
     pub(super) fn has_refused(&self) -> bool {
@@ -94,15 +111,13 @@ impl Routes {
 
     /// What has been refused, to be asked for again.
     pub(super) fn refused(&self) -> Vec<Request> {
-        let routes = self.channels.values().chain(self.globs.values());
-        let refused = routes.filter(|route| matches!(route.state, RouteState::Refused(_)));
+        let refused = self.routes().filter(|route| matches!(route.state, RouteState::Refused(_)));
         refused.map(|route| Request::Subscribe(route.wire.clone())).collect()
     }
 
     /// The identity of the route that a request for `wire` is for.
     pub(super) fn id(&self, wire: &Wire) -> u64 {
-        let routes = if wire.glob { &self.globs } else { &self.channels };
-        routes.get(wire.name.as_bytes()).map_or(0, |route| route.id)
+        self.route(wire).map_or(0, |route| route.id)
     }
 
     /// Adds a mailbox; returns what has to be asked for.
@@ -117,7 +132,7 @@ impl Routes {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let key = Bytes::copy_from_slice(wire.name.as_bytes());
             let id = self.next_id + 1;
-            let route = self.map(wire.glob).entry(key).or_insert_with(|| {
+            let route = self.map(wire.kind).entry(key).or_insert_with(|| {
                 requests.push(Request::Subscribe(wire.clone()));
                 Route {
                     id,
@@ -163,7 +178,7 @@ impl Routes {
         self.free.push(number);
         let mut requests = Vec::new();
         for wire in slot.wires {
-            let routes = self.map(wire.glob);
+            let routes = self.map(wire.kind);
             let Some(route) = routes.get_mut(wire.name.as_bytes()) else { continue };
             route.targets.retain(|(target, _)| *target != number);
             if route.targets.is_empty()
@@ -178,7 +193,7 @@ impl Routes {
 
     /// Notes what became of the subscription that was asked for as `id`; `false` if that is nothing new.
     pub(super) fn note(&mut self, wire: &Wire, id: u64, state: RouteState, generation: u64) -> bool {
-        let Some(route) = self.map(wire.glob).get_mut(wire.name.as_bytes()).filter(|route| route.id == id)
+        let Some(route) = self.map(wire.kind).get_mut(wire.name.as_bytes()).filter(|route| route.id == id)
         else {
             return false;
         };
@@ -203,7 +218,9 @@ impl Routes {
     /// The connection is gone: nothing is confirmed, and everybody who was subscribed misses messages from now on.
     pub(super) fn lost(&mut self) {
         let mut book = lock(&self.book);
-        for route in self.channels.values_mut().chain(self.globs.values_mut()) {
+        let routes =
+            self.channels.values_mut().chain(self.globs.values_mut()).chain(self.sharded.values_mut());
+        for route in routes {
             route.state = RouteState::Wanted;
             book.unconfirmed.insert(route.wire.clone(), None);
         }
@@ -214,26 +231,45 @@ impl Routes {
         }
     }
 
+    /// One subscription is gone; `false` if that is nothing new, or nobody wants it.
+    pub(super) fn lost_one(&mut self, wire: &Wire) -> bool {
+        let Some(route) = self.map(wire.kind).get_mut(wire.name.as_bytes()) else { return false };
+        if route.state != RouteState::Confirmed {
+            return false;
+        }
+        route.state = RouteState::Wanted;
+        let targets: Vec<usize> = route.targets.iter().map(|(slot, _)| *slot).collect();
+        self.leave(wire, &RouteState::Confirmed);
+        self.enter(wire, &RouteState::Wanted);
+        for number in targets {
+            if let Some(slot) = &mut self.slots[number] {
+                slot.gap_due |= slot.established;
+            }
+        }
+        true
+    }
+
     /// Puts a message into the batches of those who want it. `false` if its channel cannot be read.
     pub(super) fn distribute(
         &mut self,
         prefix: &str,
-        pattern: Option<&Bytes>,
+        via: &Via,
         channel: Bytes,
         payload: &Bytes,
         at: std::time::Instant,
     ) -> bool {
-        let route = match pattern {
-            None => self.channels.get_mut(&channel),
-            Some(pattern) => self.globs.get_mut(pattern),
+        let route = match via {
+            Via::Channel => self.channels.get_mut(&channel),
+            Via::Glob(pattern) => self.globs.get_mut(pattern),
+            Via::Sharded => self.sharded.get_mut(&channel),
         };
         // Nobody: it was on its way while the last subscriber left.
         let Some(route) = route else { return true };
         let named = |channel| Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix));
-        let channel = match (pattern, &route.channel) {
-            (Some(_), _) => named(channel),
-            (None, Some(channel)) => Some(channel.clone()),
-            (None, None) => {
+        let channel = match (via, &route.channel) {
+            (Via::Glob(_), _) => named(channel),
+            (Via::Channel | Via::Sharded, Some(channel)) => Some(channel.clone()),
+            (Via::Channel | Via::Sharded, None) => {
                 // A copy, or it would keep the chunk alive that it came in.
                 route.channel = named(Bytes::copy_from_slice(&channel));
                 route.channel.clone()
@@ -274,8 +310,7 @@ impl Routes {
         let Some(slot) = &self.slots[number] else { return };
         let (mut refusal, mut hears) = (None, false);
         for wire in &slot.wires {
-            let routes = if wire.glob { &self.globs } else { &self.channels };
-            match routes.get(wire.name.as_bytes()).map(|route| &route.state) {
+            match self.route(wire).map(|route| &route.state) {
                 Some(RouteState::Confirmed) | None => hears = true,
                 Some(RouteState::Wanted) => return,
                 Some(RouteState::Refused(reason)) => {
@@ -332,7 +367,8 @@ mod tests {
     use crate::dispatch::{Buffer, Entry, Overflow};
 
     fn wire(name: &str) -> Wire {
-        Wire { glob: name.contains('*'), name: name.to_owned() }
+        let kind = if name.contains('*') { Kind::Glob } else { Kind::Channel };
+        Wire { kind, name: name.to_owned() }
     }
 
     fn mailbox() -> Arc<Mailbox> {
@@ -415,7 +451,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         for _ in 0..2 * Buffer::DEFAULT.messages.get() {
             let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"1"));
-            assert!(routes.distribute("", None, channel, &payload, std::time::Instant::now()));
+            assert!(routes.distribute("", &Via::Channel, channel, &payload, std::time::Instant::now()));
             routes.deliver().await;
         }
         let waited = begun.elapsed().as_millis();
@@ -429,7 +465,7 @@ mod tests {
         routes.add(Arc::clone(&mailbox), vec![wire("a")]);
         for _ in 0..2 * Buffer::DEFAULT.messages.get() {
             let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"1"));
-            assert!(routes.distribute("", None, channel, &payload, std::time::Instant::now()));
+            assert!(routes.distribute("", &Via::Channel, channel, &payload, std::time::Instant::now()));
             assert_eq!(routes.deliver().await, Duration::ZERO);
         }
         assert_eq!(mailbox.counts().1, Buffer::DEFAULT.messages.get() as u64);
@@ -458,6 +494,25 @@ mod tests {
         };
         assert_eq!(known(&book), (2, 0));
         assert_eq!(gaps(&mailbox).await, [GapCause::Reconnected(0)]);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_lost_is_one_gap_when_it_is_back() {
+        let (mut routes, both, other) = (Routes::default(), mailbox(), mailbox());
+        routes.add(Arc::clone(&both), vec![wire("a"), wire("b")]);
+        routes.add(Arc::clone(&other), vec![wire("c")]);
+        assert!(!routes.lost_one(&wire("a")), "it was not there yet");
+        for name in ["a", "b", "c"] {
+            confirm(&mut routes, name, 0);
+        }
+        assert!(routes.lost_one(&wire("a")) && routes.lost_one(&wire("b")));
+        assert!(!routes.lost_one(&wire("b")), "nothing new");
+        assert!(!routes.lost_one(&wire("x")), "nobody wants it");
+        confirm(&mut routes, "a", 1);
+        assert_eq!(both.counts().2, 0, "not before all of it is back");
+        confirm(&mut routes, "b", 1);
+        assert_eq!(gaps(&both).await, [GapCause::Reconnected(1)]);
+        assert_eq!(gaps(&other).await, []);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ fn supervisor() -> (Supervisor, mpsc::UnboundedSender<Control>) {
     let (control, inbox) = mpsc::unbounded_channel();
     let mut routes = Routes::new(Arc::default());
     let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
-    routes.add(mailbox, vec![Wire { glob: false, name: "a".to_owned() }]);
+    routes.add(mailbox, vec![Wire { kind: Kind::Channel, name: "a".to_owned() }]);
     let supervisor = Supervisor {
         backend: Arc::new(Backend::new(&config, Activity::default()).unwrap()),
         config,
@@ -24,6 +24,7 @@ fn supervisor() -> (Supervisor, mpsc::UnboundedSender<Control>) {
         stop: CancellationToken::new(),
         routes,
         asked: VecDeque::new(),
+        requests: 0,
         status: Arc::default(),
         serving: false,
         generation: 0,

@@ -44,19 +44,21 @@ impl EntryId {
     pub(crate) const MIN: Self = Self { millis: 0, sequence: 0 };
     pub(crate) const MAX: Self = Self { millis: u64::MAX, sequence: u64::MAX };
 
-    /// The next possible one.
+    /// The next possible one; the last is its own.
     pub(crate) fn next(self) -> Self {
-        match self.sequence.checked_add(1) {
-            Some(sequence) => Self { sequence, ..self },
-            None => Self { millis: self.millis.saturating_add(1), sequence: 0 },
+        match (self.sequence.checked_add(1), self.millis.checked_add(1)) {
+            (Some(sequence), _) => Self { sequence, ..self },
+            (None, Some(millis)) => Self { millis, sequence: 0 },
+            (None, None) => self,
         }
     }
 
-    /// The one before.
+    /// The one before; the first is its own.
     pub(crate) fn previous(self) -> Self {
-        match self.sequence.checked_sub(1) {
-            Some(sequence) => Self { sequence, ..self },
-            None => Self { millis: self.millis.saturating_sub(1), sequence: u64::MAX },
+        match (self.sequence.checked_sub(1), self.millis.checked_sub(1)) {
+            (Some(sequence), _) => Self { sequence, ..self },
+            (None, Some(millis)) => Self { millis, sequence: u64::MAX },
+            (None, None) => self,
         }
     }
 }
@@ -283,6 +285,7 @@ mod tests {
         assert_eq!(id.to_string(), "1700000000000-3");
         assert!(id < id.next() && id.next().previous() == id);
         assert!(EntryId { sequence: u64::MAX, ..id }.next() > id);
+        assert_eq!((EntryId::MIN.previous(), EntryId::MAX.next()), (EntryId::MIN, EntryId::MAX));
         for nonsense in ["", "1", "1-", "-1", "a-b", "1-2-3"] {
             assert!(nonsense.parse::<EntryId>().is_err(), "{nonsense}");
         }

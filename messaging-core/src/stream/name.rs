@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::num::NonZeroU16;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Durability, partition_of};
-use crate::channel::{Pattern, Wire, glob_matches, globs_may_meet};
+use crate::channel::{Kind, Pattern, Wire, glob_matches, globs_may_meet};
 
 /// What stands in a stream's name where a template has a placeholder.
 const PLACEHOLDER: &str = "<>";
@@ -40,6 +39,11 @@ impl StreamName {
         Self { template: self.template.clone(), partition: Some(partition) }
     }
 
+    /// The name of all partitions together.
+    pub(crate) fn whole(&self) -> Self {
+        Self { template: self.template.clone(), partition: None }
+    }
+
     /// The same for all partitions.
     pub(crate) fn template(&self) -> &str {
         &self.template
@@ -62,7 +66,7 @@ impl StreamName {
     /// Whether some message in it could be for a subscription to `wire`. It may say yes too often, never no wrongly.
     pub(crate) fn may_carry(&self, wire: &Wire) -> bool {
         let glob = self.template.replace(PLACEHOLDER, "*");
-        if wire.glob {
+        if wire.kind == Kind::Glob {
             globs_may_meet(glob.as_bytes(), wire.name.as_bytes())
         } else {
             glob_matches(glob.as_bytes(), wire.name.as_bytes())
@@ -132,10 +136,6 @@ impl StreamInfo {
 
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(&self.kept).expect("text and numbers can always be written")
-    }
-
-    pub(crate) fn max_age(&self) -> Duration {
-        Duration::from_millis(self.kept.max_age_ms)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Our own connections to Redis: dialling (TCP, TLS or a unix socket), the handshake, and reading and writing as a
 //! subscriber. What a publisher does with its connection is in `publisher`.
 
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -9,12 +11,17 @@ use redis::io::tcp::socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{keepalive, refusal};
-use super::push::{Decoder, ProtocolError};
+use super::answers::refusal;
+use super::client::keepalive;
+use super::push::{Decoder, ProtocolError, Role as ServerRole, role};
+#[cfg(feature = "tls")]
+use super::tls;
+use super::topology::Locator;
 use crate::backend::{Push, Reply, Request, closed};
-use crate::channel::Wire;
-use crate::config::{Address, Config, Server};
+use crate::channel::{Kind, Wire};
+use crate::config::{Address, Config, Credentials, Server};
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::Backoff;
 
@@ -73,10 +80,14 @@ pub(super) enum Role {
 
 /// Opens connections.
 pub(super) struct Dialer {
-    server: Server,
+    pub(super) locator: Arc<Locator>,
+    credentials: Credentials,
+    database: i64,
     endpoint: String,
     connect_timeout: Duration,
     command_timeout: Duration,
+    pub(super) ping_after: Duration,
+    pub(super) ping_timeout: Duration,
     max_payload: usize,
     pub(super) reconnect: Backoff,
     #[cfg(feature = "tls")]
@@ -88,45 +99,83 @@ pub(super) struct Dialled {
     pub(super) stream: Box<dyn Stream>,
     pub(super) buffer: BytesMut,
     pub(super) decoder: Decoder,
+    pub(super) watch: Watch,
+}
+
+/// Tells when the other side is not the server any more that we want.
+#[derive(Default)]
+pub(super) struct Watch(Option<AbortOnDropHandle<Error>>);
+
+impl Watch {
+    /// Waits until the connection is of no use any more, which it may never be. Cancellation: nothing is lost.
+    pub(super) async fn left(&mut self) -> Error {
+        match &mut self.0 {
+            Some(watch) => watch.await.unwrap_or_else(|_| closed()),
+            None => pending().await,
+        }
+    }
 }
 
 impl Dialer {
-    pub(super) fn new(server: &Server, config: &Config) -> Result<Self> {
+    pub(super) fn new(server: &Server, config: &Config, locator: Arc<Locator>) -> Result<Self> {
+        #[cfg(feature = "tls")]
+        let mut tls = None;
+        #[cfg(feature = "tls")]
+        for address in server.topology.addresses() {
+            if let Address::Tcp { host, tls: true, .. } = address {
+                tls::check_name(host)?;
+                tls = tls.map_or_else(|| tls::Connector::new(&config.tls).map(Some), |tls| Ok(Some(tls)))?;
+            }
+        }
         Ok(Self {
             #[cfg(feature = "tls")]
-            tls: match &server.address {
-                Address::Tcp { host, tls: true, .. } => Some(tls::Connector::new(host, &config.tls)?),
-                _ => None,
-            },
-            server: server.clone(),
+            tls,
+            locator,
+            credentials: server.credentials.clone(),
+            database: server.database,
             endpoint: config.endpoint.to_string(),
             connect_timeout: config.connect_timeout,
             command_timeout: config.command_timeout,
+            ping_after: config.ping_after,
+            ping_timeout: config.ping_timeout,
             max_payload: config.max_payload,
             reconnect: config.reconnect,
         })
     }
 
     pub(super) async fn subscriber(&self) -> Result<Connection> {
-        Ok(Connection {
-            dialled: self.connect(Role::Subscriber).await?,
+        Ok(self.subscribed(self.connect(Role::Subscriber).await?))
+    }
+
+    /// A subscription connection to this very node.
+    pub(super) async fn subscriber_at(&self, address: &Address) -> Result<Connection> {
+        let connecting = self.connect_to(address, Role::Subscriber);
+        Ok(self.subscribed(self.in_time(connecting).await?))
+    }
+
+    fn subscribed(&self, mut dialled: Dialled) -> Connection {
+        Connection {
+            watch: std::mem::take(&mut dialled.watch),
+            dialled,
             out: Vec::new(),
             write_timeout: self.command_timeout,
             endpoint: self.endpoint.clone(),
-        })
+        }
     }
 
     pub(super) async fn connect(&self, role: Role) -> Result<Dialled> {
         let connecting = async {
-            let mut dialled = Dialled {
-                stream: self.dial().await?,
-                // What it begins with is what it grows to again after each chunk that is taken out of it.
-                buffer: BytesMut::with_capacity(CHUNK),
-                decoder: Decoder::new(self.max_payload),
-            };
-            self.greet(&mut dialled, role).await?;
-            Ok(dialled)
+            let address = self.locator.locate().await?;
+            self.connect_to(&address, role).await
         };
+        let connected = self.in_time(connecting).await;
+        if connected.is_err() {
+            self.locator.doubt();
+        }
+        connected
+    }
+
+    async fn in_time(&self, connecting: impl Future<Output = Result<Dialled>>) -> Result<Dialled> {
         timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Timeout,
@@ -138,22 +187,36 @@ impl Dialer {
         })
     }
 
-    async fn dial(&self) -> Result<Box<dyn Stream>> {
-        let failed = |source: std::io::Error| {
-            Error::new(
-                ErrorKind::Connection,
-                format!("cannot connect to redis at {}: {source}; is it running there?", self.endpoint),
-            )
-            .with_source(source)
+    async fn connect_to(&self, address: &Address, role: Role) -> Result<Dialled> {
+        let mut dialled = Dialled {
+            stream: self.dial(address).await?,
+            // What it begins with is what it grows to again after each chunk that is taken out of it.
+            buffer: BytesMut::with_capacity(CHUNK),
+            decoder: Decoder::new(self.max_payload),
+            watch: Watch(self.locator.watch(address)),
         };
-        match &self.server.address {
+        self.greet(&mut dialled, role).await?;
+        if self.locator.wants_master() {
+            self.check_master(&mut dialled, address).await?;
+        }
+        Ok(dialled)
+    }
+
+    async fn dial(&self, address: &Address) -> Result<Box<dyn Stream>> {
+        let failed = |source: std::io::Error| {
+            let name = self.locator.name(address);
+            let text = format!("cannot connect to redis at {name}: {source}; is it running there?");
+            Error::new(ErrorKind::Connection, text).with_source(source)
+        };
+        match address {
             Address::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
                 stream.set_nodelay(true).map_err(failed)?;
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive()).map_err(failed)?;
                 #[cfg(feature = "tls")]
                 if let Some(tls) = &self.tls {
-                    return tls.connect(stream).await.map(|stream| Box::new(stream) as _).map_err(failed);
+                    let secured = tls.connect(host, stream).await;
+                    return secured.map(|stream| Box::new(stream) as _).map_err(failed);
                 }
                 Ok(Box::new(stream))
             }
@@ -161,6 +224,23 @@ impl Dialer {
             Address::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(failed)?)),
             #[cfg(not(unix))]
             Address::Unix(_) => Err(Error::new(ErrorKind::Configuration, "this system has no unix sockets")),
+        }
+    }
+
+    /// What a sentinel called the master has to say so itself: right after a failover a sentinel may not know yet. An ACL
+    /// may forbid the question; then the sentinel's word counts.
+    async fn check_master(&self, dialled: &mut Dialled, address: &Address) -> Result<()> {
+        let mut question = Vec::new();
+        command(&mut question, &[b"ROLE"]);
+        dialled.write(&self.endpoint, &question).await?;
+        loop {
+            match role(&mut dialled.buffer).map_err(|error| garbled(&self.endpoint, &error))? {
+                Some(ServerRole::Master) => return Ok(()),
+                Some(ServerRole::Refused(error)) if error.starts_with("NOPERM") => return Ok(()),
+                Some(ServerRole::Refused(error)) => return Err(refusal(&self.endpoint, &error)),
+                Some(ServerRole::Other) => return Err(no_master(&self.locator.name(address))),
+                None => dialled.read(&self.endpoint).await?,
+            }
         }
     }
 
@@ -172,20 +252,18 @@ impl Dialer {
             Role::Publisher => "messaging-publisher",
         };
         let mut needed = 0;
-        if let Some(password) = &self.server.password {
-            let user = self.server.username.as_deref().unwrap_or("default");
+        if let Some(password) = &self.credentials.password {
+            let user = self.credentials.username.as_deref().unwrap_or("default");
             command(&mut out, &[b"AUTH", user.as_bytes(), password.0.as_bytes()]);
             needed += 1;
         }
         // Messages know no database, but what is removed from the cache before them does.
-        if role == Role::Publisher && self.server.database != 0 {
-            command(&mut out, &[b"SELECT", self.server.database.to_string().as_bytes()]);
+        if role == Role::Publisher && self.database != 0 {
+            command(&mut out, &[b"SELECT", self.database.to_string().as_bytes()]);
             needed += 1;
         }
         command(&mut out, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
-        let broken = |source| broken(&self.endpoint, source);
-        dialled.stream.write_all(&out).await.map_err(broken)?;
-        dialled.stream.flush().await.map_err(broken)?;
+        dialled.write(&self.endpoint, &out).await?;
         let mut replies = Vec::new();
         let mut received = Ok(());
         while replies.len() <= needed && received.is_ok() {
@@ -209,20 +287,34 @@ fn concerns_the_connection(error: &str) -> bool {
         || error.contains("max number of clients")
 }
 
+pub(super) fn no_master(name: &str) -> Error {
+    let text = format!("redis at {name} is not the master that the sentinels take it for");
+    Error::new(ErrorKind::Connection, text).before_sending()
+}
+
 impl Dialled {
     async fn receive(&mut self, endpoint: &str, pushes: &mut Vec<Push>) -> Result<()> {
+        self.read(endpoint).await?;
+        self.decoder.decode(&mut self.buffer, pushes).map_err(|error| garbled(endpoint, &error))
+    }
+
+    async fn read(&mut self, endpoint: &str) -> Result<()> {
         self.buffer.reserve(self.decoder.missing(&self.buffer).max(CHUNK / 4));
         let read = self.stream.read_buf(&mut self.buffer).await.map_err(|source| broken(endpoint, source))?;
-        if read == 0 {
-            return Err(closed());
-        }
-        self.decoder.decode(&mut self.buffer, pushes).map_err(|error| garbled(endpoint, &error))
+        if read == 0 { Err(closed()) } else { Ok(()) }
+    }
+
+    async fn write(&mut self, endpoint: &str, bytes: &[u8]) -> Result<()> {
+        let broken = |source| broken(endpoint, source);
+        self.stream.write_all(bytes).await.map_err(broken)?;
+        self.stream.flush().await.map_err(broken)
     }
 }
 
 /// A subscription connection; closed when dropped.
 pub(crate) struct Connection {
     dialled: Dialled,
+    watch: Watch,
     out: Vec<u8>,
     write_timeout: Duration,
     endpoint: String,
@@ -237,7 +329,9 @@ impl Connection {
                 stream: Box::new(stream),
                 buffer: BytesMut::new(),
                 decoder: Decoder::new(1_000),
+                watch: Watch::default(),
             },
+            watch: Watch::default(),
             out: Vec::new(),
             write_timeout: Duration::from_secs(1),
             endpoint: "redis".to_owned(),
@@ -245,7 +339,14 @@ impl Connection {
     }
 
     pub(crate) async fn receive(&mut self, pushes: &mut Vec<Push>) -> Result<()> {
-        self.dialled.receive(&self.endpoint, pushes).await
+        let Self { dialled, watch, endpoint, .. } = self;
+        if watch.0.is_none() {
+            return dialled.receive(endpoint, pushes).await;
+        }
+        tokio::select! {
+            received = dialled.receive(endpoint, pushes) => received,
+            error = watch.left() => Err(error),
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -255,17 +356,21 @@ impl Connection {
     pub(crate) async fn send(&mut self, requests: &[Request]) -> Result<()> {
         for request in requests {
             match request {
-                Request::Subscribe(Wire { glob: false, name }) => {
-                    command(&mut self.out, &[b"SUBSCRIBE", name.as_bytes()])
+                Request::Subscribe(Wire { kind, name }) => {
+                    let verb: &[u8] = match kind {
+                        Kind::Channel => b"SUBSCRIBE",
+                        Kind::Glob => b"PSUBSCRIBE",
+                        Kind::Sharded => b"SSUBSCRIBE",
+                    };
+                    command(&mut self.out, &[verb, name.as_bytes()]);
                 }
-                Request::Subscribe(Wire { glob: true, name }) => {
-                    command(&mut self.out, &[b"PSUBSCRIBE", name.as_bytes()])
-                }
-                Request::Unsubscribe(Wire { glob: false, name }) => {
-                    command(&mut self.out, &[b"UNSUBSCRIBE", name.as_bytes()]);
-                }
-                Request::Unsubscribe(Wire { glob: true, name }) => {
-                    command(&mut self.out, &[b"PUNSUBSCRIBE", name.as_bytes()]);
+                Request::Unsubscribe(Wire { kind, name }) => {
+                    let verb: &[u8] = match kind {
+                        Kind::Channel => b"UNSUBSCRIBE",
+                        Kind::Glob => b"PUNSUBSCRIBE",
+                        Kind::Sharded => b"SUNSUBSCRIBE",
+                    };
+                    command(&mut self.out, &[verb, name.as_bytes()]);
                 }
                 Request::Ping => command(&mut self.out, &[b"PING"]),
             }
@@ -313,117 +418,6 @@ pub(super) fn command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "tls")]
-pub(super) mod tls {
-    //! TLS by rustls, for both kinds of connection from the same files.
-
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use redis::{Client, ClientTlsConfig, ConnectionInfo, RedisError, TlsCertificates};
-    use tokio::net::TcpStream;
-    use tokio_rustls::TlsConnector;
-    use tokio_rustls::client::TlsStream;
-    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
-
-    use crate::config::TlsFiles;
-    use crate::error::{BoxError, Error, ErrorKind, Result};
-
-    pub(in crate::backend::redis) struct Connector {
-        connector: TlsConnector,
-        server: ServerName<'static>,
-    }
-
-    impl Connector {
-        pub(in crate::backend::redis) fn new(host: &str, files: &TlsFiles) -> Result<Self> {
-            let server = ServerName::try_from(host.to_owned()).map_err(|source| {
-                Error::new(
-                    ErrorKind::Configuration,
-                    format!("{host:?} is no name that a certificate can have"),
-                )
-                .with_source(source)
-            })?;
-            let mut roots = RootCertStore::empty();
-            match &files.ca_certs {
-                None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-                Some(path) => {
-                    for certificate in certificates("REDIS_SSL_CA_CERTS", path)? {
-                        roots
-                            .add(certificate)
-                            .map_err(|source| unusable("REDIS_SSL_CA_CERTS", path, source))?;
-                    }
-                }
-            }
-            let provider = Arc::new(crypto::ring::default_provider());
-            let builder = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(|source| {
-                    Error::new(ErrorKind::Configuration, format!("cannot set TLS up: {source}"))
-                        .with_source(source)
-                })?
-                .with_root_certificates(roots);
-            let config = match (&files.certfile, &files.keyfile) {
-                (Some(certfile), Some(keyfile)) => {
-                    let key = PrivateKeyDer::from_pem_file(keyfile)
-                        .map_err(|source| unusable("REDIS_SSL_KEYFILE", keyfile, source))?;
-                    builder
-                        .with_client_auth_cert(certificates("REDIS_SSL_CERTFILE", certfile)?, key)
-                        .map_err(|source| unusable("REDIS_SSL_CERTFILE", certfile, source))?
-                }
-                _ => builder.with_no_client_auth(),
-            };
-            Ok(Self { connector: TlsConnector::from(Arc::new(config)), server })
-        }
-
-        pub(super) async fn connect(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-            self.connector.connect(self.server.clone(), stream).await
-        }
-    }
-
-    /// The `redis` crate's client with the same certificates. It takes the process's default provider; one that the
-    /// program has installed already stays.
-    pub(in crate::backend::redis) fn client(
-        info: ConnectionInfo,
-        files: &TlsFiles,
-    ) -> redis::RedisResult<Client> {
-        let _ = crypto::ring::default_provider().install_default();
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| {
-                RedisError::from(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-            })
-        };
-        let root_cert = files.ca_certs.as_deref().map(read).transpose()?;
-        let client_tls = match (&files.certfile, &files.keyfile) {
-            (Some(certfile), Some(keyfile)) => {
-                Some(ClientTlsConfig { client_cert: read(certfile)?, client_key: read(keyfile)? })
-            }
-            _ => None,
-        };
-        Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })
-    }
-
-    fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
-            .map_err(|source| unusable(variable, path, source));
-        match certificates {
-            Ok(certificates) if certificates.is_empty() => Err(Error::new(
-                ErrorKind::Configuration,
-                format!("{variable}: there is no certificate in {}", path.display()),
-            )),
-            other => other,
-        }
-    }
-
-    fn unusable(variable: &str, path: &Path, source: impl Into<BoxError>) -> Error {
-        let source = source.into();
-        Error::new(ErrorKind::Configuration, format!("{variable}: cannot use {}: {source}", path.display()))
-            .with_source(source)
     }
 }
 

@@ -1,30 +1,58 @@
 //! The Redis backend: publishing and subscriptions on connections of our own, all other commands through the `redis`
 //! crate.
 
+mod answers;
+mod client;
+mod cluster;
+mod commands;
 mod connection;
+mod durable;
 mod link;
+mod node;
 mod publisher;
 mod push;
 mod scripts;
+mod shards;
+mod slots;
+mod stream_scripts;
+mod streams;
+#[cfg(feature = "tls")]
+mod tls;
+mod topology;
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join};
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, cmd, pipe};
+use tokio::time::Instant;
 
 pub(crate) use connection::Connection;
 #[cfg(test)]
 pub(crate) use connection::Stream;
+pub(crate) use shards::Connection as ClusterConnection;
+
+use answers::refusal;
 use connection::{Dialer, command};
-use link::{Link, refusal};
+use link::Link;
+use node::Node;
 use publisher::{Publisher, Replies};
 use scripts::{Scripts, fingerprint};
+use stream_scripts::{APPEND, StreamScripts};
+use streams::Registered;
+pub(crate) use streams::StreamReader;
+use topology::Locator;
 
 use super::{CacheKey, Lease, Outgoing, Published, Reply, Token};
 use crate::channel::glob_matches;
 use crate::config::{Config, Server};
-use crate::error::{Error, Result};
+use crate::dispatch::Carrier;
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::deadline;
 
 pub(crate) struct Redis {
     link: Link,
@@ -32,6 +60,10 @@ pub(crate) struct Redis {
     dialer: Arc<Dialer>,
     endpoint: String,
     scripts: Scripts,
+    stream_scripts: StreamScripts,
+    registered: Registered,
+    /// For what waits for replicas, which would hold all others up.
+    confirming: OnceLock<Link>,
     channel_prefix: String,
     namespace: String,
     command_timeout: Duration,
@@ -40,15 +72,18 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn new(server: &Server, config: &Config) -> Result<Self> {
-        // The dialer names the variable of a file that cannot be used; the `redis` crate would only name the file.
-        let dialer = Arc::new(Dialer::new(server, config)?);
+        let locator = Arc::new(Locator::new(server, config)?);
+        let dialer = Arc::new(Dialer::new(server, config, Arc::clone(&locator))?);
         let endpoint = config.endpoint.to_string();
         Ok(Self {
-            link: Link::new(server, config)?,
+            link: Link::new(config, &locator),
             publisher: Publisher::new(&dialer, config.command_timeout, endpoint.clone()),
             dialer,
             endpoint,
             scripts: Scripts::new(),
+            stream_scripts: StreamScripts::new(),
+            registered: Registered::default(),
+            confirming: OnceLock::new(),
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
             command_timeout: config.command_timeout,
@@ -56,13 +91,86 @@ impl Redis {
         })
     }
 
-    pub(crate) async fn connect(&self) -> Result<Connection> {
-        self.dialer.subscriber().await
+    pub(crate) async fn connect(&self) -> Result<super::Connection> {
+        if self.is_cluster() {
+            let connection = ClusterConnection::open(&self.dialer).await?;
+            return Ok(super::Connection::Cluster(Box::new(connection)));
+        }
+        self.dialer.subscriber().await.map(Box::new).map(super::Connection::Redis)
+    }
+
+    /// Whether keys are spread over several servers: commands with several keys need them in one slot.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.link.is_cluster()
+    }
+
+    /// A new connection without a response timeout to the server that owns `key`, for reads that block. After an error,
+    /// also MOVED, a caller asks for another one.
+    #[allow(dead_code, reason = "what reads streams uses it")]
+    pub(super) async fn dedicated(&self, key: &str) -> Result<MultiplexedConnection> {
+        self.link.dedicated(key).await
     }
 
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        if messages.iter().any(|message| message.durable.is_some()) {
+            return self.publish_durably(messages, forget).await;
+        }
+        self.publish_plainly(messages, forget).await
+    }
+
+    async fn publish_plainly(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        if self.is_cluster() {
+            return self.publish_on_cluster(messages, forget).await;
+        }
+        self.publish_together(deadline(self.command_timeout), messages, forget).await
+    }
+
+    /// The keys first, each where it is. They may take half of the time, so that the message goes out in any case.
+    async fn publish_on_cluster(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        let until = deadline(self.command_timeout);
+        let forgotten = self.forget_within(self.command_timeout / 2, forget).await;
+        let (sharded, plain): (Vec<_>, Vec<_>) =
+            messages.iter().cloned().partition(|message| message.carrier == Carrier::Sharded);
+        let (mut receivers, mut any_sent) = (0, false);
+        if !plain.is_empty() {
+            receivers += self.publish_together(until, &plain, &[]).await?.receivers;
+            any_sent = true;
+        }
+        // One channel that is refused does not keep the others from being published.
+        let mut failure = None;
+        for message in sharded {
+            let limit = until.saturating_duration_since(Instant::now());
+            let mut publish = cmd("SPUBLISH");
+            publish.arg(self.prefixed(&message).as_ref()).arg(&message.payload[..]);
+            let published =
+                self.link.run(limit, async |mut link| publish.query_async::<u64>(&mut link).await);
+            match published.await {
+                Ok(count) => {
+                    receivers += count;
+                    any_sent = true;
+                }
+                Err(error) => {
+                    let error = error.context(format_args!("channel {:?}", message.channel));
+                    any_sent |= !error.is_not_sent();
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            None => Ok(Published { receivers, forgotten }),
+            Some(error) => Err(if any_sent { error.maybe_sent() } else { error }),
+        }
+    }
+
+    /// In one piece on one connection.
+    async fn publish_together(
+        &self,
+        deadline: Instant,
+        messages: &[Outgoing],
+        forget: &[CacheKey],
+    ) -> Result<Published> {
         let commands = messages.len() + usize::from(!forget.is_empty());
-        let replies = self.publisher.send(commands, |out| {
+        let replies = self.publisher.send(deadline, commands, |out| {
             if !forget.is_empty() {
                 out.extend_from_slice(&unlink(forget).get_packed_command());
             }
@@ -102,16 +210,19 @@ impl Redis {
     }
 
     fn encode_message(&self, out: &mut Vec<u8>, message: &Outgoing) {
-        let channel = message.channel.as_str();
-        let prefixed;
-        let channel = match self.channel_prefix.as_str() {
-            "" => channel,
-            prefix => {
-                prefixed = format!("{prefix}{channel}");
-                &prefixed
-            }
+        let verb: &[u8] = match message.carrier {
+            Carrier::Broadcast => b"PUBLISH",
+            Carrier::Sharded => b"SPUBLISH",
         };
-        command(out, &[b"PUBLISH", channel.as_bytes(), &message.payload]);
+        command(out, &[verb, self.prefixed(message).as_bytes(), &message.payload]);
+    }
+
+    /// The channel on the wire.
+    fn prefixed<'m>(&self, message: &'m Outgoing) -> Cow<'m, str> {
+        match self.channel_prefix.as_str() {
+            "" => message.channel.as_str().into(),
+            prefix => format!("{prefix}{}", message.channel).into(),
+        }
     }
 
     pub(crate) async fn ping(&self) -> Result<()> {
@@ -124,12 +235,32 @@ impl Redis {
     }
 
     pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
+        if self.is_cluster() {
+            return self.look_apart(key).await;
+        }
         let mut look = cmd("MGET");
         look.arg(&key.value).arg(&key.lease);
         let (value, holder): (Option<Bytes>, Option<String>) = self
             .link
             .run(self.cache_timeout, async |mut connection| look.query_async(&mut connection).await)
             .await?;
+        Ok((value, holder.map(Token)))
+    }
+
+    /// While a slot moves between two nodes, only commands of one key work there. What is between the two answers does not
+    /// matter: whoever takes the lease asks for the value once more.
+    async fn look_apart(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
+        let get = |key: &str| {
+            let mut get = cmd("GET");
+            get.arg(key);
+            get
+        };
+        let (value, lease) = (get(&key.value), get(&key.lease));
+        let looking = self.link.run(self.cache_timeout, async |connection| {
+            let (mut one, mut other) = (connection.clone(), connection);
+            try_join(value.query_async(&mut one), lease.query_async::<Option<String>>(&mut other)).await
+        });
+        let (value, holder) = looking.await?;
         Ok((value, holder.map(Token)))
     }
 
@@ -198,7 +329,32 @@ impl Redis {
     }
 
     pub(crate) async fn forget(&self, keys: &[CacheKey]) -> Result<()> {
-        if keys.is_empty() { Ok(()) } else { self.command(&unlink(keys)).await }
+        self.forget_within(self.command_timeout, keys).await
+    }
+
+    async fn forget_within(&self, limit: Duration, keys: &[CacheKey]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        if !self.is_cluster() {
+            return self.command_within(limit, &unlink(keys)).await;
+        }
+        // One key at a time, which works also in a slot that is moving between two nodes. The lease goes first: a load that
+        // has lost it stores nothing, and one that takes it in between finds another value than it saw.
+        let forgetting = keys.iter().map(async |key| {
+            let (mut lease, mut value) = (cmd("UNLINK"), cmd("UNLINK"));
+            lease.arg(&key.lease);
+            value.arg(&key.value);
+            self.link
+                .run(limit, async |mut connection| {
+                    lease.query_async::<()>(&mut connection).await?;
+                    value.query_async::<()>(&mut connection).await
+                })
+                .await
+        });
+        let forgotten: Result<()> = join_all(forgetting).await.into_iter().collect();
+        // Some may be gone already.
+        forgotten.map_err(|error| if keys.len() > 1 { error.maybe_sent() } else { error })
     }
 
     /// Two complete scans: first the leases, so that no running load stores a value behind the second, then the values.
@@ -220,19 +376,43 @@ impl Redis {
         removed.await.map_err(Error::maybe_sent)
     }
 
+    /// On all primaries; once more if slots were moved meanwhile, since keys that moved may have been missed.
     async fn scan_and_unlink(&self, glob: &str, wanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let (nodes, slots) = self.link.primaries(self.command_timeout).await?;
+            for node in nodes {
+                removed += self.scan_node_and_unlink(&node, glob, wanted).await?;
+            }
+            if !self.is_cluster() || self.link.primaries(self.command_timeout).await?.1 == slots {
+                return Ok(removed);
+            }
+        }
+    }
+
+    async fn scan_node_and_unlink(
+        &self,
+        node: &Node,
+        glob: &str,
+        wanted: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<u64> {
         let (mut cursor, mut removed) = (0_u64, 0);
         loop {
             let mut scan = cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(1_000).arg("TYPE").arg("string");
-            let (next, keys): (u64, Vec<Bytes>) = self.command(&scan).await?;
+            let (next, keys): (u64, Vec<Bytes>) = self.command_on(node, &scan).await?;
             // Keys that are not text are nobody's of ours.
             let keys: Vec<&str> = keys
                 .iter()
                 .filter_map(|key| std::str::from_utf8(key).ok())
                 .filter(|key| wanted(key))
                 .collect();
-            if !keys.is_empty() {
+            if self.is_cluster() {
+                let unlinking =
+                    keys.iter().map(async |key| self.command::<u64>(cmd("UNLINK").arg(key)).await);
+                let counts: Result<Vec<_>> = join_all(unlinking).await.into_iter().collect();
+                removed += counts?.into_iter().sum::<u64>();
+            } else if !keys.is_empty() {
                 removed += self.command::<u64>(cmd("UNLINK").arg(&keys)).await?;
             }
             cursor = next;
@@ -242,23 +422,54 @@ impl Redis {
         }
     }
 
+    /// Of a cluster, that of each primary in turn.
     pub(crate) async fn info(&self) -> Result<String> {
-        self.command(&cmd("INFO")).await
+        let infos: Vec<String> = self.of_each_primary(&cmd("INFO")).await?;
+        Ok(infos.join("\r\n"))
     }
 
     pub(crate) async fn pubsub_channels(&self, glob: &str) -> Result<Vec<String>> {
-        self.command(cmd("PUBSUB").arg("CHANNELS").arg(glob)).await
+        let channels = self.of_each_node::<Vec<String>>(cmd("PUBSUB").arg("CHANNELS").arg(glob)).await?;
+        let channels: BTreeSet<String> = channels.into_iter().flatten().collect();
+        Ok(channels.into_iter().collect())
     }
 
     pub(crate) async fn pubsub_numsub(&self, channels: &[String]) -> Result<Vec<u64>> {
-        let counts: Vec<(String, u64)> = self.command(cmd("PUBSUB").arg("NUMSUB").arg(channels)).await?;
-        Ok(counts.into_iter().map(|(_, subscribers)| subscribers).collect())
+        let counts =
+            self.of_each_node::<Vec<(String, u64)>>(cmd("PUBSUB").arg("NUMSUB").arg(channels)).await?;
+        let mut sums = vec![0; channels.len()];
+        for counts in counts {
+            sums.iter_mut().zip(counts).for_each(|(sum, (_, count))| *sum += count);
+        }
+        Ok(sums)
+    }
+
+    async fn of_each_primary<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>> {
+        let (nodes, _) = self.link.primaries(self.command_timeout).await?;
+        let answers = nodes.iter().map(async |node| self.command_on(node, command).await);
+        join_all(answers).await.into_iter().collect()
+    }
+
+    /// Whoever is subscribed may be so at any node. At one that cannot be reached nobody is.
+    async fn of_each_node<T: FromRedisValue>(&self, command: &Cmd) -> Result<Vec<T>> {
+        let nodes = self.link.nodes(self.command_timeout).await?;
+        let answers = join_all(nodes.iter().map(async |node| self.command_on(node, command).await)).await;
+        let reached = answers.iter().any(Result::is_ok);
+        let gone = |error: &Error| reached && error.kind() == ErrorKind::Connection && error.is_not_sent();
+        answers.into_iter().filter(|answer| !answer.as_ref().is_err_and(gone)).collect()
+    }
+
+    async fn command_on<T: FromRedisValue>(&self, node: &Node, command: &Cmd) -> Result<T> {
+        let limit = self.command_timeout;
+        self.link.run_on(node, limit, async |mut connection| command.query_async(&mut connection).await).await
     }
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
-        self.link
-            .run(self.command_timeout, async |mut connection| command.query_async(&mut connection).await)
-            .await
+        self.command_within(self.command_timeout, command).await
+    }
+
+    async fn command_within<T: FromRedisValue>(&self, limit: Duration, command: &Cmd) -> Result<T> {
+        self.link.run(limit, async |mut connection| command.query_async(&mut connection).await).await
     }
 }
 
@@ -280,7 +491,7 @@ fn count(endpoint: &str, reply: Reply) -> Result<u64> {
     match reply {
         Reply::Integer(count) => Ok(count.unsigned_abs()),
         Reply::Error(error) => Err(refusal(endpoint, &error)),
-        Reply::Done | Reply::Pong => Ok(0),
+        Reply::Done | Reply::Pong | Reply::Unsubscribed(_) => Ok(0),
     }
 }
 

@@ -6,8 +6,6 @@
 
 mod driver;
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +15,10 @@ use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::answers::copy;
 use super::connection::Dialer;
 use crate::backend::{Reply, closed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::retry::deadline;
 
 use driver::Driver;
 
@@ -116,8 +114,12 @@ impl Publisher {
     ///
     /// Cancellation: while it waits for room nothing is sent; after that the commands are sent, if the connection takes
     /// them in time.
-    pub(super) async fn send(&self, commands: usize, encode: impl Fn(&mut Vec<u8>)) -> Result<Replies> {
-        let deadline = deadline(self.shared.timeout);
+    pub(super) async fn send(
+        &self,
+        deadline: Instant,
+        commands: usize,
+        encode: impl Fn(&mut Vec<u8>),
+    ) -> Result<Replies> {
         let Sent { answer, side_by_side } = match self.try_send(deadline, commands, &encode)? {
             Some(sent) => sent,
             None => self.send_when_there_is_room(deadline, commands, &encode).await?,
@@ -212,34 +214,8 @@ impl Lost {
 
 impl From<Lost> for Error {
     fn from(lost: Lost) -> Self {
-        let error = Self::new(lost.error.kind(), lost.error.to_string());
-        let error = if lost.not_sent { error.before_sending() } else { error.maybe_sent() };
-        match lost.error.source() {
-            Some(_) => error.with_source(SharedSource(lost.error)),
-            None => error,
-        }
-    }
-}
-
-/// The source of an error that several callers get.
-#[derive(Debug)]
-struct SharedSource(Arc<Error>);
-
-impl SharedSource {
-    fn shared(&self) -> &(dyn StdError + 'static) {
-        self.0.source().expect("it is made only of errors with a source")
-    }
-}
-
-impl fmt::Display for SharedSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.shared(), f)
-    }
-}
-
-impl StdError for SharedSource {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.shared().source()
+        let error = copy(&lost.error);
+        if lost.not_sent { error.before_sending() } else { error.maybe_sent() }
     }
 }
 

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::backend::{Push, Reply};
+use crate::backend::{Push, Reply, Via};
+use crate::channel::Kind;
 
 /// No line (a simple string, an error) is longer than this.
 const LONGEST_LINE: usize = 64 << 10;
@@ -44,7 +45,9 @@ pub(crate) struct Decoder {
 #[derive(Debug)]
 enum Frame {
     Message {
-        pattern: Option<Range<usize>>,
+        kind: Kind,
+        /// Of [`Kind::Glob`].
+        pattern: Range<usize>,
         channel: Range<usize>,
         payload: Range<usize>,
     },
@@ -54,6 +57,7 @@ enum Frame {
         size: usize,
         after: usize,
     },
+    Unsubscribed(Range<usize>),
     Reply(Reply),
 }
 
@@ -169,21 +173,30 @@ impl Decoder {
         }
         let Some((Some(kind), at)) = self.bulk(buffer, at)? else { return Ok(None) };
         match (&buffer[kind], elements) {
-            (b"message", 3) => self.message(buffer, at, false),
-            (b"pmessage", 4) => self.message(buffer, at, true),
+            (b"message", 3) => self.message(buffer, at, Kind::Channel),
+            (b"pmessage", 4) => self.message(buffer, at, Kind::Glob),
+            (b"smessage", 3) => self.message(buffer, at, Kind::Sharded),
             (b"subscribe" | b"psubscribe" | b"ssubscribe", 3) => self.rest(buffer, at, 2, Reply::Done),
-            (b"unsubscribe" | b"punsubscribe" | b"sunsubscribe", 3) => self.rest(buffer, at, 2, Reply::Done),
+            (b"unsubscribe" | b"punsubscribe", 3) => self.rest(buffer, at, 2, Reply::Done),
+            (b"sunsubscribe", 3) => self.unsubscribed(buffer, at),
             (b"pong", 2) => self.rest(buffer, at, 1, Reply::Pong),
             _ => Err(ProtocolError("an array that no subscription receives")),
         }
     }
 
-    fn message(&mut self, buffer: &[u8], at: usize, by_pattern: bool) -> Step<Frame> {
-        let (mut pattern, mut at) = (None, at);
-        if by_pattern {
+    /// A cluster says this unasked, too, when the channel's slot moves away: so the channel matters.
+    fn unsubscribed(&mut self, buffer: &[u8], at: usize) -> Step<Frame> {
+        let Some((channel, after)) = self.bulk(buffer, at)? else { return Ok(None) };
+        let Some((_, end)) = self.rest(buffer, after, 1, Reply::Done)? else { return Ok(None) };
+        Ok(Some((channel.map_or(Frame::Reply(Reply::Done), Frame::Unsubscribed), end)))
+    }
+
+    fn message(&mut self, buffer: &[u8], at: usize, kind: Kind) -> Step<Frame> {
+        let (mut pattern, mut at) = (at..at, at);
+        if kind == Kind::Glob {
             let Some((part, next)) = self.part(buffer, at, self.longest_name)? else { return Ok(None) };
             match part {
-                Part::Fits(place) => pattern = Some(place),
+                Part::Fits(place) => pattern = place,
                 Part::Oversized(size) => {
                     return Ok(Some((Frame::Oversized { channel: at..at, size, after: 2 }, next)));
                 }
@@ -199,7 +212,7 @@ impl Decoder {
         };
         let Some((part, end)) = self.part(buffer, next, self.longest_payload)? else { return Ok(None) };
         let frame = match part {
-            Part::Fits(payload) => Frame::Message { pattern, channel, payload },
+            Part::Fits(payload) => Frame::Message { kind, pattern, channel, payload },
             Part::Oversized(size) => Frame::Oversized { channel, size, after: 0 },
         };
         Ok(Some((frame, end)))
@@ -260,14 +273,59 @@ impl Decoder {
 impl Frame {
     fn into_push(self, chunk: &Bytes) -> Push {
         match self {
-            Self::Message { pattern, channel, payload } => Push::Message {
-                pattern: pattern.map(|range| chunk.slice(range)),
+            Self::Message { kind, pattern, channel, payload } => Push::Message {
+                via: match kind {
+                    Kind::Channel => Via::Channel,
+                    Kind::Glob => Via::Glob(chunk.slice(pattern)),
+                    Kind::Sharded => Via::Sharded,
+                },
                 channel: chunk.slice(channel),
                 payload: chunk.slice(payload),
             },
             Self::Oversized { channel, size, .. } => Push::Oversized { channel: chunk.slice(channel), size },
+            Self::Unsubscribed(channel) => Push::Reply(Reply::Unsubscribed(chunk.slice(channel))),
             Self::Reply(reply) => Push::Reply(reply),
         }
+    }
+}
+
+/// What a server says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Master,
+    Other,
+    Refused(String),
+}
+
+/// Takes the answer to ROLE out of the buffer, once it is complete.
+pub(crate) fn role(buffer: &mut BytesMut) -> Result<Option<Role>, ProtocolError> {
+    let Some(end) = after_reply(buffer, 0)? else { return Ok(None) };
+    let reply = buffer.split_to(end);
+    Ok(Some(match &reply[..] {
+        [b'-', text @ ..] => Role::Refused(String::from_utf8_lossy(text).trim_end().to_owned()),
+        reply if reply.starts_with(b"*3\r\n$6\r\nmaster\r\n") => Role::Master,
+        _ => Role::Other,
+    }))
+}
+
+/// The position after the reply at `at`, however deep it is.
+fn after_reply(buffer: &[u8], at: usize) -> Result<Option<usize>, ProtocolError> {
+    let Some(kind) = buffer.get(at) else { return Ok(None) };
+    match kind {
+        b'*' => {
+            let Some((elements, mut at)) = length(buffer, at + 1)? else { return Ok(None) };
+            for _ in 0..elements.unwrap_or(0) {
+                let Some(after) = after_reply(buffer, at)? else { return Ok(None) };
+                at = after;
+            }
+            Ok(Some(at))
+        }
+        b'$' => {
+            let Some((size, start)) = length(buffer, at + 1)? else { return Ok(None) };
+            let end = size.map_or(start, |size| start + size + 2);
+            Ok((end <= buffer.len()).then_some(end))
+        }
+        _ => Ok(line(buffer, at + 1)?.map(|(_, after)| after)),
     }
 }
 

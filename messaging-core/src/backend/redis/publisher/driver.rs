@@ -143,6 +143,7 @@ impl Driver {
     async fn serve(&mut self, mut dialled: Dialled) -> Ended {
         let shared = Arc::clone(&self.shared);
         let may_have_written = dialled.stream.may_fail_after_writing();
+        let mut watch = std::mem::take(&mut dialled.watch);
         let (mut reader, mut writer) = tokio::io::split(dialled.stream);
         let (mut pushes, mut unflushed, mut leaving) = (Vec::new(), false, false);
         let mut share = 0;
@@ -199,6 +200,7 @@ impl Driver {
                     }
                     share = pushes.len().div_ceil(SHARES).max(SMALLEST_SHARE);
                 }
+                error = watch.left() => break error,
                 () = shared.work.notified() => {
                     // The others who were woken together with the first caller come along in the same write.
                     if !self.asked.is_empty() || self.crowded {

@@ -25,9 +25,14 @@ fn message(channel: &str, payload: &str) -> Vec<u8> {
 
 fn shown(push: &Push) -> String {
     match push {
-        Push::Message { pattern, channel, payload } => format!("{pattern:?} {channel:?} {payload:?}"),
+        Push::Message { via: Via::Glob(pattern), channel, payload } => {
+            format!("Some({pattern:?}) {channel:?} {payload:?}")
+        }
+        Push::Message { via: Via::Channel, channel, payload } => format!("None {channel:?} {payload:?}"),
+        Push::Message { via: Via::Sharded, channel, payload } => format!("sharded {channel:?} {payload:?}"),
         Push::Oversized { channel, size } => format!("{channel:?} oversized {size}"),
         Push::Reply(reply) => format!("{reply:?}"),
+        Push::Answer { .. } | Push::Lost { .. } => unreachable!("the decoder makes none"),
     }
 }
 
@@ -238,4 +243,33 @@ proptest! {
     fn arbitrary_resp_never_panics(text in "([*$:+-][0-9]{0,3}\r\n|message|pmessage|pong|\r\n|[a-z]{0,5}){0,30}", step in 1usize..9) {
         let _ = decode_in_steps(64, text.as_bytes(), &vec![step; text.len() / step]);
     }
+}
+
+#[test]
+fn sharded_channels_are_told_apart() {
+    let mut bytes = b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$1\r\n1\r\n".to_vec();
+    bytes.extend(b"*3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n");
+    bytes.extend(b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n*3\r\n$12\r\nsunsubscribe\r\n$-1\r\n:0\r\n");
+    for steps in [&[][..], &[1; 200]] {
+        let pushes: Vec<_> = decode_in_steps(20, &bytes, steps).unwrap().iter().map(shown).collect();
+        assert_eq!(pushes, ["sharded b\"a\" b\"1\"", "Done", "Unsubscribed(b\"a\")", "Done"]);
+    }
+}
+
+#[test]
+fn a_server_says_what_it_is() {
+    let master =
+        b"*3\r\n$6\r\nmaster\r\n:12\r\n*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$4\r\n6380\r\n$2\r\n12\r\n+rest";
+    for end in 0..master.len() {
+        let mut buffer = BytesMut::from(&master[..end]);
+        let expected = (end >= master.len() - 5).then_some(Role::Master);
+        assert_eq!(role(&mut buffer).unwrap(), expected, "{end}");
+    }
+    let mut buffer = BytesMut::from(&master[..]);
+    role(&mut buffer).unwrap();
+    assert_eq!(&buffer[..], b"+rest", "what follows is left");
+    let replica = b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:3\r\n";
+    assert_eq!(role(&mut BytesMut::from(&replica[..])).unwrap(), Some(Role::Other));
+    let refused = Role::Refused("NOPERM no".to_owned());
+    assert_eq!(role(&mut BytesMut::from(&b"-NOPERM no\r\n"[..])).unwrap(), Some(refused));
 }

@@ -10,9 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Answer, Publisher};
 use super::*;
+use crate::backend::redis::connection::Watch;
 use crate::backend::redis::push::Decoder;
+use crate::backend::redis::topology::Locator;
 use crate::config::{Config, Kind};
 use crate::error::ErrorKind;
+use crate::retry::deadline;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -24,7 +27,8 @@ fn publisher(port: u16) -> Publisher {
 fn publisher_at(place: &str) -> Publisher {
     let config = Config::new(&format!("redis://{place}")).unwrap();
     let Kind::Redis(server) = &config.endpoint.0 else { unreachable!() };
-    let dialer = Dialer::new(server, &config).unwrap();
+    let locator = Arc::new(Locator::new(server, &config).unwrap());
+    let dialer = Dialer::new(server, &config, locator).unwrap();
     Publisher::new(&Arc::new(dialer), TIMEOUT, config.endpoint.to_string())
 }
 
@@ -55,7 +59,8 @@ fn not_sent(answer: &mut oneshot::Receiver<Answer>) -> Option<bool> {
 }
 
 fn dialled(stream: DuplexStream) -> Dialled {
-    Dialled { stream: Box::new(stream), buffer: BytesMut::new(), decoder: Decoder::new(100) }
+    let (buffer, decoder) = (BytesMut::new(), Decoder::new(100));
+    Dialled { stream: Box::new(stream), buffer, decoder, watch: Watch::default() }
 }
 
 /// One turn of a driver's life.
@@ -262,9 +267,9 @@ async fn callers_wait_for_room_and_give_up_without_having_sent() {
     let large = vec![b'x'; MOST_UNWRITTEN];
     let _first = hand_over(&publisher, &large);
     let _second = hand_over(&publisher, b"y");
-    let error = publisher.send(1, |out| out.push(b'z')).await.unwrap_err();
+    let error = publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'z')).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Timeout && error.is_not_sent(), "{error}");
-    let waiting = publisher.send(1, |out| out.push(b'z'));
+    let waiting = publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'z'));
     let writing = async {
         yield_now().await;
         driver.take_up();
@@ -328,7 +333,7 @@ fn a_driver_whose_runtime_ends_has_a_successor() {
         }
     });
     first.block_on(async {
-        publisher.send(1, |out| out.push(b'1')).await.unwrap();
+        publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1')).await.unwrap();
         // Something stays asked, so that the driver lets others run before it takes the next up.
         let _asked = hand_over(&publisher, b"?");
         while !publisher.shared.queue().requests.is_empty() {
@@ -337,7 +342,7 @@ fn a_driver_whose_runtime_ends_has_a_successor() {
     });
     let waiting = second.spawn({
         let publisher = Arc::clone(&publisher);
-        async move { publisher.send(1, |out| out.push(b'2')).await }
+        async move { publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'2')).await }
     });
     while publisher.shared.queue().requests.is_empty() {
         std::thread::yield_now();
@@ -348,7 +353,7 @@ fn a_driver_whose_runtime_ends_has_a_successor() {
     second.block_on(async {
         // Whether it had been taken up is a matter of chance; it is told in any case.
         let _ = waiting.await.unwrap();
-        publisher.send(1, |out| out.push(b'3')).await.unwrap();
+        publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'3')).await.unwrap();
     });
 }
 
@@ -358,9 +363,9 @@ fn a_caller_is_not_held_up_by_the_standstill_of_another_runtime() {
     let (port, mut accepted) = second.block_on(greeter(b"+OK\r\n"));
     let publisher = publisher(port);
     second.spawn(async move { answer_bytes(accepted.recv().await.unwrap()).await });
-    first.block_on(publisher.send(1, |out| out.push(b'1'))).unwrap();
+    first.block_on(publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1'))).unwrap();
     // It is still there, but nobody drives it.
-    let error = second.block_on(publisher.send(1, |out| out.push(b'2'))).unwrap_err();
+    let error = second.block_on(publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'2'))).unwrap_err();
     assert!(error.kind() == ErrorKind::Timeout && !error.is_not_sent(), "{error}");
 }
 
@@ -457,7 +462,7 @@ async fn a_connection_that_is_refused_at_the_door_is_a_refusal() {
             let _ = stream.read(&mut [0; 1_000]).await.unwrap();
             stream.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
         };
-        let (error, ()) = tokio::join!(publisher.send(1, |out| out.push(b'1')), door);
+        let (error, ()) = tokio::join!(publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1')), door);
         let error = error.unwrap_err();
         assert!(error.kind() == ErrorKind::Refused && error.is_not_sent(), "{error}");
         assert!(error.to_string().contains("max number of clients"), "{error}");
@@ -469,7 +474,11 @@ async fn what_was_handed_over_is_sent_though_caller_and_publisher_are_gone() {
     let (port, mut accepted) = greeter(b"+OK\r\n").await;
     let before = Handle::current().metrics().num_alive_tasks();
     let publisher = publisher(port);
-    assert!(Box::pin(publisher.send(2, |out| out.extend_from_slice(b"12"))).now_or_never().is_none());
+    assert!(
+        Box::pin(publisher.send(deadline(TIMEOUT), 2, |out| out.extend_from_slice(b"12")))
+            .now_or_never()
+            .is_none()
+    );
     drop(publisher);
     let mut stream = accepted.recv().await.unwrap();
     let mut arrived = [0; 2];
@@ -492,7 +501,8 @@ async fn several_commands_have_several_answers() {
         stream.write_all(b":1\r\n-ERR no\r\n").await.unwrap();
         stream
     };
-    let (replies, _stream) = tokio::join!(publisher.send(2, |out| out.extend_from_slice(b"12")), redis);
+    let (replies, _stream) =
+        tokio::join!(publisher.send(deadline(TIMEOUT), 2, |out| out.extend_from_slice(b"12")), redis);
     let Ok(Replies::Several(replies)) = replies else { panic!("{replies:?}") };
     assert_eq!(replies, [Reply::Integer(1), Reply::Error("ERR no".to_owned())]);
 }
@@ -516,7 +526,7 @@ async fn a_server_that_hangs_up_at_once_is_not_asked_in_a_tight_loop() {
     let begun = Instant::now();
     let publishing = async {
         loop {
-            let _ = publisher.send(1, |out| out.push(b'1')).await;
+            let _ = publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1')).await;
         }
     };
     tokio::select! {

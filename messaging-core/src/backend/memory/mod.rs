@@ -1,4 +1,16 @@
-//! The in-process backend: a bus with Redis's rules and a key space with expiry, under one lock. No server, no tasks.
+//! The in-process backend: a bus with Redis's rules, a key space with expiry, and streams, under one lock. No server, no
+//! tasks.
+
+mod clock;
+mod group;
+mod log;
+mod news;
+mod reader;
+mod schedule;
+mod store;
+mod stream;
+mod streams;
+mod unfinished;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,10 +20,15 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{CacheKey, Lease, Outgoing, Push, Reply, Request, Token, closed};
+pub(crate) use news::StreamWatch;
+pub(crate) use reader::StreamReader;
+use store::Store;
+
+use super::{CacheKey, Lease, Outgoing, Push, Reply, Request, Token, Via, closed};
 use crate::activity::Activity;
-use crate::channel::{Wire, glob_matches};
+use crate::channel::{Kind, Wire, glob_matches};
 use crate::config::Config;
+use crate::dispatch::Carrier;
 use crate::error::Result;
 use crate::retry::deadline;
 
@@ -37,6 +54,7 @@ struct BusState {
     inboxes: Vec<Weak<Inbox>>,
     entries: HashMap<String, Entry>,
     writes: usize,
+    store: Store,
 }
 
 #[derive(Debug)]
@@ -58,6 +76,8 @@ struct Inbox {
 struct InboxState {
     channels: HashSet<Bytes>,
     globs: Vec<Bytes>,
+    /// A namespace of their own, as in Redis.
+    sharded: HashSet<Bytes>,
     pushes: VecDeque<Push>,
     bytes: usize,
     closed: bool,
@@ -106,11 +126,16 @@ impl Memory {
     pub(crate) fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> u64 {
         let mut bus = lock(&self.bus.0);
         bus.forget(forget);
-        let inboxes: Vec<_> = bus.inboxes.iter().filter_map(Weak::upgrade).collect();
+        let inboxes = bus.inboxes();
         let mut receivers = 0;
         for message in messages {
             let channel = Bytes::from(format!("{}{}", self.channel_prefix, message.channel));
-            receivers += inboxes.iter().map(|inbox| inbox.offer(&channel, &message.payload)).sum::<u64>();
+            if let Some(append) = &message.durable {
+                bus.store.append(append, &channel, &message.payload);
+            }
+            let offered =
+                inboxes.iter().map(|inbox| inbox.offer(message.carrier, &channel, &message.payload));
+            receivers += offered.sum::<u64>();
         }
         receivers
     }
@@ -235,11 +260,21 @@ impl Memory {
     }
 
     fn inboxes(&self) -> Vec<Arc<Inbox>> {
-        lock(&self.bus.0).inboxes.iter().filter_map(Weak::upgrade).collect()
+        lock(&self.bus.0).inboxes()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        lock(&self.bus.0).store.detach(&self.activity);
     }
 }
 
 impl BusState {
+    fn inboxes(&self) -> Vec<Arc<Inbox>> {
+        self.inboxes.iter().filter_map(Weak::upgrade).collect()
+    }
+
     fn get(&mut self, key: &str) -> Option<Bytes> {
         match self.entries.get(key) {
             Some(entry) if entry.expires > Instant::now() => Some(entry.value.clone()),
@@ -278,20 +313,25 @@ impl BusState {
 
 impl Inbox {
     /// Offers a message; returns how often it was taken, once for the channel and once for each glob, as Redis counts.
-    fn offer(&self, channel: &Bytes, payload: &Bytes) -> u64 {
+    fn offer(&self, carrier: Carrier, channel: &Bytes, payload: &Bytes) -> u64 {
         let mut state = lock(&self.state);
         if state.closed {
             return 0;
         }
-        let exact = state.channels.contains(channel).then_some(None);
-        let by_glob = state.globs.iter().filter(|glob| glob_matches(glob, channel)).cloned().map(Some);
-        let ways: Vec<_> = exact.into_iter().chain(by_glob).collect();
-        for pattern in &ways {
+        let ways: Vec<_> = match carrier {
+            Carrier::Sharded => state.sharded.contains(channel).then_some(Via::Sharded).into_iter().collect(),
+            Carrier::Broadcast => {
+                let exact = state.channels.contains(channel).then_some(Via::Channel);
+                let globs = state.globs.iter().filter(|glob| glob_matches(glob, channel));
+                exact.into_iter().chain(globs.cloned().map(Via::Glob)).collect()
+            }
+        };
+        for via in &ways {
             state.bytes += payload.len();
             state.pushes.push_back(if payload.len() > self.max_payload {
                 Push::Oversized { channel: channel.clone(), size: payload.len() }
             } else {
-                Push::Message { pattern: pattern.clone(), channel: channel.clone(), payload: payload.clone() }
+                Push::Message { via: via.clone(), channel: channel.clone(), payload: payload.clone() }
             });
         }
         self.activity.begin(ways.len());
@@ -343,19 +383,21 @@ impl Connection {
         }
         for request in requests {
             let reply = match request {
-                Request::Subscribe(Wire { glob, name }) => {
+                Request::Subscribe(Wire { kind, name }) => {
                     let name = Bytes::copy_from_slice(name.as_bytes());
-                    match glob {
-                        false => _ = state.channels.insert(name),
-                        true if !state.globs.contains(&name) => state.globs.push(name),
-                        true => {}
+                    match kind {
+                        Kind::Channel => _ = state.channels.insert(name),
+                        Kind::Sharded => _ = state.sharded.insert(name),
+                        Kind::Glob if !state.globs.contains(&name) => state.globs.push(name),
+                        Kind::Glob => {}
                     }
                     Reply::Done
                 }
-                Request::Unsubscribe(Wire { glob, name }) => {
-                    match glob {
-                        false => _ = state.channels.remove(name.as_bytes()),
-                        true => state.globs.retain(|glob| *glob != name.as_bytes()),
+                Request::Unsubscribe(Wire { kind, name }) => {
+                    match kind {
+                        Kind::Channel => _ = state.channels.remove(name.as_bytes()),
+                        Kind::Sharded => _ = state.sharded.remove(name.as_bytes()),
+                        Kind::Glob => state.globs.retain(|glob| *glob != name.as_bytes()),
                     }
                     Reply::Done
                 }

@@ -1,0 +1,124 @@
+//! Our errors for what Redis and the `redis` crate say, in words that say what to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind};
+
+use crate::error::{Error, ErrorKind};
+
+/// Our error for one of the `redis` crate, in words that say what to do. A command or a transaction that was refused as
+/// a whole is "not sent".
+pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
+    let (kind, text) = match error.kind() {
+        RedisErrorKind::Server(ServerErrorKind::BusyLoading) => {
+            let text = format!("redis at {endpoint} is still loading its data");
+            return Error::new(ErrorKind::Connection, text).before_sending().with_source(error);
+        }
+        RedisErrorKind::AuthenticationFailed => (
+            ErrorKind::Refused,
+            format!("redis at {endpoint} refused the credentials; check the user and the password: {error}"),
+        ),
+        RedisErrorKind::Server(_) | RedisErrorKind::Extension => {
+            let aborted = error.kind() == RedisErrorKind::Server(ServerErrorKind::ExecAbort);
+            let (code, detail) = first_refusal(&error);
+            if is_missing(&code, &detail) {
+                let text = format!("redis at {endpoint} has no such stream or group: {code} {detail}");
+                return Error::new(ErrorKind::NotFound, text).with_source(error);
+            }
+            let refused = Error::new(ErrorKind::Refused, refused(endpoint, &code, &detail));
+            // What a transaction that was carried out says of its commands has no detail of its own.
+            let as_a_whole = aborted || error.detail().is_some();
+            let refused = if as_a_whole { refused.before_sending() } else { refused };
+            return refused.with_source(error);
+        }
+        RedisErrorKind::Io if error.is_timeout() => {
+            (ErrorKind::Timeout, format!("redis at {endpoint} did not answer in time"))
+        }
+        RedisErrorKind::Io if error.is_connection_refusal() => (
+            ErrorKind::Connection,
+            format!("cannot connect to redis at {endpoint}: {error}; is it running there?"),
+        ),
+        RedisErrorKind::Io => {
+            (ErrorKind::Connection, format!("the connection to redis at {endpoint} failed: {error}"))
+        }
+        RedisErrorKind::InvalidClientConfig => {
+            (ErrorKind::Configuration, format!("cannot use redis at {endpoint}: {error}"))
+        }
+        _ => (ErrorKind::Refused, format!("redis at {endpoint} answered unexpectedly: {error}")),
+    };
+    Error::new(kind, text).with_source(error)
+}
+
+/// Whether a stream or a group is not there, or went while somebody waited for it.
+fn is_missing(code: &str, detail: &str) -> bool {
+    matches!(code, "NOGROUP" | "UNBLOCKED") || detail.contains("no such key")
+}
+
+/// The code and the text of an error reply; of a transaction or a batch, those of its first command that was refused.
+pub(super) fn first_refusal(error: &RedisError) -> (String, String) {
+    let of_a_command = error.clone().into_server_errors().and_then(|errors| {
+        let (_, first) = errors.first()?;
+        Some((first.code().to_owned(), first.details().unwrap_or_default().to_owned()))
+    });
+    of_a_command.unwrap_or_else(|| {
+        (error.code().unwrap_or("ERR").to_owned(), error.detail().unwrap_or_default().to_owned())
+    })
+}
+
+/// Our error for an error reply on one of our own connections; the command was not carried out.
+pub(super) fn refusal(endpoint: &str, reply: &str) -> Error {
+    let (code, detail) = reply.split_once(' ').unwrap_or((reply, ""));
+    let (kind, text) = match code {
+        "LOADING" => (ErrorKind::Connection, format!("redis at {endpoint} is still loading its data")),
+        _ => (ErrorKind::Refused, refused(endpoint, code, detail)),
+    };
+    Error::new(kind, text).before_sending()
+}
+
+/// An error reply in words that say what to do.
+fn refused(endpoint: &str, code: &str, detail: &str) -> String {
+    let advice = match code {
+        "NOPERM" => "; its ACL does not allow this user to do that",
+        "NOAUTH" => "; it wants a password: set REDIS_PASSWORD, or put it into the URL",
+        "WRONGPASS" => "; check the user and the password",
+        "READONLY" => "; it is a read-only replica: connect to the primary",
+        "OOM" => "; its `maxmemory` is used up and its policy evicts nothing",
+        "MISCONF" => "; it cannot write its data to disk and accepts no writes",
+        _ => "",
+    };
+    format!("redis at {endpoint} refused: {code} {detail}{advice}")
+}
+
+/// An error once more, for another of the callers that it concerns.
+pub(super) fn copy(error: &Arc<Error>) -> Error {
+    let copy = Error::new(error.kind(), error.to_string());
+    let copy = if error.is_not_sent() { copy.before_sending() } else { copy };
+    match error.source() {
+        Some(_) => copy.with_source(SharedSource(Arc::clone(error))),
+        None => copy,
+    }
+}
+
+/// The source of an error that several callers get.
+#[derive(Debug)]
+struct SharedSource(Arc<Error>);
+
+impl SharedSource {
+    fn shared(&self) -> &(dyn StdError + 'static) {
+        self.0.source().expect("it is made only of errors with a source")
+    }
+}
+
+impl fmt::Display for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.shared(), f)
+    }
+}
+
+impl StdError for SharedSource {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.shared().source()
+    }
+}

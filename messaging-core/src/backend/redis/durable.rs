@@ -1,0 +1,258 @@
+//! Publishing on durable channels: appended and published by one script, after the stream has been registered.
+
+use std::time::Duration;
+
+use redis::{cmd, pipe};
+
+use super::publisher::Replies;
+use super::{APPEND, Link, Redis, count, millis, unlink};
+use crate::backend::streams::Append;
+use crate::backend::{CacheKey, Outgoing, Published, Reply};
+use crate::dispatch::Carrier;
+use crate::error::{Error, ErrorKind, Result};
+use crate::retry::deadline;
+use crate::stream::StreamInfo;
+
+/// One command of a batch.
+enum Step<'a> {
+    Forget,
+    /// The stream that is registered is only there if it is used, so that a refusal is that of its message.
+    Register,
+    Message(&'a Outgoing),
+}
+
+/// What a batch has come to so far.
+#[derive(Default)]
+struct Tally {
+    receivers: u64,
+    any_sent: bool,
+    refusal: Option<Error>,
+}
+
+impl Tally {
+    fn note(&mut self, message: &Outgoing, outcome: Result<u64>) {
+        match outcome {
+            Ok(receivers) => {
+                self.receivers += receivers;
+                self.any_sent = true;
+            }
+            Err(error) if self.refusal.is_none() => {
+                self.refusal = Some(error.context(format_args!("channel {:?}", message.channel)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn finish(self, forgotten: Result<()>) -> Result<Published> {
+        match self.refusal {
+            None => Ok(Published { receivers: self.receivers, forgotten }),
+            Some(error) => Err(if self.any_sent { error.maybe_sent() } else { error }),
+        }
+    }
+}
+
+impl Redis {
+    /// Publishes messages of which at least one is durable.
+    pub(super) async fn publish_durably(
+        &self,
+        messages: &[Outgoing],
+        forget: &[CacheKey],
+    ) -> Result<Published> {
+        // A sharded message is in two steps: its channel may be on another node than its stream.
+        let apart = |message: &Outgoing| {
+            let append = message.durable.as_deref();
+            append.is_some_and(|append| {
+                append.durability.wait_replicas.is_some() || message.carrier == Carrier::Sharded
+            })
+        };
+        if self.link.is_cluster() || messages.iter().any(apart) {
+            self.publish_one_by_one(messages, forget).await
+        } else {
+            self.publish_in_a_batch(messages, forget).await
+        }
+    }
+
+    async fn publish_in_a_batch(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        let mut bytes = Vec::new();
+        let mut steps = Vec::new();
+        if !forget.is_empty() {
+            bytes.extend_from_slice(&unlink(forget).get_packed_command());
+            steps.push(Step::Forget);
+        }
+        let mut registered = Vec::new();
+        for message in messages {
+            match message.durable.as_deref() {
+                None => self.encode_message(&mut bytes, message),
+                Some(append) => {
+                    if self.registered.is_due(append.stream.template()) {
+                        registered.push(append);
+                        let all = StreamInfo::all(&append.stream, &append.durability);
+                        bytes.extend_from_slice(&self.registration(&all).get_packed_command());
+                        steps.push(Step::Register);
+                    }
+                    bytes
+                        .extend_from_slice(&self.append_command(append, message, false).get_packed_command());
+                }
+            }
+            steps.push(Step::Message(message));
+        }
+        let until = deadline(self.command_timeout);
+        let replies = match self.publisher.send(until, steps.len(), |out| out.extend_from_slice(&bytes)).await
+        {
+            Ok(Replies::One(reply)) => vec![reply],
+            Ok(Replies::Several(replies)) => replies,
+            Err(error) => {
+                registered.iter().for_each(|append| self.registered.forget(append.stream.template()));
+                return Err(error);
+            }
+        };
+        let (mut forgotten, mut unregistered, mut tally) = (Ok(()), None, Tally::default());
+        for (step, reply) in steps.into_iter().zip(replies) {
+            match step {
+                Step::Forget => forgotten = count(&self.endpoint, reply).map(drop),
+                Step::Register => unregistered = count(&self.endpoint, reply).err(),
+                Step::Message(message) => {
+                    let outcome = match message.durable.as_deref() {
+                        None => count(&self.endpoint, reply),
+                        Some(append) => self.appended(append, message, reply, unregistered.take()).await,
+                    };
+                    tally.note(message, outcome);
+                }
+            }
+        }
+        tally.finish(forgotten)
+    }
+
+    /// What appending came to. A server that does not know the script is sent it.
+    async fn appended(
+        &self,
+        append: &Append,
+        message: &Outgoing,
+        reply: Reply,
+        unregistered: Option<Error>,
+    ) -> Result<u64> {
+        let reply = match reply {
+            Reply::Error(error) if error.starts_with("NOSCRIPT") => {
+                let command = self.append_command(append, message, true).get_packed_command();
+                match self
+                    .publisher
+                    .send(deadline(self.command_timeout), 1, |out| out.extend_from_slice(&command))
+                    .await?
+                {
+                    Replies::One(reply) => reply,
+                    Replies::Several(mut replies) => replies.pop().unwrap_or(Reply::Done),
+                }
+            }
+            reply => reply,
+        };
+        match reply {
+            Reply::Integer(receivers) => self.note_appended(append, receivers, unregistered).await,
+            // A script that is refused may have done a part.
+            other => count(&self.endpoint, other).map_err(Error::maybe_sent),
+        }
+    }
+
+    /// Takes the script's answer apart. Who finds a new stream registers it, whatever was there before: all of the
+    /// server's data may have gone.
+    async fn note_appended(
+        &self,
+        append: &Append,
+        receivers: i64,
+        unregistered: Option<Error>,
+    ) -> Result<u64> {
+        let is_new = receivers < 0;
+        let receivers = if is_new { -1 - receivers } else { receivers };
+        let registered = match unregistered {
+            Some(error) => Err(error),
+            None if is_new => self.register(&StreamInfo::all(&append.stream, &append.durability)).await,
+            None => Ok(()),
+        };
+        registered.map_err(|error| {
+            self.registered.forget(append.stream.template());
+            let text = "the message was appended, but its stream could not be registered, so that not every subscriber finds it";
+            error.maybe_sent().context(text)
+        })?;
+        Ok(receivers.unsigned_abs())
+    }
+
+    /// The command that appends and publishes; with the script itself, or only its name.
+    fn append_command(&self, append: &Append, message: &Outgoing, whole: bool) -> redis::Cmd {
+        let channel = self.prefixed(message);
+        let publish = if message.carrier == Carrier::Sharded { "" } else { "PUBLISH" };
+        let (keys, arguments) = self.append_parts(append, &channel, &message.payload, publish);
+        let mut command = if whole { cmd("EVAL") } else { cmd("EVALSHA") };
+        command.arg(if whole { APPEND } else { self.stream_scripts.append.get_hash() });
+        command.arg(keys.len()).arg(&keys);
+        arguments.iter().for_each(|argument| _ = command.arg(&argument[..]));
+        command
+    }
+
+    /// Publishes messages one after the other: where they go to several servers, or wait for replicas.
+    async fn publish_one_by_one(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        let forgotten = self.forget(forget).await;
+        let mut tally = Tally::default();
+        for message in messages {
+            let outcome = match message.durable.as_deref() {
+                None => {
+                    let message = std::slice::from_ref(message);
+                    self.publish_plainly(message, &[]).await.map(|done| done.receivers)
+                }
+                Some(append) => match self.append_apart(append, message).await {
+                    Ok(_) if message.carrier == Carrier::Sharded => {
+                        let shard = Outgoing { durable: None, ..message.clone() };
+                        let published = self.publish_plainly(std::slice::from_ref(&shard), &[]).await;
+                        published.map(|done| done.receivers).map_err(Error::maybe_sent)
+                    }
+                    appended => appended,
+                },
+            };
+            tally.note(message, outcome);
+            if tally.refusal.is_some() {
+                break;
+            }
+        }
+        tally.finish(forgotten)
+    }
+
+    /// Appends on a connection on which nobody minds waiting.
+    async fn append_apart(&self, append: &Append, message: &Outgoing) -> Result<u64> {
+        let template = append.stream.template();
+        let unregistered = if self.registered.is_due(template) {
+            self.register(&StreamInfo::all(&append.stream, &append.durability)).await.err()
+        } else {
+            None
+        };
+        let command = self.append_command(append, message, true);
+        let limit = self.command_timeout;
+        let receivers: i64 = match append.durability.wait_replicas {
+            None => {
+                let sent = async |mut connection| command.query_async(&mut connection).await;
+                self.link.run(limit, sent).await.map_err(Error::of_a_script)?
+            }
+            Some(replicas) => {
+                let patience = limit.mul_f64(0.8);
+                let mut batch = pipe();
+                batch.add_command(command).cmd("WAIT").arg(replicas.get()).arg(millis(patience));
+                let sent = async |mut connection| batch.query_async(&mut connection).await;
+                let (receivers, confirmed): (i64, u32) =
+                    self.confirming().run(limit, sent).await.map_err(Error::of_a_script)?;
+                if confirmed < replicas.get() {
+                    return Err(not_confirmed(confirmed, replicas.get(), patience));
+                }
+                receivers
+            }
+        };
+        self.note_appended(append, receivers, unregistered).await
+    }
+
+    fn confirming(&self) -> &Link {
+        self.confirming.get_or_init(|| self.link.another())
+    }
+}
+
+fn not_confirmed(confirmed: u32, wanted: u32, patience: Duration) -> Error {
+    let text = format!(
+        "the message was appended and published, but {confirmed} of {wanted} replicas confirmed it within {patience:?}; a failover could lose it"
+    );
+    Error::new(ErrorKind::Timeout, text)
+}

@@ -1,0 +1,351 @@
+//! The Lua scripts of durable channels. Each touches the keys of one stream, which share a hash tag. Payloads are only
+//! ever passed on; numbers that Lua calculates with are milliseconds and counts, far below 2^53.
+
+use redis::Script;
+
+pub(super) struct StreamScripts {
+    pub(super) append: Script,
+    pub(super) ensure_group: Script,
+    pub(super) tend: Script,
+    pub(super) read_exclusive: Script,
+    pub(super) settle: Script,
+    pub(super) seen: Script,
+    pub(super) join: Script,
+    pub(super) leave: Script,
+    pub(super) groups: Script,
+    pub(super) tail: Script,
+    pub(super) replay: Script,
+}
+
+impl StreamScripts {
+    pub(super) fn new() -> Self {
+        Self {
+            append: Script::new(APPEND),
+            ensure_group: Script::new(ENSURE_GROUP),
+            tend: Script::new(TEND),
+            read_exclusive: Script::new(READ_EXCLUSIVE),
+            settle: Script::new(SETTLE),
+            seen: Script::new(SEEN),
+            join: Script::new(JOIN),
+            leave: Script::new(LEAVE),
+            groups: Script::new(GROUPS),
+            tail: Script::new(TAIL),
+            replay: Script::new(REPLAY),
+        }
+    }
+}
+
+/// Appends and publishes, so that both kinds of subscribers see one event.
+///
+/// KEYS: stream, counter. ARGV: channel, payload, most entries, oldest milliseconds, SPUBLISH or PUBLISH or nothing, id,
+/// time, further fields and values.
+/// Returns the receivers; in a stream that is new, minus one minus the receivers.
+pub(super) const APPEND: &str = "\
+local n = redis.call('INCR', KEYS[2])
+local time = redis.call('TIME')
+local oldest = math.max(time[1] * 1000 - ARGV[4], 0)
+local entry = {'XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[6], 'n', n, 'channel', ARGV[1], 'time', ARGV[7]}
+for i = 8, #ARGV do entry[#entry + 1] = ARGV[i] end
+entry[#entry + 1] = 'data'
+entry[#entry + 1] = ARGV[2]
+local added = redis.pcall(unpack(entry))
+if added.err then
+  redis.call('DECR', KEYS[2])
+  return added
+end
+redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest))
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+local receivers = 0
+if ARGV[5] ~= '' then receivers = redis.call(ARGV[5], ARGV[1], ARGV[2]) end
+if n == 1 then return -1 - receivers end
+return receivers";
+
+/// KEYS: stream. ARGV: group, the id that it begins after, whether that is a place in a stream that may have been made
+/// anew since.
+const ENSURE_GROUP: &str = "\
+local after = ARGV[2]
+if ARGV[3] == '1' then
+  local last = '0-0'
+  local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = info[i + 1] end
+  end
+  local function parts(id)
+    local millis, sequence = string.match(id, '(%d+)-(%d+)')
+    return tonumber(millis), tonumber(sequence)
+  end
+  local last_millis, last_sequence = parts(last)
+  local millis, sequence = parts(after)
+  if last_millis < millis or (last_millis == millis and last_sequence < sequence) then after = '0' end
+end
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], after, 'MKSTREAM')
+if made.err and string.sub(made.err, 1, 9) ~= 'BUSYGROUP' then return made end
+return true";
+
+/// Shows that a consumer lives, removes dead ones, takes over what is due or abandoned.
+///
+/// KEYS: stream, alive, delay, attempts, owner. ARGV: group, consumer, milliseconds of the lease, how many entries at
+/// most, whether the stream is exclusive, whether what is ours already is told again.
+/// Returns: ours, lapsed, milliseconds until the next delay passes or -1, lost, more, entries: id, fields, attempt,
+/// takeovers, milliseconds to wait.
+const TEND: &str = "\
+local stream, alive, delay, attempts, owner = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, me, lease, take, exclusive = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+local consumers = redis.call('XINFO', 'CONSUMERS', stream, group)
+local known = redis.call('ZSCORE', alive, me)
+local lapsed = (known and tonumber(known) >= now) and 0 or 1
+redis.call('ZREMRANGEBYSCORE', alive, '-inf', '(' .. text(now))
+redis.call('ZADD', alive, text(now + lease), me)
+redis.call('PEXPIRE', alive, 604800000)
+if exclusive then
+  local holder = redis.call('GET', owner)
+  if holder and holder ~= me then return {0, lapsed, -1, 0, 0, {}} end
+  redis.call('SET', owner, me, 'PX', lease)
+end
+local lost, more, entries = 0, 0, {}
+local function claim(id, takeovers)
+  local body = redis.call('XRANGE', stream, id, id)
+  local note = redis.call('HGET', attempts, id)
+  redis.call('ZREM', delay, id)
+  if #body == 0 then
+    redis.call('XACK', stream, group, id)
+    redis.call('HDEL', attempts, id)
+    lost = lost + 1
+    return
+  end
+  redis.call('XCLAIM', stream, group, me, 0, id, 'FORCE', 'RETRYCOUNT', takeovers + 1, 'JUSTID')
+  local attempt, due = 1, now
+  if note then
+    local noted, at = string.match(note, '(%d+):(%d+)')
+    attempt, due = tonumber(noted), tonumber(at)
+  end
+  entries[#entries + 1] = {id, body[1][2], attempt, takeovers, math.max(due - now, 0)}
+end
+local due = redis.call('ZRANGEBYSCORE', delay, '-inf', text(now), 'LIMIT', 0, exclusive and -1 or take + 1)
+local candidates = {}
+for _, id in ipairs(due) do candidates[#candidates + 1] = {id, 0} end
+for _, consumer in ipairs(consumers) do
+  local name, pending
+  for i = 1, #consumer, 2 do
+    if consumer[i] == 'name' then name = consumer[i + 1] end
+    if consumer[i] == 'pending' then pending = consumer[i + 1] end
+  end
+  if name == me then
+    if ARGV[6] == '1' and pending > 0 then
+      for _, own in ipairs(redis.call('XPENDING', stream, group, '-', '+', pending, name)) do
+        claim(own[1], own[4] - 1)
+      end
+    end
+  else
+    local lives = redis.call('ZSCORE', alive, name)
+    if pending > 0 and (exclusive or not lives) then
+      for _, abandoned in ipairs(redis.call('XPENDING', stream, group, '-', '+', take + 1, name)) do
+        candidates[#candidates + 1] = {abandoned[1], abandoned[4]}
+      end
+    elseif pending == 0 and not lives then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
+    end
+  end
+end
+-- Whichever way they come, the oldest go first: an exclusive stream's order is kept from one call to the next.
+if exclusive then
+  local function parts(id)
+    local millis, sequence = string.match(id, '(%d+)-(%d+)')
+    return tonumber(millis), tonumber(sequence)
+  end
+  table.sort(candidates, function(a, b)
+    local millis_a, sequence_a = parts(a[1])
+    local millis_b, sequence_b = parts(b[1])
+    if millis_a ~= millis_b then return millis_a < millis_b end
+    return sequence_a < sequence_b
+  end)
+end
+for i, candidate in ipairs(candidates) do
+  if i > take then
+    more = 1
+    break
+  end
+  claim(candidate[1], candidate[2])
+end
+local next_due = -1
+local first = redis.call('ZRANGE', delay, 0, 0, 'WITHSCORES')
+if first[2] then next_due = math.max(tonumber(first[2]) - now, 0) end
+return {1, lapsed, next_due, lost, more, entries}";
+
+/// KEYS: stream, owner. ARGV: group, consumer, how many entries at most. Nothing if the stream is not the consumer's.
+const READ_EXCLUSIVE: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return {} end
+local read = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], '>')
+if not read then return {} end
+return read[1][2]";
+
+/// KEYS: stream, delay, attempts, seen, dead. ARGV: group, consumer, then of each settlement its kind and what it needs.
+const SETTLE: &str = "\
+local stream, delay, attempts, seen, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, me = ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+local function ours(id)
+  local pending = redis.pcall('XPENDING', stream, group, id, id, 1, me)
+  return not pending.err and #pending > 0
+end
+-- What a group leaves behind that nobody tends any more goes after 30 days.
+local function keep(key) redis.call('PEXPIRE', key, 2592000000) end
+local function forget(id)
+  redis.call('XACK', stream, group, id)
+  redis.call('HDEL', attempts, id)
+end
+local at = 3
+local function next_argument()
+  at = at + 1
+  return ARGV[at - 1]
+end
+while at <= #ARGV do
+  local kind, id = next_argument(), next_argument()
+  if kind == 'done' then
+    local event, window = next_argument(), next_argument()
+    forget(id)
+    redis.call('ZREM', delay, id)
+    if event ~= '' then
+      redis.call('ZREMRANGEBYSCORE', seen, '-inf', text(now))
+      redis.call('ZADD', seen, text(now + window), event)
+      redis.call('PEXPIRE', seen, window)
+    end
+  elseif kind == 'retry' then
+    local attempt, wait = next_argument(), next_argument()
+    if ours(id) then
+      redis.call('XACK', stream, group, id)
+      redis.call('ZADD', delay, text(now + wait), id)
+      keep(delay)
+      redis.call('HSET', attempts, id, attempt .. ':' .. text(now + wait))
+      keep(attempts)
+    end
+  elseif kind == 'note' then
+    local attempt, wait = next_argument(), next_argument()
+    if ours(id) then
+      redis.call('HSET', attempts, id, attempt .. ':' .. text(now + wait))
+      keep(attempts)
+      -- An attempt at it has ended: its handler outlives it.
+      redis.call('XCLAIM', stream, group, me, 0, id, 'RETRYCOUNT', 1, 'JUSTID')
+    end
+  elseif kind == 'back' then
+    if ours(id) then
+      redis.call('XACK', stream, group, id)
+      redis.call('ZADD', delay, text(now), id)
+      keep(delay)
+    end
+  else
+    local most, age, channel, notice = next_argument(), next_argument(), next_argument(), next_argument()
+    local handler, reason, count, failed = next_argument(), next_argument(), next_argument(), next_argument()
+    if ours(id) then
+      local body = redis.call('XRANGE', stream, id, id)
+      if #body > 0 then
+        local entry = {'XADD', dead, 'MAXLEN', '~', most, '*'}
+        for _, part in ipairs(body[1][2]) do entry[#entry + 1] = part end
+        for _, part in ipairs({'dead.entry', id, 'dead.group', group, 'dead.handler', handler, 'dead.error', reason,
+          'dead.attempts', count, 'dead.at', failed}) do entry[#entry + 1] = part end
+        redis.call(unpack(entry))
+        redis.call('XTRIM', dead, 'MINID', '~', text(math.max(now - age, 0)))
+        redis.call('PEXPIRE', dead, age)
+        if channel ~= '' then redis.call('PUBLISH', channel, notice) end
+      end
+      forget(id)
+    end
+  end
+end
+return true";
+
+/// KEYS: seen. ARGV: event ids. Returns 1 for each that is remembered, else 0.
+const SEEN: &str = "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local seen = {}
+for i, event in ipairs(ARGV) do
+  local expires = redis.call('ZSCORE', KEYS[1], event)
+  seen[i] = (expires and tonumber(expires) > now) and 1 or 0
+end
+return seen";
+
+/// KEYS: members. ARGV: consumer, milliseconds. Returns how many live.
+const JOIN: &str = "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])";
+
+/// KEYS: stream, alive, owner. ARGV: group, consumer.
+const LEAVE: &str = "\
+if redis.call('GET', KEYS[3]) == ARGV[2] then redis.call('DEL', KEYS[3]) end
+redis.call('ZREM', KEYS[2], ARGV[2])
+local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+if consumers.err then return true end
+for _, consumer in ipairs(consumers) do
+  local name, pending
+  for i = 1, #consumer, 2 do
+    if consumer[i] == 'name' then name = consumer[i + 1] end
+    if consumer[i] == 'pending' then pending = consumer[i + 1] end
+  end
+  if name == ARGV[2] and pending == 0 then redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], name) end
+end
+return true";
+
+/// KEYS: stream. ARGV: the keys' common beginning, up to the group's name, of `delay` and `alive`.
+/// Returns of each group: name, pending, delayed, unread, alive.
+const GROUPS: &str = "\
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err then return {} end
+local states = {}
+for _, group in ipairs(groups) do
+  local of = {}
+  for i = 1, #group, 2 do of[group[i]] = group[i + 1] end
+  local unread = of['lag']
+  if not unread then
+    unread = 0
+    local rest = redis.call('XRANGE', KEYS[1], '(' .. of['last-delivered-id'], '+', 'COUNT', 1)
+    if #rest > 0 then unread = 1 end
+  end
+  states[#states + 1] = {of['name'], of['pending'], redis.call('ZCARD', ARGV[1] .. of['name']), unread,
+    redis.call('ZCOUNT', ARGV[2] .. of['name'], now, '+inf')}
+end
+return states";
+
+/// KEYS: stream, counter. Returns the last id and the last number.
+const TAIL: &str = "\
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+local last = '0-0'
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then last = info[i + 1] end
+end
+return {last, redis.call('GET', KEYS[2]) or '0'}";
+
+/// KEYS: dead, stream, counter. ARGV: id, group, milliseconds that it is kept at least.
+const REPLAY: &str = "\
+local body = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
+if #body == 0 then return 0 end
+local entry = {'XADD', KEYS[2], '*'}
+local fields = body[1][2]
+for i = 1, #fields, 2 do
+  local name, value = fields[i], fields[i + 1]
+  if name == 'n' then value = redis.call('INCR', KEYS[3]) end
+  if name ~= 'only' and string.sub(name, 1, 5) ~= 'dead.' then
+    entry[#entry + 1] = name
+    entry[#entry + 1] = value
+  end
+end
+entry[#entry + 1] = 'only'
+entry[#entry + 1] = ARGV[2]
+redis.call(unpack(entry))
+for i = 2, 3 do
+  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+end
+redis.call('XDEL', KEYS[1], ARGV[1])
+return 1";

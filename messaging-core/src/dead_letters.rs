@@ -1,0 +1,283 @@
+//! What a group has given up: to be looked at, replayed or removed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::channel::Channel;
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, Result};
+use crate::json;
+use crate::queues;
+use crate::stream::{Entry, EntryId, EventId, Headers, RawEntry, StreamName, field};
+
+/// How many dead letters are read at once.
+const AT_ONCE: usize = 1_000;
+
+/// The dead letters of a group, in all streams. Made by
+/// [`Messaging::dead_letters`](crate::Messaging::dead_letters).
+///
+/// They are kept for 14 days, up to 100,000 in each stream.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> messaging_core::Result<()> {
+/// # let messaging = messaging_core::Messaging::builder().url("memory://").build().await?;
+/// let dead = messaging.dead_letters("billing");
+/// for letter in dead.list().await? {
+///     println!("{} after {} attempts: {}", letter.channel(), letter.attempts(), letter.error());
+/// }
+/// let replayed = dead.replay_all().await?;
+/// # assert_eq!(replayed, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct DeadLetters {
+    core: Arc<Core>,
+    group: String,
+}
+
+/// A message that a group has given up.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    id: DeadLetterId,
+    channel: Channel,
+    payload: Bytes,
+    entry: Entry,
+    handler: String,
+    error: String,
+    attempts: u32,
+    failed_at: SystemTime,
+    original: Option<EntryId>,
+}
+
+/// Which dead letter it is: the stream and the place in its dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeadLetterId {
+    stream: StreamName,
+    id: EntryId,
+}
+
+impl std::fmt::Display for DeadLetterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.stream, self.id)
+    }
+}
+
+impl DeadLetters {
+    pub(crate) fn new(core: &Arc<Core>, group: &str) -> Self {
+        Self { core: Arc::clone(core), group: group.to_owned() }
+    }
+
+    /// All of them, the oldest of each stream first.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn list(&self) -> Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        for stream in queues::streams(&self.core).await? {
+            self.pages(&stream, async |page| {
+                letters.extend(page.into_iter().filter_map(|raw| self.read(&stream, raw)));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(letters)
+    }
+
+    /// Gives one to its group again, with all its attempts before it; other groups do not get it. It is no dead letter
+    /// any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if it is not there: it was replayed or purged meanwhile, or is too old.
+    ///
+    /// # Cancellation
+    /// It may have been replayed.
+    pub async fn replay(&self, id: &DeadLetterId) -> Result<()> {
+        if self.core.backend.replay(&id.stream, &self.group, id.id).await? {
+            return Ok(());
+        }
+        let text = format!("the group `{}` has no dead letter {id}", self.group);
+        Err(Error::new(ErrorKind::NotFound, text))
+    }
+
+    /// Replays all of them; returns how many. Those that die meanwhile stay.
+    ///
+    /// # Errors
+    /// What the backend says; some may have been replayed.
+    pub async fn replay_all(&self) -> Result<u64> {
+        let mut replayed = 0;
+        for stream in queues::streams(&self.core).await? {
+            let until = EntryId { millis: self.core.backend.now().await?, sequence: u64::MAX };
+            self.pages(&stream, async |page| {
+                for raw in page.into_iter().filter(|raw| raw.id <= until) {
+                    replayed += u64::from(self.core.backend.replay(&stream, &self.group, raw.id).await?);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(replayed)
+    }
+
+    /// Removes one for good; `false` if it is not there.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn purge(&self, id: &DeadLetterId) -> Result<bool> {
+        Ok(self.core.backend.purge(&id.stream, &self.group, &[id.id]).await? > 0)
+    }
+
+    /// Removes all of them for good; returns how many.
+    ///
+    /// # Errors
+    /// What the backend says; some may have been removed.
+    pub async fn purge_all(&self) -> Result<u64> {
+        let mut purged = 0;
+        for stream in queues::streams(&self.core).await? {
+            self.pages(&stream, async |page| {
+                let ids: Vec<_> = page.iter().map(|raw| raw.id).collect();
+                purged += self.core.backend.purge(&stream, &self.group, &ids).await?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(purged)
+    }
+
+    async fn pages(
+        &self,
+        stream: &StreamName,
+        mut each: impl AsyncFnMut(Vec<RawEntry>) -> Result<()>,
+    ) -> Result<()> {
+        let mut after = EntryId::MIN;
+        loop {
+            let page = self.core.backend.dead(stream, &self.group, after, AT_ONCE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            each(page).await?;
+        }
+    }
+
+    fn read(&self, stream: &StreamName, raw: RawEntry) -> Option<DeadLetter> {
+        let id = raw.id;
+        let mut said = HashMap::new();
+        let fields = raw.fields.into_iter().filter(|(name, value)| {
+            let name = std::str::from_utf8(name).ok().and_then(|name| name.strip_prefix(field::DEAD));
+            let Some(name) = name else { return true };
+            said.insert(name.to_owned(), String::from_utf8_lossy(value).into_owned());
+            false
+        });
+        let fields = fields.collect();
+        let (mut entry, channel, payload) =
+            Entry::read(RawEntry { id, fields }, 0).or_else(|| unreadable(id))?;
+        let original = said.get("entry").and_then(|id| id.parse().ok());
+        if entry.event.as_str() == id.to_string()
+            && let Some(original) = &original
+        {
+            let original: &EntryId = original;
+            entry.event = EventId(original.to_string().into());
+        }
+        let channel = Channel::from_wire(channel)?;
+        let channel = channel.without_prefix(&self.core.config.channel_prefix).unwrap_or(channel);
+        let failed_at = said.get("at").and_then(|millis| millis.parse().ok()).unwrap_or(id.millis);
+        Some(DeadLetter {
+            id: DeadLetterId { stream: stream.clone(), id },
+            channel,
+            payload,
+            entry,
+            handler: said.remove("handler").unwrap_or_default(),
+            error: said.remove("error").unwrap_or_default(),
+            attempts: said.get("attempts").and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
+            failed_at: SystemTime::UNIX_EPOCH + Duration::from_millis(failed_at),
+            original,
+        })
+    }
+}
+
+/// Stands for an entry that no publisher of ours made: it can still be seen, and purged.
+fn unreadable(id: EntryId) -> Option<(Entry, Bytes, Bytes)> {
+    let field = |name: &'static str, value: &'static str| (Bytes::from(name), Bytes::from(value));
+    let fields = vec![field(field::CHANNEL, "(unknown)"), field(field::DATA, "")];
+    Entry::read(RawEntry { id, fields }, 0)
+}
+
+impl DeadLetter {
+    /// Which one it is, for [`replay`](DeadLetters::replay) and [`purge`](DeadLetters::purge).
+    #[must_use]
+    pub fn id(&self) -> &DeadLetterId {
+        &self.id
+    }
+
+    /// What identifies the event.
+    #[must_use]
+    pub fn event_id(&self) -> &EventId {
+        &self.entry.event
+    }
+
+    /// The channel that it was published on.
+    #[must_use]
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.entry.headers
+    }
+
+    /// The id of the handler that gave it up.
+    #[must_use]
+    pub fn handler(&self) -> &str {
+        &self.handler
+    }
+
+    /// Why: the last error's text, at most 2,000 characters.
+    #[must_use]
+    pub fn error(&self) -> &str {
+        &self.error
+    }
+
+    /// How often the handler was called with it.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// When it was published, by its publisher's clock.
+    #[must_use]
+    pub fn published_at(&self) -> SystemTime {
+        self.entry.published()
+    }
+
+    /// When it was given up, by that process's clock.
+    #[must_use]
+    pub fn failed_at(&self) -> SystemTime {
+        self.failed_at
+    }
+
+    /// Where it was in its stream.
+    #[must_use]
+    pub fn position(&self) -> Option<EntryId> {
+        self.original
+    }
+
+    /// Reads the payload as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if it is not JSON of that shape.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
+        json::decode(&self.payload).map_err(|error| error.context(format_args!("dead letter {}", self.id)))
+    }
+}
