@@ -5,7 +5,7 @@ use std::io;
 
 use crate::job::{Client, Failure, Form, Job, Logging, Report, Said};
 use crate::order::{self, Order, OrderRef};
-use crate::sides::{hand, ours, raw};
+use crate::sides::{hand, ours, queue, raw};
 use crate::{meter, publisher, replay, usage};
 
 /// Tells the number of allocations so far, if they are counted.
@@ -55,6 +55,7 @@ async fn measure(job: Job) -> Result<Report, Failure> {
             Client::Raw => raw::cache(&url(port), in_flight, calls).await,
             Client::Hand => no_side(),
         },
+        Job::Queue { client, port, messages } => queue::measure(client, &url(port), messages).await,
         Job::Dispatch { messages } => ours::dispatch(messages).await,
     }
 }

@@ -76,6 +76,8 @@ pub(crate) enum Job {
     Latency { client: Client, port: u16, turn: Turn, messages: u64 },
     /// Asks for cached orders with this many tasks.
     Cache { client: Client, port: u16, in_flight: u64, calls: u64 },
+    /// Appends messages, and handles them as a queue.
+    Queue { client: Client, port: u16, messages: u64 },
     /// Publishes to itself in memory.
     Dispatch { messages: u64 },
 }

@@ -20,11 +20,13 @@
 //! ```
 
 mod certificates;
+mod cluster;
 mod ports;
 mod proxy;
 mod python;
 mod reaper;
 mod resp;
+mod sentinel;
 mod server;
 mod setup;
 #[cfg(test)]
@@ -32,9 +34,11 @@ mod tests;
 mod waiting;
 
 pub use certificates::TlsFiles;
+pub use cluster::{Cluster, ClusterBuilder};
 pub use ports::free_port;
 pub use proxy::{Direction, Proxy};
 pub use python::{Python, Script};
+pub use sentinel::{Sentinel, SentinelBuilder};
 pub use server::RedisServer;
 pub use setup::RedisBuilder;
 pub use waiting::{Condition, eventually};
@@ -50,6 +54,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn shared_redis() -> &'static RedisServer {
     static SHARED: OnceLock<RedisServer> = OnceLock::new();
     SHARED.get_or_init(RedisServer::start)
+}
+
+/// The servers behind Sentinel that all tests of one process share, as [`shared_redis`].
+#[must_use]
+pub fn shared_sentinel() -> &'static Sentinel {
+    static SHARED: OnceLock<Sentinel> = OnceLock::new();
+    SHARED.get_or_init(Sentinel::start)
+}
+
+/// The cluster that all tests of one process share, as [`shared_redis`].
+#[must_use]
+pub fn shared_cluster() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(Cluster::start)
 }
 
 /// A name that no other test has, in this process or another: `unique("camera")` is, say, `camera-1f6e3a9c0b2d-7`.

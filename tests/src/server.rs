@@ -226,6 +226,9 @@ impl RedisServer {
 
         let mut command = Command::new(binary());
         command.arg(self.setup.directory.0.join("redis.conf"));
+        if self.setup.sentinel {
+            command.arg("--sentinel");
+        }
         command.current_dir(&self.setup.directory.0).stdin(Stdio::null()).stdout(output).stderr(errors);
         let process = Guarded::spawn(&mut command, Some(&self.setup.directory.0))
             .unwrap_or_else(|error| cannot_run(&error));
@@ -234,7 +237,10 @@ impl RedisServer {
 
         // Somebody else's server may have taken the port, and answer while ours is still giving up. And a server answers INFO
         // before it has read its append-only file.
-        let ready = [format!("process_id:{id}"), "loading:0".to_owned()];
+        let mut ready = vec![format!("process_id:{id}")];
+        if !self.setup.sentinel {
+            ready.push("loading:0".to_owned());
+        }
         let answered = waiting::poll(|| match self.ask(&["INFO"]) {
             Ok(Ok(info)) if ready.iter().all(|wanted| info.lines().any(|line| line == wanted)) => Some(true),
             Ok(Err(error)) if !error.starts_with("LOADING") => Some(true),

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 #[must_use = "nothing runs before `.start()`"]
 pub struct RedisBuilder {
     unix_socket: bool,
-    tls: bool,
+    tls: Option<Certificates>,
+    pub(crate) sentinel: bool,
     password: Option<String>,
     lines: Vec<String>,
 }
@@ -32,7 +33,20 @@ impl RedisBuilder {
     ///
     /// Not every `redis-server` can: a test that needs it asks [`RedisServer::has_tls`] first.
     pub fn tls(mut self) -> Self {
-        self.tls = true;
+        self.tls = Some(Certificates::Own);
+        self
+    }
+
+    /// The same with the certificates of another server, which has to live at least as long. They trust each other, as
+    /// the nodes of a cluster must.
+    pub(crate) fn tls_with(mut self, files: &TlsFiles) -> Self {
+        self.tls = Some(Certificates::Shared(files.clone()));
+        self.arg("--tls-replication", "yes")
+    }
+
+    /// Runs as a sentinel.
+    pub(crate) fn sentinel(mut self) -> Self {
+        self.sentinel = true;
         self
     }
 
@@ -58,6 +72,13 @@ impl RedisBuilder {
     }
 }
 
+/// Whose certificates a server with TLS has.
+#[derive(Clone, Debug)]
+enum Certificates {
+    Own,
+    Shared(TlsFiles),
+}
+
 /// A directory with everything that `redis-server` needs, and the ways in.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -66,13 +87,17 @@ pub(crate) struct Setup {
     pub(crate) address: Address,
     pub(crate) tls: Option<(u16, TlsFiles)>,
     pub(crate) password: Option<String>,
+    pub(crate) sentinel: bool,
 }
 
 impl Setup {
     /// Chooses free ports, and writes what `redis-server` reads.
     pub(crate) fn make(builder: &RedisBuilder) -> Self {
         let directory = Directory::make();
-        let tls = builder.tls.then(|| (free_port(), TlsFiles::make(&directory.0)));
+        let tls = builder.tls.as_ref().map(|certificates| match certificates {
+            Certificates::Own => (free_port(), TlsFiles::make(&directory.0)),
+            Certificates::Shared(files) => (free_port(), files.clone()),
+        });
         let address = if builder.unix_socket {
             Address::Unix(directory.0.join("socket"))
         } else {
@@ -96,6 +121,9 @@ impl Setup {
             line("tls-cert-file", &quoted(&files.server_certificate));
             line("tls-key-file", &quoted(&files.server_key));
             line("tls-auth-clients", "no");
+            // What it is itself a client of: its master, the other nodes of a cluster.
+            line("tls-client-cert-file", &quoted(&files.certfile));
+            line("tls-client-key-file", &quoted(&files.keyfile));
         }
         if let Some(password) = &builder.password {
             line("requirepass", &quoted(Path::new(password)));
@@ -103,7 +131,7 @@ impl Setup {
         text.extend(builder.lines.iter().flat_map(|line| [line, "\n"]));
         let path = directory.0.join("redis.conf");
         fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-        Self { directory, address, tls, password: builder.password.clone() }
+        Self { directory, address, tls, password: builder.password.clone(), sentinel: builder.sentinel }
     }
 
     /// The URL that clients are given.
@@ -153,7 +181,7 @@ fn quoted(word: &Path) -> String {
     format!("\"{}\"", word.display().to_string().replace('\\', r"\\").replace('"', "\\\""))
 }
 
-fn credentials(user: &str, password: &str) -> String {
+pub(crate) fn credentials(user: &str, password: &str) -> String {
     if user.is_empty() && password.is_empty() {
         return String::new();
     }

@@ -193,3 +193,29 @@ async fn python_scripts_are_talked_with() {
     assert_eq!(script.read_line().await, "two");
     script.finish().await;
 }
+
+#[test]
+fn sentinels_promote_a_replica() {
+    let sentinel = crate::Sentinel::start();
+    let first = sentinel.master().port();
+    sentinel.failover();
+    assert_ne!(sentinel.master().port(), first);
+    sentinel.settled();
+    sentinel.master().stop();
+    sentinel.wait_for_another_than(sentinel.servers().iter().find(|server| !server.is_running()).unwrap());
+}
+
+#[test]
+fn a_cluster_moves_slots_and_replaces_primaries() {
+    let cluster = crate::Cluster::start();
+    let slot = cluster.slot_of("foo");
+    assert_eq!(slot, 12_182);
+    let from = cluster.owner_of(slot);
+    from.cli(&["SET", "foo", "1"]);
+    let to = cluster.nodes().iter().take(3).find(|node| node.port() != from.port()).unwrap();
+    cluster.migrate_slot(slot, to);
+    assert_eq!(to.cli(&["GET", "foo"]), "1");
+    to.stop();
+    crate::waiting::poll(|| (cluster.owner_of(slot).port() != to.port()).then_some(())).unwrap();
+    cluster.settled();
+}

@@ -2,6 +2,7 @@
 
 pub(crate) mod hand;
 pub(crate) mod ours;
+pub(crate) mod queue;
 pub(crate) mod raw;
 
 use tokio::task::JoinSet;

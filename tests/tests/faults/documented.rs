@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 const DOCUMENT: &str = include_str!("../../../docs/reliability.md");
 
-const MODULES: [(&str, &str); 8] = [
+const MODULES: [(&str, &str); 9] = [
     ("callers", include_str!("callers.rs")),
     ("cuts", include_str!("cuts.rs")),
     ("interruptions", include_str!("interruptions.rs")),
@@ -13,6 +13,7 @@ const MODULES: [(&str, &str); 8] = [
     ("publishing", include_str!("publishing.rs")),
     ("refusals", include_str!("refusals.rs")),
     ("shutdown", include_str!("shutdown.rs")),
+    ("topology", include_str!("topology.rs")),
 ];
 
 /// The functions of a module that are tests.

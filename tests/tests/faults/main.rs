@@ -29,6 +29,7 @@ mod refusals;
 mod sampler;
 mod shutdown;
 mod stream;
+mod topology;
 mod witness;
 
 use std::fmt::Display;

@@ -55,6 +55,37 @@ fn the_demo_runs_in_memory() {
     check_demo(&run("demo", &[], None).succeeded());
 }
 
+/// What the billing of the durable orders tells, attempts included, and how it ends.
+#[track_caller]
+fn check_durable_orders(lines: &[String]) {
+    let mut billed: Vec<_> = lines.iter().filter(|line| line.starts_with("bill")).cloned().collect();
+    billed.sort();
+    let expected = [
+        "bill      order 1: Ada pays 120 euros",
+        "bill      order 2: Grace pays 5000 euros",
+        "bill      order 2: attempt 1, the bank does not answer",
+        "bill      order 2: attempt 2, the bank does not answer",
+        "bill      order 2: attempt 3, the bank does not answer",
+        "bill      order 3: nothing to pay",
+    ];
+    assert_eq!(billed, expected, "{lines:#?}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("ship")).count(), 3, "{lines:#?}");
+    let alarm = r#"alarm     "billing" gave up after 3 attempts: "the bank does not answer""#;
+    assert!(lines.iter().any(|line| line == alarm), "{lines:#?}");
+    assert_eq!(lines.last().map(String::as_str), Some("shut down: everything was finished"));
+}
+
+#[test]
+fn durable_orders_are_billed_in_memory() {
+    check_durable_orders(&run("durable_orders", &[], None).succeeded());
+}
+
+#[test]
+fn durable_orders_are_billed_on_redis() {
+    let redis = RedisServer::start();
+    check_durable_orders(&run("durable_orders", &[], Some(&redis.url())).succeeded());
+}
+
 /// Somebody who knows nothing of us: RESP by hand.
 struct Listener(BufReader<TcpStream>);
 

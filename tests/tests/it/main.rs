@@ -17,4 +17,5 @@ mod place;
 mod programs;
 mod pubsub;
 mod python;
+mod queues;
 mod redis_only;

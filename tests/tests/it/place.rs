@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use messaging_core::{Builder, Config, Handlers, Messaging, Running};
-use messaging_tests::{shared_redis, unique};
+use messaging_tests::{shared_cluster, shared_redis, shared_sentinel, unique};
 use tokio::sync::Notify;
 
 /// No test waits longer for anything; it is long because machines are slow, not because anything should take it.
@@ -25,6 +25,14 @@ impl Place {
         Self::at(&shared_redis().url())
     }
 
+    pub fn sentinel() -> Self {
+        Self::at(&shared_sentinel().url())
+    }
+
+    pub fn cluster() -> Self {
+        Self::at(&shared_cluster().url())
+    }
+
     pub fn at(url: &str) -> Self {
         let mut config = Config::new(url).expect("a test's URL is valid");
         config.channel_prefix = format!("{}.", unique("ch"));
@@ -34,6 +42,14 @@ impl Place {
         config.cache_timeout = Duration::from_secs(5);
         config.command_timeout = Duration::from_secs(10);
         Self { config }
+    }
+
+    /// Compares a number of receivers. On a cluster a node counts only its own, and publisher and subscriber may be on two.
+    #[track_caller]
+    pub fn counts(&self, receivers: u64, expected: u64) {
+        if !self.config.endpoint.to_string().starts_with("redis+cluster") {
+            assert_eq!(receivers, expected);
+        }
     }
 
     pub fn builder(&self) -> Builder {
@@ -101,24 +117,25 @@ pub async fn soon<F: Future>(future: F) -> F::Output {
 /// Makes a test of each function for each backend.
 macro_rules! on_each_backend {
     ($($name:ident)*) => {
-        mod memory {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name($crate::place::Place::memory()).await;
-                }
-            )*
-        }
+        $crate::place::on_backend! { memory $($name)* }
+        $crate::place::on_backend! { redis $($name)* }
+        $crate::place::on_backend! { sentinel $($name)* }
+        $crate::place::on_backend! { cluster $($name)* }
+    };
+}
 
-        mod redis {
+/// The same for the backend of this name.
+macro_rules! on_backend {
+    ($backend:ident $($name:ident)*) => {
+        mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name($crate::place::Place::redis()).await;
+                    super::$name($crate::place::Place::$backend()).await;
                 }
             )*
         }
     };
 }
 
-pub(crate) use on_each_backend;
+pub(crate) use {on_backend, on_each_backend};

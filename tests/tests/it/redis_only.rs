@@ -8,7 +8,7 @@ use messaging_core::{
     ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config,
     redis_cache, subscribe,
 };
-use messaging_tests::{Direction, Proxy, RedisServer, eventually, unique};
+use messaging_tests::{Cluster, Direction, Proxy, RedisServer, Sentinel, eventually, unique};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -218,6 +218,51 @@ async fn tls_with_an_authority_of_our_own() {
         error.to_string().contains("REDIS_SSL_CA_CERTS") && error.to_string().contains("/nowhere/ca.pem"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn tls_passwords_and_acl_behind_sentinel() {
+    let user = "user app on >p@ss ~* &* +@all -@dangerous +info";
+    let mut builder = Sentinel::builder().password("pw").sentinel_password("spw").acl(user);
+    if RedisServer::has_tls() {
+        builder = builder.tls();
+    }
+    let sentinel = builder.start();
+    let mut place = Place::at(&sentinel.url_for("app", "p@ss"));
+    if RedisServer::has_tls() {
+        place.config.tls.ca_certs = Some(sentinel.servers()[0].tls_files().ca_certs.clone());
+    }
+    works(&place).await;
+    let wrong = sentinel.url_for("app", "p@ss").replace("sentinel_password=spw", "sentinel_password=other");
+    let mut wrong = Place::at(&wrong);
+    wrong.config.tls = place.config.tls.clone();
+    let error = wrong.messaging().await.publish("c", &1).await.unwrap_err();
+    assert!(error.is_not_sent() && error.to_string().contains("sentinel"), "{error}");
+    assert!(!error.to_string().contains("other"), "{error}");
+}
+
+#[tokio::test]
+async fn tls_passwords_and_acl_on_a_cluster() {
+    let mut builder = Cluster::builder().password("pw").acl("user app on >p@ss ~* &* +@all");
+    if RedisServer::has_tls() {
+        builder = builder.tls();
+    }
+    let cluster = builder.start();
+    let mut place = Place::at(&cluster.url_for("app", "p@ss"));
+    if RedisServer::has_tls() {
+        place.config.tls.ca_certs = Some(cluster.nodes()[0].tls_files().ca_certs.clone());
+    }
+    works(&place).await;
+    let messaging = place.messaging().await;
+    for number in 0..10 {
+        let mut sharded = messaging.subscribe_sharded(&format!("c.{number}")).await.unwrap();
+        assert_eq!(sharded.send_message(&number).await.unwrap(), 1);
+        soon(sharded.get_message(None)).await.unwrap().unwrap();
+    }
+    let mut wrong = Place::at(&cluster.url_for("app", "other"));
+    wrong.config.tls = place.config.tls.clone();
+    let error = wrong.messaging().await.subscribe("c").await.unwrap_err();
+    assert!(error.to_string().contains("check the user and the password"), "{error}");
 }
 
 #[tokio::test]

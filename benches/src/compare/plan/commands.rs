@@ -8,6 +8,7 @@ const PUBLISHERS: [(&str, u64, u64); 3] =
     [("publish-1", 1, 40_000), ("publish-64", 64, 1_000_000), ("publish-1024", 1_024, 2_000_000)];
 const READERS: [(&str, u64, u64); 3] =
     [("cache-1", 1, 40_000), ("cache-64", 64, 600_000), ("cache-1024", 1_024, 1_000_000)];
+const QUEUED: u64 = 400_000;
 const DISPATCHED: u64 = 2_000_000;
 
 pub(super) fn experiments() -> Vec<Experiment> {
@@ -20,6 +21,7 @@ pub(super) fn experiments() -> Vec<Experiment> {
         40_000,
     ));
     all.extend(READERS.map(cache));
+    all.push(queue());
     all.push(dispatch());
     all
 }
@@ -86,6 +88,22 @@ fn cache((name, in_flight, calls): (&'static str, u64, u64)) -> Experiment {
     experiment.rows = vec![
         row(named(""), Unit::ThousandsPerSecond, 0, (0, Some(1)), Some(Goal::at_least(0.9).later())),
         row(named(", processor time"), Unit::Nanoseconds, 1, (0, Some(1)), None),
+    ];
+    experiment
+}
+
+fn queue() -> Experiment {
+    let job = |client, stage: &Stage| Job::Queue {
+        client,
+        port: stage.redis().port(),
+        messages: stage.scale.of(QUEUED),
+    };
+    let about = "one group works a queue off: read, decode, handle, acknowledge";
+    let values = |report: &Report| vec![report.thousands_per_second(), report.cpu_nanos()];
+    let mut experiment = both("queue", about, values, job);
+    experiment.rows = vec![
+        row("queue: vs raw", Unit::ThousandsPerSecond, 0, (0, Some(1)), Some(Goal::at_least(1.0))),
+        row("queue: processor time vs raw", Unit::Nanoseconds, 1, (0, Some(1)), None),
     ];
     experiment
 }
