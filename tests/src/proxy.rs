@@ -131,7 +131,12 @@ impl Proxy {
         self.network.send_modify(|network| network.hold(usize::MAX, direction));
     }
 
-    /// The same for the connections that there are by now only: they are half-open, and new ones are not affected.
+    /// Lets everything through again in this direction; what is done to the other stays.
+    pub fn release(&self, direction: Direction) {
+        self.network.send_modify(|network| network.hold(0, direction));
+    }
+
+    /// [`hold`](Self::hold) for the connections that there are by now only: they are half-open, and new ones are not affected.
     pub fn strand(&self, direction: Direction) {
         let accepted = self.accepted();
         self.network.send_modify(|network| network.hold(accepted, direction));
@@ -436,7 +441,7 @@ mod tests {
             let mut other = Client::to(&proxy).await;
             other.send("3").await;
             assert!(client.hears_nothing().await && other.hears_nothing().await, "{direction:?}");
-            proxy.heal().await;
+            proxy.release(direction);
             client.hears("2").await;
             other.hears("3").await;
         }

@@ -8,6 +8,9 @@ use super::{Backend, memory, redis};
 use crate::error::Result;
 use crate::stream::{DeadRecord, Durability, EntryId, EventId, RawEntry, StreamInfo, StreamName};
 
+/// An entry that outlived more consumers is more likely their end than their victim.
+pub(crate) const MOST_TAKEOVERS: u32 = 10;
+
 /// What makes a message on its way out durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Append {
@@ -80,6 +83,10 @@ pub(crate) struct Tended {
     pub(crate) lost: usize,
     /// There is more to take than was asked for.
     pub(crate) more: bool,
+    /// What is left is suspected to be the end of consumers, and waits until the one such entry in hand is settled.
+    pub(crate) waits: bool,
+    /// Up to where the group has read.
+    pub(crate) read: EntryId,
 }
 
 /// An entry that was taken over.
@@ -242,6 +249,22 @@ impl Backend {
                 Ok(())
             }
             Self::Redis(redis) => redis.register(streams).await,
+        }
+    }
+
+    /// Shows that a consumer of a group listens to a channel or glob, be there streams or not. Returns since when one has,
+    /// by the backend's clock, if none is silent for longer than `kept`.
+    pub(crate) async fn listens_since(
+        &self,
+        group: &str,
+        wire: &str,
+        now: u64,
+        kept: Duration,
+    ) -> Result<u64> {
+        match self {
+            // Whoever listens hears at once of a stream that comes up, and makes its group.
+            Self::Memory(_) => Ok(now),
+            Self::Redis(redis) => redis.listens_since(group, wire, now, kept).await,
         }
     }
 

@@ -1,20 +1,18 @@
 //! From an entry that was read to a message that waits for its handler: whose it is, and whether it is known already.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Consumer, StreamCounts, lock};
-use crate::backend::streams::Taken;
+use crate::backend::streams::{MOST_TAKEOVERS, Taken};
 use crate::channel::{Captures, Channel};
-use crate::dispatch::{Fate, Outcome, Place};
+use crate::dispatch::{Fate, Hold, Outcome, Place};
 use crate::error::Result;
 use crate::message::Received;
 use crate::stream::{Entry, EntryId, EventId, RawEntry};
 
-/// An entry that outlived so many consumers is more likely their end than their victim.
-const MOST_TAKEOVERS: u32 = 10;
 /// How many events a resumable handler remembers at most.
 const MOST_RECENT: usize = 100_000;
 
@@ -93,10 +91,26 @@ impl Consumer {
     pub(super) async fn accept_taken(&self, stream: usize, taken: Vec<Taken>) -> Result<()> {
         let at = std::time::Instant::now();
         let mut batch = VecDeque::with_capacity(taken.len());
+        let known = Arc::clone(&self.table.all()[stream]);
+        let epoch = self.ledger().epoch(stream);
         for Taken { entry, attempt, takeovers, wait } in taken {
             let place = (stream, entry.id);
-            if !self.ledger().hold(place) {
-                continue;
+            match self.ledger().hold(place) {
+                // What came before it has been handed back.
+                Hold::New if known.leaving.load(Ordering::Relaxed) => {
+                    self.settle_at_once(place, attempt, Fate::HandBack);
+                    continue;
+                }
+                Hold::New => {}
+                Hold::Known | Hold::NotOurs => continue,
+                Hold::Unclear => {
+                    known.recover(self.is_exclusive());
+                    if self.is_exclusive() {
+                        // What comes after it must not go before it.
+                        break;
+                    }
+                    continue;
+                }
             }
             if entry.fields.is_empty() {
                 // Its body was trimmed away.
@@ -117,6 +131,7 @@ impl Consumer {
                 }
                 Judged::Message(mut received) => {
                     if let Some(entry) = &mut received.entry {
+                        entry.epoch = epoch;
                         entry.attempt = attempt;
                         entry.wait = wait;
                     }

@@ -4,8 +4,10 @@
 mod accept;
 mod pace;
 mod queue;
+mod read;
 mod resume;
 mod settle;
+mod share;
 mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +36,8 @@ use table::Table;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The same, while there is none at all.
 const LOOK_EAGERLY: Duration = Duration::from_secs(1);
+/// How many entries are read or taken at once at most.
+const AT_ONCE: usize = 1_000;
 /// After a failure other than a lost connection, which the configuration's `reconnect` is for.
 const REFUSED_AGAIN: Duration = Duration::from_secs(2);
 /// What is left of a stop's deadline for writing what was handled, at least.
@@ -116,7 +120,7 @@ impl Consumer {
             watch: core.backend.watch_streams(),
             to_read: Mutex::default(),
             recent: Recent::default(),
-            pace: Pace::new(running.options.workers, running.options.buffer.messages),
+            pace: Pace::new(running.options.workers, running.options.buffer),
             cursors: Mutex::default(),
             status: Mutex::default(),
             confirmed: watch::Sender::new(None),
@@ -247,6 +251,9 @@ impl Consumer {
     fn succeeded(&self) {
         let mut status = lock(&self.status);
         status.alive = Some(Instant::now());
+        if self.table.any_refused() {
+            return;
+        }
         if !std::mem::replace(&mut status.sound, true) && status.last_error.is_some() {
             tracing::info!(handler = %self.running.id, "streams are read again");
         }

@@ -1,5 +1,5 @@
 //! How much a queue's process takes ahead: as much as it handles in a moment, so that a slow handler leaves the rest to
-//! other processes, and a fast one never waits for Redis.
+//! other processes, and a fast one never waits for Redis. A buffer that was asked for is filled.
 
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lock;
+use crate::dispatch::Buffer;
 
 /// What was taken ahead and half handled sooner than this was too little.
 const SHORT: Duration = Duration::from_millis(100);
@@ -32,13 +33,13 @@ struct State {
 
 impl Pace {
     /// Begins with two messages for each worker.
-    pub(super) fn new(workers: NonZeroUsize, most: NonZeroUsize) -> Self {
-        let least = workers.get().saturating_mul(2).min(most.get());
-        Self {
-            state: Mutex::new(State { target: least, filled: None, starved: false }),
-            least,
-            most: most.get(),
-        }
+    pub(super) fn new(workers: NonZeroUsize, buffer: Buffer) -> Self {
+        let most = buffer.messages.get();
+        let least = match buffer.messages == Buffer::DEFAULT.messages {
+            true => workers.get().saturating_mul(2).min(most),
+            false => most,
+        };
+        Self { state: Mutex::new(State { target: least, filled: None, starved: false }), least, most }
     }
 
     /// How many messages may be taken ahead.
@@ -73,22 +74,32 @@ impl Pace {
 mod tests {
     use super::*;
 
+    async fn after(pace: &Pace, took: Duration, left: usize) -> usize {
+        pace.filled(left);
+        tokio::time::advance(took).await;
+        pace.half_handled()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn fast_handlers_take_more_ahead_and_slow_ones_less() {
-        let pace = Pace::new(NonZeroUsize::MIN, NonZeroUsize::new(10).unwrap());
-        let after = async |took: Duration| {
-            pace.filled(1);
-            tokio::time::advance(took).await;
-            pace.half_handled()
-        };
+        let pace = Pace::new(NonZeroUsize::MIN, Buffer::DEFAULT);
         assert_eq!(pace.target(), 2);
-        assert_eq!([after(SHORT / 2).await, after(SHORT / 2).await, after(SHORT / 2).await], [4, 8, 10]);
-        assert_eq!(after(SHORT * 2).await, 10);
-        assert_eq!([after(LONG * 2).await, after(LONG * 2).await, after(LONG * 2).await], [5, 2, 2]);
-        pace.filled(0);
-        tokio::time::advance(LONG * 2).await;
-        assert_eq!(pace.half_handled(), 4, "the workers had nothing to do");
+        for target in [4, 8, 16, 32, 64, 128, 256, 512, 1_000, 1_000] {
+            assert_eq!(after(&pace, SHORT / 2, 1).await, target);
+        }
+        assert_eq!(after(&pace, SHORT * 2, 1).await, 1_000);
+        for target in [500, 250, 125, 62, 31, 15, 7, 3, 2, 2] {
+            assert_eq!(after(&pace, LONG * 2, 1).await, target);
+        }
+        assert_eq!(after(&pace, LONG * 2, 0).await, 4, "the workers had nothing to do");
         tokio::time::advance(LONG * 2).await;
         assert_eq!(pace.half_handled(), 4, "a stream that has little says nothing of the handler");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_buffer_that_was_asked_for_is_filled() {
+        let ten = NonZeroUsize::new(10).unwrap();
+        let pace = Pace::new(NonZeroUsize::MIN, Buffer { messages: ten, ..Buffer::DEFAULT });
+        assert_eq!((pace.target(), after(&pace, LONG * 2, 1).await), (10, 10));
     }
 }

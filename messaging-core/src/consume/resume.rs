@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::accept::Judged;
 use super::table::Known;
-use super::{Consumer, StreamCounts, lock, news};
+use super::{AT_ONCE, Consumer, StreamCounts, lock, news};
 use crate::activity::ActivityGuard;
 use crate::backend::StreamWatch;
 use crate::backend::streams::{Batch, Tail};
@@ -22,8 +22,6 @@ use crate::stream::{EntryId, RawEntry};
 const READ_WAITS: Duration = Duration::from_secs(2);
 /// The least that a read can wait: for Redis, no limit is written as zero.
 const NOT_AT_ALL: Duration = Duration::from_millis(1);
-/// How many entries are read at once at most.
-const AT_ONCE: usize = 1_000;
 
 /// Up to where each stream has been read, by its number; without a last number as long as that is not known.
 pub(super) type Cursors = HashMap<usize, Cursor>;

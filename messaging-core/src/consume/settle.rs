@@ -50,9 +50,9 @@ impl Consumer {
             by_stream.entry(outcome.place.0).or_default().push(outcome);
         }
         let streams = self.table.all();
-        let mut result = Ok(());
+        let mut result: Result<()> = Ok(());
         for (stream, outcomes) in by_stream {
-            // Without a connection the others fail too; but what is wrong with one stream concerns no other.
+            // What is wrong with one stream alone does not keep the others.
             if result.as_ref().is_err_and(Error::is_retryable) {
                 ledger.not_written(outcomes);
                 continue;

@@ -3,22 +3,30 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Consumer, lock};
+use super::{Consumer, LOOK_EVERY, lock};
 use crate::backend::streams::From;
 use crate::dispatch::StartAt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{EntryId, RawEntry, StreamInfo, StreamName};
 
+/// For how long a group counts as listening after one of its processes has looked for streams.
+const LISTENING: Duration = LOOK_EVERY.saturating_mul(3);
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
     streams: Mutex<Vec<Arc<Known>>>,
-    /// The backend's clock when the first look was taken.
+    /// The backend's clock when the first look was taken; before that, if others of the group were there already.
     since: Mutex<Option<u64>>,
+    /// Others of the group were there already.
+    joined: AtomicBool,
     /// Wakes readers: there are other streams to read.
     pub(super) changed: Notify,
+    /// Readers have not been woken yet.
+    unheard: AtomicBool,
     /// What a message weighed lately, in bytes, on average.
     usual_size: AtomicUsize,
 }
@@ -30,13 +38,17 @@ pub(super) struct Known {
     pub(super) name: StreamName,
     /// It came up after the handler had started: everything since then is the handler's.
     later: bool,
-    /// The last entry that this process has read.
+    /// The last entry that this process has read, or knows that its group has.
     pub(super) read: Mutex<EntryId>,
     gate: Mutex<Gate>,
     /// It is ours, where it is exclusive.
     pub(super) owned: AtomicBool,
     /// It is being given up to another consumer.
     pub(super) leaving: AtomicBool,
+    /// Its key is refused: something else is in its place, or an ACL forbids it.
+    pub(super) refused: AtomicBool,
+    /// Of an exclusive stream one is told at a time, so that what is older is never overtaken: by who reads, or who tends.
+    pub(super) turn: tokio::sync::Mutex<()>,
     /// Where the wait for something new begins, where that is not part of the reading.
     pub(super) bell: Mutex<EntryId>,
 }
@@ -50,9 +62,24 @@ impl Table {
         lock(&self.streams).is_empty()
     }
 
+    pub(super) fn any_refused(&self) -> bool {
+        lock(&self.streams).iter().any(|stream| stream.refused.load(Ordering::Relaxed))
+    }
+
     pub(super) fn readable(&self) -> Vec<Arc<Known>> {
         let streams = lock(&self.streams);
         streams.iter().filter(|stream| stream.is_readable()).cloned().collect()
+    }
+
+    /// There are other streams to read; readers are woken by [`tell`](Self::tell), once for all changes of one look around.
+    pub(super) fn note_change(&self) {
+        self.unheard.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell(&self) {
+        if self.unheard.swap(false, Ordering::Relaxed) {
+            self.changed.notify_waiters();
+        }
     }
 
     /// What a message weighs, by those that were read lately.
@@ -82,6 +109,8 @@ impl Table {
             gate: Mutex::default(),
             owned: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
             bell: Mutex::new(EntryId::MIN),
         });
         streams.push(Arc::clone(&known));
@@ -96,10 +125,22 @@ struct Gate {
     readable: bool,
     /// Something that is ours may not have arrived.
     recover: bool,
+    /// What is ours has not all been told yet, for lack of room.
+    rest: bool,
+}
+
+/// What has to be told again of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    Nothing,
+    /// What there was no room for.
+    Rest,
+    /// All that is ours.
+    All,
 }
 
 impl Known {
-    /// What has been read of it in this process.
+    /// Up to where it has been read, as far as this process knows.
     pub(super) fn last_read(&self) -> EntryId {
         *lock(&self.read)
     }
@@ -132,9 +173,19 @@ impl Known {
         gate.readable &= !ordered;
     }
 
-    /// Whether something has to be recovered; whoever asks does it.
-    pub(super) fn take_recover(&self) -> bool {
-        std::mem::take(&mut lock(&self.gate).recover)
+    /// Not all that is ours could be told.
+    pub(super) fn note_rest(&self) {
+        lock(&self.gate).rest = true;
+    }
+
+    /// What has to be recovered; whoever asks does it.
+    pub(super) fn take_again(&self) -> Again {
+        let mut gate = lock(&self.gate);
+        match (std::mem::take(&mut gate.recover), std::mem::take(&mut gate.rest)) {
+            (true, _) => Again::All,
+            (false, true) => Again::Rest,
+            (false, false) => Again::Nothing,
+        }
     }
 }
 
@@ -145,6 +196,13 @@ impl Consumer {
         let backend = &self.core.backend;
         let later = lock(&self.table.since).is_some();
         let now = backend.now().await?;
+        let mut since = now;
+        if self.is_queue() {
+            for wire in &self.wires {
+                let group = &self.member.group;
+                since = since.min(backend.listens_since(group, &wire.name, now, LISTENING).await?);
+            }
+        }
         let carries = |stream: &StreamInfo| self.wires.iter().any(|wire| stream.name.may_carry(wire));
         let mut ours = self.core.durables.all(&self.core.registry);
         ours.retain(carries);
@@ -154,7 +212,10 @@ impl Consumer {
         let mut streams = backend.streams().await?;
         streams.retain(carries);
         streams.extend(ours);
-        lock(&self.table.since).get_or_insert(now);
+        if !later {
+            self.table.joined.store(since < now, Ordering::Relaxed);
+            *lock(&self.table.since) = Some(since);
+        }
         if !later && streams.is_empty() {
             tracing::warn!(
                 handler = %self.running.id,
@@ -198,8 +259,9 @@ impl Consumer {
         }
         match (self.running.options.start, stream.later) {
             (StartAt::Beginning, _) => From::Beginning,
-            (StartAt::New, false) => From::Now,
-            (StartAt::New, true) => From::Time(self.since()),
+            // What came up before our first look may have come up after another's.
+            (StartAt::New, false) if !self.table.joined.load(Ordering::Relaxed) => From::Now,
+            (StartAt::New, _) => From::Time(self.since()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a queue's consumer holds for its handler: which entries wait, which are being handled, what has become of them,
 //! and until when they are certainly ours. Knows nothing of the backend.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::stream::{Entry, EntryId, EventId};
+use crate::stream::{self, EntryId, EventId};
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -27,9 +28,10 @@ struct State {
     outcomes: Vec<Outcome>,
     /// Until when what we hold of each stream is certainly ours.
     leases: Vec<Option<Instant>>,
-    /// How many lists of what is ours are on their way, and what was settled meanwhile, which they may still have.
-    recoveries: usize,
-    settled: HashSet<Place>,
+    /// What was struck out since the backend was asked what is ours of a stream.
+    struck_out: HashMap<usize, HashSet<EntryId>>,
+    /// How often each stream was begun anew with.
+    epochs: HashMap<usize, u64>,
     events: Events,
     /// Nothing more is begun.
     closed: bool,
@@ -73,6 +75,19 @@ enum Held {
     Ended,
 }
 
+/// What came of taking an entry into the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It is new.
+    New,
+    /// It waits or is being handled already.
+    Known,
+    /// Its stream is not ours any more, or nothing is begun any more.
+    NotOurs,
+    /// Its outcome was being written when the backend gave it to us: only the backend knows which came first.
+    Unclear,
+}
+
 /// What has become of an entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -98,28 +113,31 @@ pub(crate) enum Fate {
 }
 
 impl Ledger {
-    /// Takes an entry into the books; `false` if it is there already, if its stream is not ours, or nothing is begun any
-    /// more.
-    pub(crate) fn hold(&self, place: Place) -> bool {
+    /// Takes an entry into the books.
+    pub(crate) fn hold(&self, place: Place) -> Hold {
         let mut state = self.lock();
         let leased = state.leases.get(place.0).is_some_and(Option::is_some);
-        if !leased || state.closed || state.settled.contains(&place) {
-            return false;
+        if state.closed || !leased {
+            return Hold::NotOurs;
+        }
+        if state.struck_out.get(&place.0).is_some_and(|struck_out| struck_out.contains(&place.1)) {
+            return Hold::Unclear;
         }
         match state.held.entry(place) {
-            std::collections::hash_map::Entry::Occupied(_) => false,
-            std::collections::hash_map::Entry::Vacant(entry) => {
+            Entry::Occupied(held) if *held.get() == Held::Ended => Hold::Unclear,
+            Entry::Occupied(_) => Hold::Known,
+            Entry::Vacant(entry) => {
                 entry.insert(Held::Waiting);
-                true
+                Hold::New
             }
         }
     }
 
-    /// As long as the guard lives, what is settled is not taken into the books again: a list of what the backend takes to
-    /// be ours may have been made before.
-    pub(crate) fn recovery(&self) -> Recovery<'_> {
-        self.lock().recoveries += 1;
-        Recovery(self)
+    /// The backend is being asked for all that is ours of a stream: its answer may name what is settled meanwhile. The
+    /// guard is dropped when the answer has been dealt with.
+    pub(crate) fn asking(&self, stream: usize) -> Asking<'_> {
+        self.lock().struck_out.insert(stream, HashSet::new());
+        Asking { ledger: self, stream }
     }
 
     /// Notes until when what is held of a stream is ours.
@@ -133,20 +151,21 @@ impl Ledger {
         self.renewed.notify_waiters();
     }
 
-    /// A stream is not ours: what waits of it is given up, and nothing more is taken into the books.
-    pub(crate) fn revoke(&self, stream: usize) {
+    /// What is held of a stream may be somebody else's from now on.
+    pub(crate) fn lapse(&self, stream: usize) {
         if let Some(lease) = self.lock().leases.get_mut(stream) {
             *lease = None;
         }
-        self.retain(stream, &[]);
     }
 
-    /// Gives up what waits of a stream and is not among `ours` any more: others have it.
-    pub(crate) fn retain(&self, stream: usize, ours: &[EntryId]) {
+    /// Gives up what of `known` still waits and is not among `ours` any more: others have it.
+    pub(crate) fn retain(&self, stream: usize, known: &[EntryId], ours: &[EntryId]) {
         let mut state = self.lock();
-        state.held.retain(|(of, id), held| {
-            *of != stream || *held != Held::Waiting || ours.binary_search(id).is_ok()
-        });
+        for id in known.iter().filter(|id| ours.binary_search(id).is_err()) {
+            if state.held.get(&(stream, *id)) == Some(&Held::Waiting) {
+                state.held.remove(&(stream, *id));
+            }
+        }
         drop(state);
         self.renewed.notify_waiters();
         self.emptied.notify_waiters();
@@ -156,14 +175,14 @@ impl Ledger {
     /// handling it. With its `event`, also asks whether that was, or is being, handled.
     ///
     /// Cancellation: it is not begun.
-    async fn begin(&self, place: Place, event: Option<&EventId>) -> Leave {
+    async fn begin(&self, place: Place, epoch: u64, event: Option<&EventId>) -> Leave {
         loop {
             let renewed = self.renewed.notified();
             tokio::pin!(renewed);
             {
                 let mut state = self.lock();
-                let State { closed, leases, held, events, .. } = &mut *state;
-                if *closed {
+                let State { closed, leases, held, events, epochs, .. } = &mut *state;
+                if *closed || epoch != epochs.get(&place.0).copied().unwrap_or_default() {
                     return Leave::NotOurs;
                 }
                 let leased = leases.get(place.0).copied().flatten();
@@ -230,8 +249,8 @@ impl Ledger {
         for place in places {
             if state.held.get(&place) == Some(&Held::Ended) {
                 state.held.remove(&place);
-                if state.recoveries > 0 {
-                    state.settled.insert(place);
+                if let Some(struck_out) = state.struck_out.get_mut(&place.0) {
+                    struck_out.insert(place.1);
                 }
             }
         }
@@ -257,6 +276,28 @@ impl Ledger {
     pub(crate) fn hand_back(&self, stream: usize) {
         self.lock().hand_back(|of| of == stream);
         self.outcomes.notify_one();
+    }
+
+    /// Strikes out all that waits of a stream: it will come again, in order, and what waits for a worker is void.
+    pub(crate) fn begin_anew(&self, stream: usize) {
+        let mut state = self.lock();
+        state.held.retain(|(of, _), held| *of != stream || *held != Held::Waiting);
+        *state.epochs.entry(stream).or_default() += 1;
+        drop(state);
+        self.renewed.notify_waiters();
+        self.emptied.notify_waiters();
+    }
+
+    /// How often a stream was begun anew with.
+    pub(crate) fn epoch(&self, stream: usize) -> u64 {
+        self.lock().epochs.get(&stream).copied().unwrap_or_default()
+    }
+
+    /// What waits of a stream.
+    pub(crate) fn waiting_of(&self, stream: usize) -> Vec<EntryId> {
+        let state = self.lock();
+        let waiting = state.held.iter().filter(|((of, _), held)| *of == stream && **held == Held::Waiting);
+        waiting.map(|((_, id), _)| *id).collect()
     }
 
     /// How many entries of a stream are held, whatever their state.
@@ -332,16 +373,15 @@ impl State {
     }
 }
 
-/// Somebody is asking the backend what is ours.
-pub(crate) struct Recovery<'l>(&'l Ledger);
+/// Somebody asks the backend what is ours.
+pub(crate) struct Asking<'l> {
+    ledger: &'l Ledger,
+    stream: usize,
+}
 
-impl Drop for Recovery<'_> {
+impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.recoveries -= 1;
-        if state.recoveries == 0 {
-            state.settled.clear();
-        }
+        self.ledger.lock().struck_out.remove(&self.stream);
     }
 }
 
@@ -364,9 +404,13 @@ pub(super) struct Begun<'l> {
 
 impl<'l> Begun<'l> {
     /// Begins an entry. Without one, it is not ours any more, or its event was, or is being, handled (`dedupe`).
-    pub(super) async fn begin(ledger: &'l Ledger, entry: &Entry, dedupe: bool) -> Result<Self, NotBegun> {
+    pub(super) async fn begin(
+        ledger: &'l Ledger,
+        entry: &stream::Entry,
+        dedupe: bool,
+    ) -> Result<Self, NotBegun> {
         let place = (entry.stream, entry.id);
-        let leave = ledger.begin(place, dedupe.then_some(&entry.event)).await;
+        let leave = ledger.begin(place, entry.epoch, dedupe.then_some(&entry.event)).await;
         // Without its event: that is the other entry's.
         let end = |attempt, fate| ledger.end(Outcome { place, event: EventId::default(), attempt, fate });
         match leave {
@@ -428,17 +472,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_begun_without_a_lease() {
         let ledger = leased();
-        assert!(ledger.hold(FIRST) && !ledger.hold(FIRST));
+        assert_eq!((ledger.hold(FIRST), ledger.hold(FIRST)), (Hold::New, Hold::Known));
         tokio::time::advance(Duration::from_secs(6)).await;
         {
-            let mut beginning = std::pin::pin!(ledger.begin(FIRST, None));
+            let mut beginning = std::pin::pin!(ledger.begin(FIRST, 0, None));
             assert!(beginning.as_mut().now_or_never().is_none());
             ledger.renew(0, Instant::now() + Duration::from_secs(5));
             assert_eq!(beginning.await, Leave::Granted);
         }
         ledger.hold(SECOND);
-        ledger.retain(0, &[]);
-        assert_eq!(ledger.begin(SECOND, None).await, Leave::NotOurs, "somebody else has it");
+        ledger.retain(0, &[SECOND.1], &[]);
+        assert_eq!(ledger.begin(SECOND, 0, None).await, Leave::NotOurs, "somebody else has it");
         assert_eq!(ledger.held_of(0), 1, "what was begun is still ours to settle");
     }
 
@@ -446,16 +490,30 @@ mod tests {
     async fn what_is_not_written_stays_in_the_books() {
         let ledger = leased();
         ledger.hold(FIRST);
-        ledger.begin(FIRST, None).await;
+        ledger.begin(FIRST, 0, None).await;
         ledger.end(outcome(FIRST, Fate::Done));
         let outcomes = ledger.outcomes().await;
         ledger.not_written(outcomes);
-        assert!(!ledger.hold(FIRST) && ledger.emptied().now_or_never().is_none());
+        assert_eq!(ledger.hold(FIRST), Hold::Unclear);
+        assert!(ledger.emptied().now_or_never().is_none());
         let outcomes = ledger.outcomes().await;
         assert_eq!(outcomes.len(), 1);
         ledger.written(outcomes.iter().map(|outcome| outcome.place));
         ledger.emptied().now_or_never().unwrap();
         assert!(ledger.outcomes().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_settled_while_the_backend_says_what_is_ours_is_not_begun_again() {
+        let ledger = leased();
+        ledger.hold(FIRST);
+        assert_eq!(ledger.begin(FIRST, 0, None).await, Leave::Granted);
+        let asking = ledger.asking(0);
+        ledger.end(outcome(FIRST, Fate::Done));
+        ledger.written([FIRST]);
+        assert_eq!((ledger.hold(FIRST), ledger.hold(SECOND)), (Hold::Unclear, Hold::New));
+        drop(asking);
+        assert_eq!(ledger.hold(FIRST), Hold::New, "the backend says so again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -466,24 +524,21 @@ mod tests {
         for place in [FIRST, SECOND, third] {
             ledger.hold(place);
         }
-        assert_eq!(ledger.begin(FIRST, Some(&event)).await, Leave::Granted);
-        assert_eq!(ledger.begin(SECOND, Some(&event)).await, Leave::Running);
+        assert_eq!(ledger.begin(FIRST, 0, Some(&event)).await, Leave::Granted);
+        assert_eq!(ledger.begin(SECOND, 0, Some(&event)).await, Leave::Running);
         ledger.end(outcome(SECOND, Fate::Retry(Duration::ZERO)));
         ledger.end(Outcome { event: event.clone(), ..outcome(FIRST, Fate::Done) });
-        assert_eq!(ledger.begin(third, Some(&event)).await, Leave::Handled);
+        assert_eq!(ledger.begin(third, 0, Some(&event)).await, Leave::Handled);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_list_of_what_is_ours_brings_nothing_back() {
+    async fn of_a_stream_that_is_begun_anew_with_only_what_came_since_counts() {
         let ledger = leased();
         ledger.hold(FIRST);
-        ledger.begin(FIRST, None).await;
-        let recovery = ledger.recovery();
-        ledger.end(outcome(FIRST, Fate::Done));
-        ledger.written(ledger.outcomes().await.into_iter().map(|outcome| outcome.place));
-        assert!(!ledger.hold(FIRST), "it was settled after the list was made");
-        drop(recovery);
-        assert!(ledger.hold(FIRST));
+        ledger.begin_anew(0);
+        assert_eq!((ledger.hold(FIRST), ledger.epoch(0)), (Hold::New, 1));
+        assert_eq!(ledger.begin(FIRST, 0, None).await, Leave::NotOurs, "the older of two copies");
+        assert_eq!(ledger.begin(FIRST, 1, None).await, Leave::Granted);
     }
 
     #[tokio::test(start_paused = true)]
@@ -491,9 +546,9 @@ mod tests {
         let ledger = leased();
         ledger.hold(FIRST);
         ledger.hold(SECOND);
-        ledger.begin(FIRST, None).await;
+        ledger.begin(FIRST, 0, None).await;
         assert_eq!(ledger.close(), 1);
-        assert_eq!(ledger.begin(SECOND, None).await, Leave::NotOurs);
+        assert_eq!(ledger.begin(SECOND, 0, None).await, Leave::NotOurs);
         ledger.end(outcome(FIRST, Fate::Done));
         let fates: Vec<_> = ledger.outcomes().await.into_iter().map(|outcome| outcome.place).collect();
         assert_eq!(fates, [SECOND, FIRST]);
@@ -503,7 +558,7 @@ mod tests {
     async fn a_call_that_is_cut_off_hands_its_entry_back() {
         let ledger = leased();
         ledger.hold(FIRST);
-        assert_eq!(ledger.begin(FIRST, None).await, Leave::Granted);
+        assert_eq!(ledger.begin(FIRST, 0, None).await, Leave::Granted);
         drop(Begun { ledger: &ledger, place: FIRST, event: EventId::default(), ended: false });
         let outcomes = ledger.outcomes().await;
         assert!(matches!(&outcomes[..], [Outcome { place: FIRST, fate: Fate::HandBack, .. }]));

@@ -18,7 +18,7 @@ pub(crate) use extract::States;
 pub use extract::{
     Attempt, ChannelOf, FromContext, FromDelivery, Needs, Raw, Rejection, Segment, Segments, State,
 };
-pub(crate) use ledger::{Fate, Ledger, Outcome, Place};
+pub(crate) use ledger::{Fate, Hold, Ledger, Outcome, Place};
 pub(crate) use mailbox::{Entry, GapCause, Gaps, Mailbox};
 pub use options::{Buffer, Carrier, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
 pub use outcome::{ErrorContext, FailureCause, HandlerReturn};

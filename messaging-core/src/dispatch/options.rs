@@ -180,6 +180,9 @@ pub enum Carrier {
 }
 
 /// How much may wait for a handler's workers, all of them together: whichever bound is reached first.
+///
+/// A queue with the default number of messages takes ahead only what it handles in about half a second, so that the rest is
+/// there for other processes; with any other number it takes ahead as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
     /// How many messages.

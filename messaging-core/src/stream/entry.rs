@@ -180,6 +180,8 @@ pub(crate) struct Entry {
     pub(crate) headers: Headers,
     /// Where its reader keeps the stream.
     pub(crate) stream: usize,
+    /// How often its reader had begun anew with the stream.
+    pub(crate) epoch: u64,
     /// Which attempt at it is the next, counted from 1.
     pub(crate) attempt: u32,
     /// How long its next attempt has to wait.
@@ -200,6 +202,7 @@ impl Entry {
             only: None,
             headers: Headers::default(),
             stream,
+            epoch: 0,
             attempt: 1,
             wait: Duration::ZERO,
         };

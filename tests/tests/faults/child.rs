@@ -20,8 +20,14 @@ pub fn url() -> String {
 
 /// Starts the child of a test.
 pub fn start(test: &str, url: &str) -> Program {
+    start_with(test, url, &[])
+}
+
+/// The same, with more in its environment.
+pub fn start_with(test: &str, url: &str, environment: &[(&str, &str)]) -> Program {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(CHILD, test).env(URL, url);
+    command.envs(environment.iter().copied());
     Program::start(command)
 }
 
@@ -33,7 +39,12 @@ pub fn run<F: Future>(future: F) -> F::Output {
 
 /// The memory in use by this process, in KiB.
 pub fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    memory_of(std::process::id())
+}
+
+/// The memory in use by a process, in KiB.
+pub fn memory_of(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -25,7 +25,9 @@ mod place;
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod programs;
 mod publishing;
+mod queues;
 mod refusals;
+mod resumable;
 mod sampler;
 mod shutdown;
 mod stream;

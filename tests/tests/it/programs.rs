@@ -152,12 +152,19 @@ impl Program {
     #[cfg(unix)]
     #[track_caller]
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
         // The shell's own `kill`: small systems have no such program.
         let kill = Command::new("sh")
-            .args(["-c", r#"kill -TERM "$1""#, "kill"])
+            .args(["-c", r#"kill -"$1" "$2""#, "kill", name])
             .arg(self.child.id().to_string())
             .status();
-        assert!(kill.is_ok_and(|status| status.success()), "cannot send SIGTERM");
+        assert!(kill.is_ok_and(|status| status.success()), "cannot send SIG{name}");
     }
 
     /// Waits until it has ended by itself.

@@ -110,11 +110,11 @@ impl Group {
         self.known.insert(consumer.clone());
         if tend.exclusive {
             if self.owner.as_ref().is_some_and(|owner| owner.until > now && owner.consumer != *consumer) {
-                return Tended { lapsed, ..Tended::default() };
+                return Tended { lapsed, read: self.read, ..Tended::default() };
             }
             self.owner = Some(Owner { consumer: consumer.clone(), until });
         }
-        let mut tended = Tended { ours: true, lapsed, ..Tended::default() };
+        let mut tended = Tended { ours: true, lapsed, read: self.read, ..Tended::default() };
         let own: Vec<_> = self.held_by(consumer).filter(|_| tend.recover).collect();
         let available = self.available(consumer, tend, now);
         tended.more = available.len() > tend.take;

@@ -148,7 +148,7 @@ impl Redis {
         match reply {
             Reply::Integer(receivers) => self.note_appended(append, receivers, unregistered).await,
             // A script that is refused may have done a part.
-            other => count(&self.endpoint, other).map_err(Error::maybe_sent),
+            other => count(&self.endpoint, other).map_err(Error::of_a_script),
         }
     }
 

@@ -5,6 +5,7 @@ use redis::Script;
 
 pub(super) struct StreamScripts {
     pub(super) append: Script,
+    pub(super) since: Script,
     pub(super) ensure_group: Script,
     pub(super) tend: Script,
     pub(super) read_exclusive: Script,
@@ -21,6 +22,7 @@ impl StreamScripts {
     pub(super) fn new() -> Self {
         Self {
             append: Script::new(APPEND),
+            since: Script::new(SINCE),
             ensure_group: Script::new(ENSURE_GROUP),
             tend: Script::new(TEND),
             read_exclusive: Script::new(READ_EXCLUSIVE),
@@ -61,6 +63,12 @@ if ARGV[5] ~= '' then receivers = redis.call(ARGV[5], ARGV[1], ARGV[2]) end
 if n == 1 then return -1 - receivers end
 return receivers";
 
+/// KEYS: since. ARGV: milliseconds since 1970, for how many milliseconds that is kept. Returns the earliest that is known.
+const SINCE: &str = "\
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return tonumber(redis.call('GET', KEYS[1]))";
+
 /// KEYS: stream. ARGV: group, the id that it begins after, whether that is a place in a stream that may have been made
 /// anew since.
 const ENSURE_GROUP: &str = "\
@@ -86,9 +94,12 @@ return true";
 /// Shows that a consumer lives, removes dead ones, takes over what is due or abandoned.
 ///
 /// KEYS: stream, alive, delay, attempts, owner. ARGV: group, consumer, milliseconds of the lease, how many entries at
-/// most, whether the stream is exclusive, whether what is ours already is told again.
-/// Returns: ours, lapsed, milliseconds until the next delay passes or -1, lost, more, entries: id, fields, attempt,
-/// takeovers, milliseconds to wait.
+/// most, whether the stream is exclusive, whether what is ours already is told again, with how many consumers an entry may be
+/// lost.
+/// What was lost with several consumers may have been their end: a consumer has one such entry at a time, so that no other
+/// shares its fate. The number of those consumers is the delivery count that Redis keeps.
+/// Returns: ours, lapsed, milliseconds until the next delay passes or -1, lost, more (2 if it has to wait for what is in hand), the last id that the group has read,
+/// entries: id, fields, attempt, takeovers, milliseconds to wait.
 const TEND: &str = "\
 local stream, alive, delay, attempts, owner = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, me, lease, take, exclusive = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
@@ -96,6 +107,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 local consumers = redis.call('XINFO', 'CONSUMERS', stream, group)
+local read = '0-0'
+for _, one in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local of = {}
+  for i = 1, #one, 2 do of[one[i]] = one[i + 1] end
+  if of['name'] == group then read = of['last-delivered-id'] end
+end
 local known = redis.call('ZSCORE', alive, me)
 local lapsed = (known and tonumber(known) >= now) and 0 or 1
 redis.call('ZREMRANGEBYSCORE', alive, '-inf', '(' .. text(now))
@@ -103,7 +120,7 @@ redis.call('ZADD', alive, text(now + lease), me)
 redis.call('PEXPIRE', alive, 604800000)
 if exclusive then
   local holder = redis.call('GET', owner)
-  if holder and holder ~= me then return {0, lapsed, -1, 0, 0, {}} end
+  if holder and holder ~= me then return {0, lapsed, -1, 0, 0, read, {}} end
   redis.call('SET', owner, me, 'PX', lease)
 end
 local lost, more, entries = 0, 0, {}
@@ -125,9 +142,44 @@ local function claim(id, takeovers)
   end
   entries[#entries + 1] = {id, body[1][2], attempt, takeovers, math.max(due - now, 0)}
 end
-local due = redis.call('ZRANGEBYSCORE', delay, '-inf', text(now), 'LIMIT', 0, exclusive and -1 or take + 1)
-local candidates = {}
-for _, id in ipairs(due) do candidates[#candidates + 1] = {id, 0} end
+local suspects, most, suspect_in_hand = 4, tonumber(ARGV[7]), nil
+-- Whether what was lost with so many consumers has to wait for another such.
+local function waits(deaths)
+  if deaths < suspects or deaths > most then return false end
+  if suspect_in_hand == nil then
+    suspect_in_hand = false
+    for _, own in ipairs(redis.call('XPENDING', stream, group, '-', '+', 1000, me)) do
+      if own[4] > suspects then suspect_in_hand = true end
+    end
+  end
+  local before = suspect_in_hand
+  suspect_in_hand = true
+  return before
+end
+local due = redis.call('ZRANGEBYSCORE', delay, '-inf', text(now), 'LIMIT', 0, take + 1)
+for i, id in ipairs(due) do
+  if i > take then more = 1 else claim(id, 0) end
+end
+-- All in the order of the stream, whoever had them.
+local after = exclusive and '-'
+while after do
+  local page = redis.call('XPENDING', stream, group, after, '+', 1000)
+  after = #page == 1000 and '(' .. page[1000][1]
+  for _, one in ipairs(page) do
+    local is_mine = one[2] == me
+    if is_mine and ARGV[6] == '0' then
+      -- We have it.
+    elseif #entries >= take then
+      more, after = 1, false
+      break
+    elseif not is_mine and waits(one[4]) then
+      more, after = 2, false
+      break
+    else
+      claim(one[1], is_mine and one[4] - 1 or one[4])
+    end
+  end
+end
 for _, consumer in ipairs(consumers) do
   local name, pending
   for i = 1, #consumer, 2 do
@@ -135,46 +187,34 @@ for _, consumer in ipairs(consumers) do
     if consumer[i] == 'pending' then pending = consumer[i + 1] end
   end
   if name == me then
-    if ARGV[6] == '1' and pending > 0 then
+    if ARGV[6] == '1' and pending > 0 and not exclusive then
       for _, own in ipairs(redis.call('XPENDING', stream, group, '-', '+', pending, name)) do
         claim(own[1], own[4] - 1)
       end
     end
   else
     local lives = redis.call('ZSCORE', alive, name)
-    if pending > 0 and (exclusive or not lives) then
-      for _, abandoned in ipairs(redis.call('XPENDING', stream, group, '-', '+', take + 1, name)) do
-        candidates[#candidates + 1] = {abandoned[1], abandoned[4]}
+    if pending > 0 and not exclusive and not lives then
+      local room = take - #entries
+      for i, abandoned in ipairs(redis.call('XPENDING', stream, group, '-', '+', room + 1, name)) do
+        if i > room then
+          more = 1
+        elseif waits(abandoned[4]) then
+          if more == 0 then more = 2 end
+        else
+          claim(abandoned[1], abandoned[4])
+        end
       end
     elseif pending == 0 and not lives then
       redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
     end
   end
 end
--- Whichever way they come, the oldest go first: an exclusive stream's order is kept from one call to the next.
-if exclusive then
-  local function parts(id)
-    local millis, sequence = string.match(id, '(%d+)-(%d+)')
-    return tonumber(millis), tonumber(sequence)
-  end
-  table.sort(candidates, function(a, b)
-    local millis_a, sequence_a = parts(a[1])
-    local millis_b, sequence_b = parts(b[1])
-    if millis_a ~= millis_b then return millis_a < millis_b end
-    return sequence_a < sequence_b
-  end)
-end
-for i, candidate in ipairs(candidates) do
-  if i > take then
-    more = 1
-    break
-  end
-  claim(candidate[1], candidate[2])
-end
 local next_due = -1
 local first = redis.call('ZRANGE', delay, 0, 0, 'WITHSCORES')
 if first[2] then next_due = math.max(tonumber(first[2]) - now, 0) end
-return {1, lapsed, next_due, lost, more, entries}";
+if more == 2 and (next_due < 0 or next_due > 500) then next_due = 500 end
+return {1, lapsed, next_due, lost, more, read, entries}";
 
 /// KEYS: stream, owner. ARGV: group, consumer, how many entries at most. Nothing if the stream is not the consumer's.
 const READ_EXCLUSIVE: &str = "\
@@ -190,10 +230,8 @@ local group, me = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
-local function ours(id)
-  local pending = redis.pcall('XPENDING', stream, group, id, id, 1, me)
-  return not pending.err and #pending > 0
-end
+-- A group that is gone is made anew first, and brings again what was not settled: until then nothing can be said.
+local function ours(id) return #redis.call('XPENDING', stream, group, id, id, 1, me) > 0 end
 -- What a group leaves behind that nobody tends any more goes after 30 days.
 local function keep(key) redis.call('PEXPIRE', key, 2592000000) end
 local function forget(id)
@@ -234,11 +272,8 @@ while at <= #ARGV do
       redis.call('XCLAIM', stream, group, me, 0, id, 'RETRYCOUNT', 1, 'JUSTID')
     end
   elseif kind == 'back' then
-    if ours(id) then
-      redis.call('XACK', stream, group, id)
-      redis.call('ZADD', delay, text(now), id)
-      keep(delay)
-    end
+    -- It belongs to nobody, who is not alive, and stays in its place among what is pending.
+    if ours(id) then redis.call('XCLAIM', stream, group, '-', 0, id, 'RETRYCOUNT', 0, 'JUSTID') end
   else
     local most, age, channel, notice = next_argument(), next_argument(), next_argument(), next_argument()
     local handler, reason, count, failed = next_argument(), next_argument(), next_argument(), next_argument()

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{Redis, millis};
 use crate::backend::streams::{
-    Append, Batch, From, GroupState, Member, Settlement, Tail, Taken, Tend, Tended,
+    Append, Batch, From, GroupState, MOST_TAKEOVERS, Member, Settlement, Tail, Taken, Tend, Tended,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{EntryId, EventId, RawEntry, Retention, StreamInfo, StreamName};
@@ -132,6 +132,18 @@ impl Redis {
         if streams.is_empty() { Ok(()) } else { self.command(&self.registration(streams)).await }
     }
 
+    pub(crate) async fn listens_since(
+        &self,
+        group: &str,
+        wire: &str,
+        now: u64,
+        kept: Duration,
+    ) -> Result<u64> {
+        let mut call = self.stream_scripts.since.key(format!("{}:since:{group}:{wire}", self.namespace));
+        call.arg(now).arg(millis(kept));
+        self.invoke(&call).await
+    }
+
     pub(crate) async fn ensure_group(&self, stream: &StreamName, group: &str, from: From) -> Result<()> {
         let (after, is_place) = match from {
             From::Beginning => ("0".to_owned(), 0),
@@ -151,9 +163,9 @@ impl Redis {
             call.key(self.group_key(stream, what, group));
         }
         call.arg(group).arg(&member.consumer).arg(millis(tend.lease));
-        call.arg(tend.take).arg(u8::from(tend.exclusive)).arg(u8::from(tend.recover));
-        let (ours, lapsed, next_due, lost, more, entries): (u8, u8, i64, usize, u8, Vec<Value>) =
-            self.invoke(&call).await?;
+        call.arg(tend.take).arg(u8::from(tend.exclusive)).arg(u8::from(tend.recover)).arg(MOST_TAKEOVERS);
+        type Answer = (u8, u8, i64, usize, u8, String, Vec<Value>);
+        let (ours, lapsed, next_due, lost, more, read, entries): Answer = self.invoke(&call).await?;
         let mut taken = entries.into_iter().map(read_taken).collect::<Result<Vec<_>>>()?;
         taken.sort_by_key(|taken| taken.entry.id);
         Ok(Tended {
@@ -162,7 +174,9 @@ impl Redis {
             taken,
             next_due: u64::try_from(next_due).ok().map(Duration::from_millis),
             lost,
-            more: more == 1,
+            more: more > 0,
+            waits: more == 2,
+            read: read.parse()?,
         })
     }
 
