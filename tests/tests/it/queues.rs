@@ -605,7 +605,7 @@ async fn a_test_waits_for_queues_and_resumable_handlers() {
         let fails_once = |probe: &Probe| {
             let probe = probe.clone();
             move |number: u32, attempt: Attempt| {
-                let failed = number % 3 == 0 && attempt.0 == 1;
+                let failed = number.is_multiple_of(3) && attempt.0 == 1;
                 if !failed {
                     probe.tell(number);
                 }
