@@ -1,18 +1,18 @@
 //! What a group has given up: to be looked at, replayed or removed.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use bytes::Bytes;
-use serde::Deserialize;
 
 use crate::channel::Channel;
 use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
-use crate::json;
+use crate::history::PastMessage;
 use crate::queues;
-use crate::stream::{Entry, EntryId, EventId, Headers, RawEntry, StreamName, field};
+use crate::stream::{Entry, EntryId, EventId, RawEntry, StreamName, field};
+use bytes::Bytes;
+use bytestring::ByteString;
 
 /// How many dead letters are read at once.
 const AT_ONCE: usize = 1_000;
@@ -45,14 +45,11 @@ pub struct DeadLetters {
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     id: DeadLetterId,
-    channel: Channel,
-    payload: Bytes,
-    entry: Entry,
+    message: PastMessage,
     handler: String,
     error: String,
     attempts: u32,
     failed_at: SystemTime,
-    original: Option<EntryId>,
 }
 
 /// Which dead letter it is: the stream and the place in its dead letters.
@@ -175,26 +172,23 @@ impl DeadLetters {
         let fields = fields.collect();
         let (mut entry, channel, payload) =
             Entry::read(RawEntry { id, fields }, 0).or_else(|| unreadable(id))?;
-        let original = said.get("entry").and_then(|id| id.parse().ok());
-        if entry.event.as_str() == id.to_string()
-            && let Some(original) = &original
-        {
-            let original: &EntryId = original;
-            entry.event = EventId(original.to_string().into());
+        if let Some(original) = said.get("entry").and_then(|id| id.parse().ok()) {
+            // What had no id of its own was known by its place.
+            if *entry.event == id.to_string() {
+                entry.event = EventId(ByteString::from(EntryId::to_string(&original)));
+            }
+            entry.id = original;
         }
         let channel = Channel::from_wire(channel)?;
         let channel = channel.without_prefix(&self.core.config.channel_prefix).unwrap_or(channel);
         let failed_at = said.get("at").and_then(|millis| millis.parse().ok()).unwrap_or(id.millis);
         Some(DeadLetter {
             id: DeadLetterId { stream: stream.clone(), id },
-            channel,
-            payload,
-            entry,
+            message: PastMessage::new(channel, payload, entry),
             handler: said.remove("handler").unwrap_or_default(),
             error: said.remove("error").unwrap_or_default(),
             attempts: said.get("attempts").and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
             failed_at: SystemTime::UNIX_EPOCH + Duration::from_millis(failed_at),
-            original,
         })
     }
 }
@@ -211,30 +205,6 @@ impl DeadLetter {
     #[must_use]
     pub fn id(&self) -> &DeadLetterId {
         &self.id
-    }
-
-    /// What identifies the event.
-    #[must_use]
-    pub fn event_id(&self) -> &EventId {
-        &self.entry.event
-    }
-
-    /// The channel that it was published on.
-    #[must_use]
-    pub fn channel(&self) -> &Channel {
-        &self.channel
-    }
-
-    /// The payload.
-    #[must_use]
-    pub fn payload(&self) -> &Bytes {
-        &self.payload
-    }
-
-    /// The headers.
-    #[must_use]
-    pub fn headers(&self) -> &Headers {
-        &self.entry.headers
     }
 
     /// The id of the handler that gave it up.
@@ -255,29 +225,18 @@ impl DeadLetter {
         self.attempts
     }
 
-    /// When it was published, by its publisher's clock.
-    #[must_use]
-    pub fn published_at(&self) -> SystemTime {
-        self.entry.published()
-    }
-
     /// When it was given up, by that process's clock.
     #[must_use]
     pub fn failed_at(&self) -> SystemTime {
         self.failed_at
     }
+}
 
-    /// Where it was in its stream.
-    #[must_use]
-    pub fn position(&self) -> Option<EntryId> {
-        self.original
-    }
+/// The message itself: its [`position`](PastMessage::position) is that in its stream.
+impl Deref for DeadLetter {
+    type Target = PastMessage;
 
-    /// Reads the payload as JSON.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Decode`] if it is not JSON of that shape.
-    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
-        json::decode(&self.payload).map_err(|error| error.context(format_args!("dead letter {}", self.id)))
+    fn deref(&self) -> &PastMessage {
+        &self.message
     }
 }

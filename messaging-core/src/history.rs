@@ -116,7 +116,7 @@ impl History {
         let channel = Channel::from_wire(channel)?.without_prefix(&self.core.config.channel_prefix)?;
         // What was replayed for a group is not news.
         let wanted = entry.only.is_none() && pattern.captures(&channel, &mut Captures::new());
-        wanted.then_some(PastMessage { channel, payload, entry })
+        wanted.then(|| PastMessage::new(channel, payload, entry))
     }
 }
 
@@ -144,6 +144,10 @@ impl fmt::Debug for History {
 }
 
 impl PastMessage {
+    pub(crate) fn new(channel: Channel, payload: Bytes, entry: Entry) -> Self {
+        Self { channel, payload, entry }
+    }
+
     /// Where it is: what comes later has a greater one.
     #[must_use]
     pub fn position(&self) -> EntryId {

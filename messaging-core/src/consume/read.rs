@@ -39,6 +39,11 @@ impl Consumer {
         if self.core.backend.readable_together() {
             return self.read_part(Part::All).await;
         }
+        self.for_each_stream(|number| self.read_part(Part::One(number))).await
+    }
+
+    /// Does something for each stream, also for those that come up later; for ever.
+    pub(super) async fn for_each_stream<F: Future<Output = ()>>(&self, work: impl Fn(usize) -> F) {
         let mut parts = FuturesUnordered::new();
         let mut begun = 0;
         loop {
@@ -46,7 +51,7 @@ impl Consumer {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let streams = self.table.all().len();
-            parts.extend((begun..streams).map(|number| self.read_part(Part::One(number))));
+            parts.extend((begun..streams).map(&work));
             begun = streams;
             tokio::select! {
                 () = changed => {}

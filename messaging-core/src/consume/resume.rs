@@ -3,8 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::accept::Judged;
@@ -38,20 +36,7 @@ impl Consumer {
             if self.core.backend.readable_together() {
                 return self.resume(None).await;
             }
-            let mut parts = FuturesUnordered::new();
-            let mut begun = 0;
-            loop {
-                let changed = self.table.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                let streams = self.table.all().len();
-                parts.extend((begun..streams).map(|number| self.resume(Some(number))));
-                begun = streams;
-                tokio::select! {
-                    () = changed => {}
-                    Some(()) = parts.next() => {}
-                }
-            }
+            self.for_each_stream(|number| self.resume(Some(number))).await
         };
         tokio::select! {
             () = self.stop_reading.cancelled() => {}

@@ -117,7 +117,7 @@ async fn a_poisoned_message_becomes_a_dead_letter_of_the_group_that_it_poisons()
     let (published, failed) = (letter.published_at(), letter.failed_at());
     let second = Duration::from_secs(1);
     assert!(before <= published + second && published <= failed && failed <= SystemTime::now() + second);
-    let position = letter.position().unwrap().to_string();
+    let position = letter.position().to_string();
     let expected = serde_json::json!({
         "event": "order-13", "stream": CHANNEL, "entry": position, "group": GROUP, "handler": GROUP,
         "attempts": 4, "error": "13 is unlucky",
