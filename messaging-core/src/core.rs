@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,13 @@ pub(crate) struct Core {
     /// Tasks that end when `stop` says so: sessions, listeners.
     pub(crate) background: TaskTracker,
     pub(crate) stop: CancellationToken,
-    /// What this process is called in the groups of streams, and a number of its own.
-    pub(crate) consumer: String,
+    /// What this process is called in the groups of streams, and how many consumers it has had.
+    process: String,
+    consumers: AtomicUsize,
+    /// A number of its own.
     pub(crate) number: usize,
-    /// Which handler reads which stream for which group.
-    pub(crate) claims: Mutex<HashMap<(String, String), Arc<str>>>,
+    /// Which consumer reads which stream for which group, with the id of its handler.
+    pub(crate) claims: Mutex<HashMap<(String, String), Claim>>,
     /// Shutting down has begun: handlers that look at it can finish early.
     pub(crate) draining: CancellationToken,
 }
@@ -68,12 +71,18 @@ impl Core {
             activity,
             work,
             background,
-            consumer: consumer_name(),
+            process: process_name(),
+            consumers: AtomicUsize::new(0),
             number: fastrand::usize(..),
             claims: Mutex::default(),
             draining: stop.child_token(),
             stop,
         }))
+    }
+
+    /// The name of a consumer: what one has had that is gone comes to the next, of this process too.
+    pub(crate) fn next_consumer(&self) -> String {
+        format!("{}:{}", self.process, self.consumers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Publishes messages in one batch. Returns the number of receivers.
@@ -105,8 +114,15 @@ impl Core {
     }
 }
 
+/// Who reads a stream for a group.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) consumer: String,
+    pub(crate) handler: Arc<str>,
+}
+
 /// Unique, and for operators: the process and the host, if it says its name.
-fn consumer_name() -> String {
+fn process_name() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_default();
     let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.');
     let host: String = host.chars().filter(|character| plain(*character)).take(64).collect();

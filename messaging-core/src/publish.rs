@@ -114,7 +114,7 @@ impl Publish {
         self
     }
 
-    /// Gives a durable message a header. Handlers take them as [`Headers`](crate::Headers).
+    /// Gives a durable message a header, of which it has 1,000 at most. Handlers take them as [`Headers`](crate::Headers).
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extras().headers.push((name.into(), value.into()));
         self
@@ -154,12 +154,18 @@ impl Publish {
     }
 }
 
+/// Redis's scripts take some thousands of values at once.
+const MOST_HEADERS: usize = 1_000;
+
 fn check_extras(channel: &Channel, id: Option<&str>, headers: &[(String, String)]) -> Result<()> {
     let refuse = |reason: String| {
         Err(Error::new(ErrorKind::Configuration, format!("publish on {channel:?}: {reason}")))
     };
     if id.is_some_and(str::is_empty) {
         return refuse("the id is empty".to_owned());
+    }
+    if headers.len() > MOST_HEADERS {
+        return refuse(format!("it has {} headers; the most are {MOST_HEADERS}", headers.len()));
     }
     for (position, (name, _)) in headers.iter().enumerate() {
         if name.is_empty() || field::is_reserved(name) {

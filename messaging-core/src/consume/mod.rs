@@ -65,6 +65,9 @@ pub(crate) struct Consumer {
     confirmed: watch::Sender<Option<Result<(), Failure>>>,
     /// Ends the reading; what was read is still settled.
     stop_reading: CancellationToken,
+    /// Everything is settled: the last thing is to leave the groups, when nothing shows any more that we live.
+    finishing: CancellationToken,
+    left: CancellationToken,
     /// Ends everything.
     end: CancellationToken,
     /// Wakes who tends, and says when at the latest.
@@ -113,18 +116,20 @@ impl Consumer {
             Wire { name: format!("{prefix}{}", wire.name), ..wire }
         });
         let consumer = Arc::new(Self {
-            member: Member { group: group.to_owned(), consumer: core.consumer.clone() },
+            member: Member { group: group.to_owned(), consumer: core.next_consumer() },
             dead_letter: dead_letter.map(|channel| format!("{prefix}{channel}")),
             wires: wires.collect(),
             table: Table::default(),
             watch: core.backend.watch_streams(),
             to_read: Mutex::default(),
             recent: Recent::default(),
-            pace: Pace::new(running.options.workers, running.options.buffer),
+            pace: Pace::new(&running.options),
             cursors: Mutex::default(),
             status: Mutex::default(),
             confirmed: watch::Sender::new(None),
             stop_reading: core.stop.child_token(),
+            finishing: CancellationToken::new(),
+            left: CancellationToken::new(),
             end: core.stop.child_token(),
             tend_at: Mutex::default(),
             tend: Notify::new(),
@@ -188,7 +193,14 @@ impl Consumer {
                 unsettled = self.table.all().iter().map(|stream| ledger.held_of(stream.number)).sum();
             }
             // Leaving is a courtesy: it spares the others the wait for our lease to run out.
-            let _ = timeout_at(until, self.leave()).await;
+            self.finishing.cancel();
+            let left = async {
+                tokio::select! {
+                    () = self.left.cancelled() => {}
+                    () = self.end.cancelled() => {}
+                }
+            };
+            let _ = timeout_at(until, left).await;
         }
         self.end.cancel();
         let task = lock(&self.task).take();

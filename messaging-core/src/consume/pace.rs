@@ -1,14 +1,13 @@
 //! How much a queue's process takes ahead: as much as it handles in a moment, so that a slow handler leaves the rest to
 //! other processes, and a fast one never waits for Redis. A buffer that was asked for is filled.
 
-use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lock;
-use crate::dispatch::Buffer;
+use crate::dispatch::{Buffer, HandlerOptions, OrderedBy};
 
 /// What was taken ahead and half handled sooner than this was too little.
 const SHORT: Duration = Duration::from_millis(100);
@@ -33,12 +32,14 @@ struct State {
 
 impl Pace {
     /// Begins with two messages for each worker.
-    pub(super) fn new(workers: NonZeroUsize, buffer: Buffer) -> Self {
+    ///
+    /// An exclusive stream is nobody else's: there is nobody to leave anything to, and a key that waits for its retry must not
+    /// be all that there is room for.
+    pub(super) fn new(options: &HandlerOptions) -> Self {
+        let HandlerOptions { workers, buffer, ordered_by, .. } = *options;
         let most = buffer.messages.get();
-        let least = match buffer.messages == Buffer::DEFAULT.messages {
-            true => workers.get().saturating_mul(2).min(most),
-            false => most,
-        };
+        let adapts = buffer.messages == Buffer::DEFAULT.messages && ordered_by != Some(OrderedBy::Key);
+        let least = if adapts { workers.get().saturating_mul(2).min(most) } else { most };
         Self { state: Mutex::new(State { target: least, filled: None, starved: false }), least, most }
     }
 
@@ -72,6 +73,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     async fn after(pace: &Pace, took: Duration, left: usize) -> usize {
@@ -82,7 +85,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fast_handlers_take_more_ahead_and_slow_ones_less() {
-        let pace = Pace::new(NonZeroUsize::MIN, Buffer::DEFAULT);
+        let pace = Pace::new(&HandlerOptions::DEFAULT);
         assert_eq!(pace.target(), 2);
         for target in [4, 8, 16, 32, 64, 128, 256, 512, 1_000, 1_000] {
             assert_eq!(after(&pace, SHORT / 2, 1).await, target);
@@ -99,7 +102,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_buffer_that_was_asked_for_is_filled() {
         let ten = NonZeroUsize::new(10).unwrap();
-        let pace = Pace::new(NonZeroUsize::MIN, Buffer { messages: ten, ..Buffer::DEFAULT });
-        assert_eq!((pace.target(), after(&pace, LONG * 2, 1).await), (10, 10));
+        let asked_for = HandlerOptions::DEFAULT.buffer(Buffer { messages: ten, ..Buffer::DEFAULT });
+        let ordered = HandlerOptions::DEFAULT.ordered_by(OrderedBy::Key);
+        for (options, target) in [(asked_for, 10), (ordered, 1_000)] {
+            let pace = Pace::new(&options);
+            assert_eq!((pace.target(), after(&pace, LONG * 2, 1).await), (target, target));
+        }
     }
 }

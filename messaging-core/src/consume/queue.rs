@@ -14,7 +14,7 @@ use super::{AT_ONCE, Consumer, StreamCounts, lock, news};
 use crate::backend::StreamWatch;
 use crate::backend::streams::{Tend, Tended};
 use crate::dispatch::Ledger;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, chain};
 
 impl Consumer {
     pub(super) async fn run_queue(&self, ledger: &Ledger) {
@@ -28,12 +28,12 @@ impl Consumer {
         tokio::join!(self.settle(ledger), self.tend_all(ledger), reading);
     }
 
-    /// Shows that we live, for ever.
+    /// Shows that we live, and leaves when everything is settled.
     async fn tend_all(&self, ledger: &Ledger) {
         let beat = self.core.config.reclaim / 3;
         let mut look_at = Instant::now();
         let mut failures = 0;
-        loop {
+        while !self.finishing.is_cancelled() {
             let begun = Instant::now();
             let Tending { next_due, more, error } = self.tend_once(ledger, &mut look_at).await;
             self.table.tell();
@@ -56,6 +56,10 @@ impl Consumer {
             }
             self.pause(next.min(look_at), more).await;
         }
+        if let Err(error) = self.leave().await {
+            tracing::debug!(handler = %self.running.id, error = %chain(&error), "did not leave its groups; its lease runs out");
+        }
+        self.left.cancel();
     }
 
     /// Waits until then, or until something is due, or until there is room for what is left to take.
@@ -77,6 +81,7 @@ impl Consumer {
                 () = self.tend.notified() => {}
                 () = news(self.watch.as_ref()), if !stopping => return,
                 () = &mut room => return,
+                () = self.finishing.cancelled() => return,
             }
         }
     }

@@ -127,7 +127,7 @@ impl Consumer {
             let Some(most) = self.most(part, streams.len()).await else { return Ok(Read::Ended) };
             let batch = reader.read_group(&self.member, &names, most, READ_WAITS).await?;
             let count: usize = batch.iter().map(|(_, entries)| entries.len()).sum();
-            if count >= most {
+            if count >= most * names.len() {
                 self.pace.filled(self.running.mailbox.waiting().0);
             }
             for (position, entries) in batch {
@@ -198,8 +198,8 @@ impl Consumer {
         self.running.mailbox.set_target(self.pace.half_handled());
         let (messages, bytes) = self.running.mailbox.room().await?;
         let usual = self.table.usual_size().max(1);
+        // COUNT is of each stream.
         let reads = match part {
-            Part::All if !self.is_exclusive() => 1,
             Part::All => streams,
             Part::One(_) => self.table.readable().len().max(1),
         };

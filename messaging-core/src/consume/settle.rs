@@ -62,7 +62,9 @@ impl Consumer {
             match self.core.backend.settle(name, &self.member, &settlements).await {
                 Ok(()) => {
                     self.note_written(&settlements);
-                    ledger.written(outcomes.into_iter().map(|outcome| outcome.place));
+                    // What a worker keeps has not ended; what has ended meanwhile has not been written.
+                    let ended = outcomes.into_iter().filter(|outcome| !matches!(outcome.fate, Fate::Note(_)));
+                    ledger.written(ended.map(|outcome| outcome.place));
                 }
                 Err(error) => {
                     ledger.not_written(outcomes);
@@ -80,7 +82,9 @@ impl Consumer {
             Fate::Done => {
                 let window = self.running.options.dedupe.filter(|_| !event.is_empty());
                 let remember = window.map(|window| (event.clone(), window));
-                Settlement::Done { id, remember, retried: *attempt > 1 }
+                // With `dedupe` an entry may have been put back without an attempt.
+                let retried = *attempt > 1 || self.running.options.dedupe.is_some();
+                Settlement::Done { id, remember, retried }
             }
             Fate::Retry(delay) => Settlement::Retry { id, next, delay: *delay },
             Fate::Note(delay) => Settlement::Note { id, next, delay: *delay },

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::{Consumer, LOOK_EVERY, lock};
 use crate::backend::streams::From;
+use crate::core::Claim;
 use crate::dispatch::StartAt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{EntryId, RawEntry, StreamInfo, StreamName};
@@ -232,21 +233,26 @@ impl Consumer {
 
     /// Two handlers of one group on one stream would each settle what is the other's.
     fn claim(&self, stream: &StreamName) -> Result<()> {
-        let claim = (stream.to_string(), self.member.group.clone());
         let mut claims = lock(&self.core.claims);
-        let holder = claims.entry(claim).or_insert_with(|| Arc::clone(&self.running.id));
-        if *holder == self.running.id {
+        if self.stop_reading.is_cancelled() {
+            return Ok(());
+        }
+        let (consumer, handler) = (&self.member.consumer, &self.running.id);
+        let claim = claims
+            .entry((stream.to_string(), self.member.group.clone()))
+            .or_insert_with(|| Claim { consumer: consumer.clone(), handler: Arc::clone(handler) });
+        if claim.consumer == *consumer {
             return Ok(());
         }
         let text = format!(
-            "the handlers `{holder}` and `{}` are both in the group `{}` and read the stream {stream}; give them different groups",
-            self.running.id, self.member.group
+            "the handlers `{}` and `{handler}` are both in the group `{}` and read the stream {stream}; give them different groups",
+            claim.handler, self.member.group
         );
         Err(Error::new(ErrorKind::Registration, text))
     }
 
     pub(super) fn drop_claims(&self) {
-        lock(&self.core.claims).retain(|_, holder| *holder != self.running.id);
+        lock(&self.core.claims).retain(|_, claim| claim.consumer != self.member.consumer);
     }
 
     /// Where the group of a stream begins that is not there.
@@ -256,6 +262,10 @@ impl Consumer {
             // It was there, and went: with the stream, or by somebody's hand. What is not settled comes again.
             let oldest = self.ledger().oldest_of(stream.number);
             return From::After(oldest.map_or(read, |oldest| oldest.previous().min(read)));
+        }
+        // It was there and went before anything was read: what has come since is the group's.
+        if stream.owned.load(Ordering::Relaxed) && self.running.options.start == StartAt::New {
+            return From::Time(self.since());
         }
         match (self.running.options.start, stream.later) {
             (StartAt::Beginning, _) => From::Beginning,

@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
+use crate::retry::deadline;
 use crate::stream::{self, EntryId, EventId};
 
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Events {
     running: HashSet<EventId>,
-    handled: HashSet<EventId>,
+    handled: HashMap<EventId, Instant>,
     /// In the order of their end.
     order: VecDeque<EventId>,
 }
@@ -156,6 +157,7 @@ impl Ledger {
         if let Some(lease) = self.lock().leases.get_mut(stream) {
             *lease = None;
         }
+        self.renewed.notify_waiters();
     }
 
     /// Gives up what of `known` still waits and is not among `ours` any more: others have it.
@@ -175,7 +177,7 @@ impl Ledger {
     /// handling it. With its `event`, also asks whether that was, or is being, handled.
     ///
     /// Cancellation: it is not begun.
-    async fn begin(&self, place: Place, epoch: u64, event: Option<&EventId>) -> Leave {
+    async fn begin(&self, place: Place, epoch: u64, event: Option<(&EventId, Duration)>) -> Leave {
         loop {
             let renewed = self.renewed.notified();
             tokio::pin!(renewed);
@@ -189,12 +191,53 @@ impl Ledger {
                 match held.get_mut(&place) {
                     Some(held @ Held::Waiting) if leased.is_some_and(|until| Instant::now() < until) => {
                         *held = Held::Begun;
-                        return event.map_or(Leave::Granted, |event| events.begin(event));
+                        return event.map_or(Leave::Granted, |(event, window)| events.begin(event, window));
                     }
                     Some(Held::Waiting) => renewed.as_mut().enable(),
                     // It was given up, or came twice.
                     _ => return Leave::NotOurs,
                 };
+            }
+            renewed.await;
+        }
+    }
+
+    /// Asks whether an entry that was begun may be called again after this delay: not if its stream is not ours any more,
+    /// or nothing is begun any more, which ends the delay. Waits while its lease has run out.
+    ///
+    /// Cancellation: nothing happens.
+    async fn again(&self, place: Place, delay: Duration) -> bool {
+        let due = deadline(delay);
+        loop {
+            let renewed = self.renewed.notified();
+            tokio::pin!(renewed);
+            renewed.as_mut().enable();
+            let leased = {
+                let state = self.lock();
+                match state.leases.get(place.0).copied().flatten() {
+                    Some(until) if !state.closed => until,
+                    _ => return false,
+                }
+            };
+            let now = Instant::now();
+            if now >= due && now < leased {
+                return true;
+            }
+            tokio::select! {
+                () = renewed => {}
+                () = sleep_until(due), if now < due => {}
+            }
+        }
+    }
+
+    /// Waits until nothing is begun any more.
+    async fn closed(&self) {
+        loop {
+            let renewed = self.renewed.notified();
+            tokio::pin!(renewed);
+            renewed.as_mut().enable();
+            if self.lock().closed {
+                return;
             }
             renewed.await;
         }
@@ -329,8 +372,8 @@ impl Ledger {
 }
 
 impl Events {
-    fn begin(&mut self, event: &EventId) -> Leave {
-        if self.handled.contains(event) {
+    fn begin(&mut self, event: &EventId, window: Duration) -> Leave {
+        if self.handled.get(event).is_some_and(|at| at.elapsed() < window) {
             Leave::Handled
         } else if self.running.insert(event.clone()) {
             Leave::Granted
@@ -340,7 +383,10 @@ impl Events {
     }
 
     fn end(&mut self, event: &EventId, handled: bool) {
-        if self.running.remove(event) && handled && self.handled.insert(event.clone()) {
+        if !self.running.remove(event) || !handled {
+            return;
+        }
+        if self.handled.insert(event.clone(), Instant::now()).is_none() {
             self.order.push_back(event.clone());
             if self.order.len() > MOST_HANDLED
                 && let Some(oldest) = self.order.pop_front()
@@ -407,10 +453,17 @@ impl<'l> Begun<'l> {
     pub(super) async fn begin(
         ledger: &'l Ledger,
         entry: &stream::Entry,
-        dedupe: bool,
+        waits_until: Instant,
+        dedupe: Option<Duration>,
     ) -> Result<Self, NotBegun> {
         let place = (entry.stream, entry.id);
-        let leave = ledger.begin(place, entry.epoch, dedupe.then_some(&entry.event)).await;
+        if !entry.wait.is_zero() {
+            tokio::select! {
+                () = sleep_until(waits_until) => {}
+                () = ledger.closed() => return Err(NotBegun::NotOurs),
+            }
+        }
+        let leave = ledger.begin(place, entry.epoch, dedupe.map(|window| (&entry.event, window))).await;
         // Without its event: that is the other entry's.
         let end = |attempt, fate| ledger.end(Outcome { place, event: EventId::default(), attempt, fate });
         match leave {
@@ -426,6 +479,11 @@ impl<'l> Begun<'l> {
                 Err(NotBegun::NotOurs)
             }
         }
+    }
+
+    /// Waits for the next call of an entry that is kept; `false` if it is not for us any more.
+    pub(super) async fn again(&self, delay: Duration) -> bool {
+        self.ledger.again(self.place, delay).await
     }
 
     /// The call failed, and the next comes from here after a delay.
@@ -524,11 +582,11 @@ mod tests {
         for place in [FIRST, SECOND, third] {
             ledger.hold(place);
         }
-        assert_eq!(ledger.begin(FIRST, 0, Some(&event)).await, Leave::Granted);
-        assert_eq!(ledger.begin(SECOND, 0, Some(&event)).await, Leave::Running);
+        assert_eq!(ledger.begin(FIRST, 0, Some((&event, Duration::from_secs(9)))).await, Leave::Granted);
+        assert_eq!(ledger.begin(SECOND, 0, Some((&event, Duration::from_secs(9)))).await, Leave::Running);
         ledger.end(outcome(SECOND, Fate::Retry(Duration::ZERO)));
         ledger.end(Outcome { event: event.clone(), ..outcome(FIRST, Fate::Done) });
-        assert_eq!(ledger.begin(third, 0, Some(&event)).await, Leave::Handled);
+        assert_eq!(ledger.begin(third, 0, Some((&event, Duration::from_secs(9)))).await, Leave::Handled);
     }
 
     #[tokio::test(start_paused = true)]

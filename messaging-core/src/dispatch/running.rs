@@ -186,10 +186,8 @@ impl RunningHandler {
     /// Begins a queue's entry; others need no leave. An entry that was given a delay waits for it here.
     pub(super) async fn begin(&self, delivery: &Delivery) -> Result<Option<Begun<'_>>, NotBegun> {
         let (Some(ledger), Some(entry)) = (&self.ledger, delivery.entry()) else { return Ok(None) };
-        if !entry.wait.is_zero() {
-            tokio::time::sleep_until(deadline_from(delivery.received.at.into(), entry.wait)).await;
-        }
-        let begun = Begun::begin(ledger, entry, self.options.dedupe.is_some()).await;
+        let waits_until = deadline_from(delivery.received.at.into(), entry.wait);
+        let begun = Begun::begin(ledger, entry, waits_until, self.options.dedupe).await;
         if begun.as_ref().is_err_and(|not| *not == NotBegun::Duplicate) {
             self.tally.duplicates.fetch_add(1, Ordering::Relaxed);
         }
@@ -279,6 +277,8 @@ impl RunningHandler {
             Verdict::Stop => {
                 self.failed.store(true, Ordering::Relaxed);
                 self.mailbox.close();
+                // Others may go on with what waits.
+                self.ledger.as_ref().map(|ledger| ledger.close());
                 self.stop.cancel();
             }
         }

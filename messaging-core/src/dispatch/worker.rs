@@ -103,11 +103,17 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                     break;
                 }
                 (Settled::Again(delay), kept) => {
-                    if let Some(entry) = &kept {
-                        entry.note(delivery.attempt, delay);
+                    match &kept {
+                        None => tokio::time::sleep(delay).await,
+                        Some(entry) => {
+                            entry.note(delivery.attempt, delay);
+                            if !entry.again(delay).await {
+                                // Dropped, it is handed back.
+                                break;
+                            }
+                        }
                     }
                     held = kept;
-                    tokio::time::sleep(delay).await;
                     delivery.attempt += 1;
                     begun = Instant::now();
                 }

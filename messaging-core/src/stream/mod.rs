@@ -27,7 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Retention {
     /// How many messages at least; Redis removes them in chunks, so that up to about a hundred more stay.
     pub max_len: NonZeroU64,
-    /// For how long.
+    /// For how long; what is older goes, in chunks too, when something is published, and all of it when nothing is for so
+    /// long.
     pub max_age: Duration,
 }
 

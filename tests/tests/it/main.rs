@@ -17,5 +17,6 @@ mod place;
 mod programs;
 mod pubsub;
 mod python;
+mod queue_edges;
 mod queues;
 mod redis_only;

@@ -14,7 +14,7 @@ use super::reader::Readers;
 use super::schedule::Schedule;
 use super::stream::{Stream, dead_letter};
 use crate::activity::Activity;
-use crate::backend::streams::{Append, Member};
+use crate::backend::streams::{Append, Member, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{DeadRecord, EntryId, RawEntry, Retention, StreamInfo, StreamName};
 
@@ -23,6 +23,8 @@ pub(super) struct Store {
     clock: Clock,
     registry: BTreeMap<StreamName, StreamInfo>,
     streams: HashMap<StreamName, Stream>,
+    /// The last numbers of streams that are gone: they go on if the stream comes back.
+    numbers: HashMap<StreamName, u64>,
     /// By stream and group.
     dead: HashMap<(StreamName, String), Log>,
     /// By template and group: until when its consumers live.
@@ -68,7 +70,9 @@ impl Store {
     /// Everyone who reads streams asks this again and again, so that it is the time to remove what nobody looks at.
     pub(super) fn registered(&mut self) -> Vec<StreamInfo> {
         let now = self.now();
-        self.streams.retain(|_, stream| !stream.is_gone(now));
+        for (name, gone) in self.streams.extract_if(|_, stream| stream.is_gone(now)) {
+            self.numbers.insert(name, gone.tail().number);
+        }
         self.dead.retain(|_, letters| !letters.is_gone(now));
         self.registry.values().cloned().collect()
     }
@@ -77,14 +81,23 @@ impl Store {
     pub(super) fn stream(&mut self, name: &StreamName) -> Option<&mut Stream> {
         let now = self.now();
         if self.streams.get(name).is_some_and(|stream| stream.is_gone(now)) {
-            self.streams.remove(name);
+            let gone = self.streams.remove(name);
+            self.numbers.insert(name.clone(), gone.map_or(0, |gone| gone.tail().number));
         }
         self.streams.get_mut(name)
     }
 
+    /// Where a stream ends.
+    pub(super) fn tail(&mut self, name: &StreamName) -> Tail {
+        let tail = self.stream(name).map(|stream| stream.tail());
+        let number = self.numbers.get(name).copied().unwrap_or_default();
+        tail.unwrap_or(Tail { number, ..Tail::default() })
+    }
+
     pub(super) fn stream_or_new(&mut self, name: &StreamName) -> &mut Stream {
         if self.stream(name).is_none() {
-            self.streams.insert(name.clone(), Stream::default());
+            let number = self.numbers.remove(name).unwrap_or_default();
+            self.streams.insert(name.clone(), Stream::after(number));
         }
         self.streams.get_mut(name).expect("it was put there if it was missing")
     }

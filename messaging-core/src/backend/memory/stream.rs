@@ -19,6 +19,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// A stream whose numbers begin after this one.
+    pub(super) fn after(number: u64) -> Self {
+        Self { number, ..Self::default() }
+    }
+
     /// Appends a message.
     pub(super) fn append(&mut self, message: &Append, channel: &Bytes, payload: &Bytes, now: u64) {
         let number = self.next_number();

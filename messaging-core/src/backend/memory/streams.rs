@@ -111,7 +111,7 @@ impl Memory {
     }
 
     pub(crate) fn tail(&self, stream: &StreamName) -> Tail {
-        lock(&self.bus.0).store.stream(stream).map(|stream| stream.tail()).unwrap_or_default()
+        lock(&self.bus.0).store.tail(stream)
     }
 
     pub(crate) fn range(

@@ -57,7 +57,8 @@ if added.err then
 end
 redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
+-- The counter outlives the stream, so that a quiet channel does not look like one that was made anew.
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[4] + 2592000000))
 local receivers = 0
 if ARGV[5] ~= '' then receivers = redis.call(ARGV[5], ARGV[1], ARGV[2]) end
 if n == 1 then return -1 - receivers end
@@ -281,13 +282,17 @@ while at <= #ARGV do
       local body = redis.call('XRANGE', stream, id, id)
       if #body > 0 then
         local entry = {'XADD', dead, 'MAXLEN', '~', most, '*'}
-        for _, part in ipairs(body[1][2]) do entry[#entry + 1] = part end
+        -- What nobody of ours made may have more parts than a call takes.
+        for i, part in ipairs(body[1][2]) do
+          if i <= 7000 then entry[#entry + 1] = part end
+        end
         for _, part in ipairs({'dead.entry', id, 'dead.group', group, 'dead.handler', handler, 'dead.error', reason,
           'dead.attempts', count, 'dead.at', failed}) do entry[#entry + 1] = part end
         redis.call(unpack(entry))
         redis.call('XTRIM', dead, 'MINID', '~', text(math.max(now - age, 0)))
         redis.call('PEXPIRE', dead, age)
-        if channel ~= '' then redis.call('PUBLISH', channel, notice) end
+        -- An alias that an ACL forbids keeps nothing from being settled.
+        if channel ~= '' then redis.pcall('PUBLISH', channel, notice) end
       end
       forget(id)
     end
@@ -348,7 +353,13 @@ for _, group in ipairs(groups) do
     local rest = redis.call('XRANGE', KEYS[1], '(' .. of['last-delivered-id'], '+', 'COUNT', 1)
     if #rest > 0 then unread = 1 end
   end
-  states[#states + 1] = {of['name'], of['pending'], redis.call('ZCARD', ARGV[1] .. of['name']), unread,
+  -- What was handed back is nobody's.
+  local handed_back = 0
+  for _, consumer in ipairs(redis.call('XPENDING', KEYS[1], of['name'])[4] or {}) do
+    if consumer[1] == '-' then handed_back = tonumber(consumer[2]) end
+  end
+  local delayed = redis.call('ZCARD', ARGV[1] .. of['name']) + handed_back
+  states[#states + 1] = {of['name'], of['pending'] - handed_back, delayed, unread,
     redis.call('ZCOUNT', ARGV[2] .. of['name'], now, '+inf')}
 end
 return states";
@@ -366,6 +377,7 @@ return {last, redis.call('GET', KEYS[2]) or '0'}";
 const REPLAY: &str = "\
 local body = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
 if #body == 0 then return 0 end
+local is_new = redis.call('EXISTS', KEYS[2]) == 0
 local entry = {'XADD', KEYS[2], '*'}
 local fields = body[1][2]
 for i = 1, #fields, 2 do
@@ -379,8 +391,10 @@ end
 entry[#entry + 1] = 'only'
 entry[#entry + 1] = ARGV[2]
 redis.call(unpack(entry))
+-- A stream that somebody keeps for ever stays so.
 for i = 2, 3 do
-  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+  local left = redis.call('PTTL', KEYS[i])
+  if (left >= 0 or is_new) and left < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
 end
 redis.call('XDEL', KEYS[1], ARGV[1])
 return 1";
