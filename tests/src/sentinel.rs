@@ -182,6 +182,23 @@ impl Sentinel {
         waiting::poll(demoted).expect("the old master becomes a replica");
     }
 
+    /// Lets the sentinels take another server for the master, as when they cannot reach the old one and clients can: that
+    /// lives on, takes writes, and closes nothing. Returns the new one.
+    ///
+    /// # Panics
+    ///
+    /// If no sentinel answers.
+    pub fn give_up_master(&self) -> &RedisServer {
+        let old = self.master();
+        let new = self.servers.iter().find(|server| server.port() != old.port()).expect("there are three");
+        new.cli(&["REPLICAOF", "NO", "ONE"]);
+        for sentinel in &self.sentinels {
+            sentinel.cli(&["SENTINEL", "REMOVE", NAME]);
+            sentinel.cli(&["SENTINEL", "MONITOR", NAME, "127.0.0.1", &new.port().to_string(), "2"]);
+        }
+        new
+    }
+
     /// Waits until the sentinels call another server the master, and it says so itself.
     ///
     /// # Panics

@@ -103,13 +103,8 @@ impl Consumer {
         }
         let streams = self.table.all();
         if self.is_exclusive() {
-            match self.templates(&streams).await {
-                Ok(templates) => {
-                    for (streams, share) in templates {
-                        self.tend_share(ledger, streams, share, &mut all).await;
-                    }
-                }
-                Err(error) => all.add(Err(error)),
+            for (streams, share) in self.templates(&streams, &mut all).await {
+                self.tend_share(ledger, streams, share, &mut all).await;
             }
         } else {
             let tended = join_all(streams.iter().map(|stream| self.tend_stream(ledger, stream))).await;

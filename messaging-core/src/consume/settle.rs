@@ -52,8 +52,9 @@ impl Consumer {
         let streams = self.table.all();
         let mut result: Result<()> = Ok(());
         for (stream, outcomes) in by_stream {
-            // What is wrong with one stream alone does not keep the others.
-            if result.as_ref().is_err_and(Error::is_retryable) {
+            // Without a connection the others fail too, unless they are on other servers; what is wrong with one stream
+            // concerns no other.
+            if self.core.backend.readable_together() && result.as_ref().is_err_and(Error::is_retryable) {
                 ledger.not_written(outcomes);
                 continue;
             }

@@ -20,6 +20,7 @@ const MODULES: &[(&str, &str)] = &[
     ("queues::poison", include_str!("queues/poison.rs")),
     ("queues::retention", include_str!("queues/retention.rs")),
     ("queues::retries", include_str!("queues/retries.rs")),
+    ("queues_topology", include_str!("queues_topology.rs")),
     ("refusals", include_str!("refusals.rs")),
     ("resumable", include_str!("resumable.rs")),
     ("shutdown", include_str!("shutdown.rs")),

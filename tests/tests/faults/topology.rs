@@ -146,12 +146,7 @@ async fn a_master_that_sentinels_have_given_up_without_telling_it_is_left() {
     caches(&messaging, "before").await;
     // As when the sentinels cannot reach the old master, and we can: it lives on, takes writes, and closes nothing.
     let old = sentinel.master();
-    let new = sentinel.servers().iter().find(|server| server.port() != old.port()).unwrap();
-    new.cli(&["REPLICAOF", "NO", "ONE"]);
-    for sentinel in sentinel.sentinels() {
-        sentinel.cli(&["SENTINEL", "REMOVE", "main"]);
-        sentinel.cli(&["SENTINEL", "MONITOR", "main", "127.0.0.1", &new.port().to_string(), "2"]);
-    }
+    let new = sentinel.give_up_master();
     eventually("commands have moved too", async || {
         caches(&messaging, "after").await;
         new.cli(&["DBSIZE"]) != "0" && !has_clients(old) && has_clients(new)

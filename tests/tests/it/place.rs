@@ -43,6 +43,7 @@ impl Place {
         config.command_timeout = Duration::from_secs(10);
         // Nor like a process that has died.
         config.reclaim = Duration::from_secs(15);
+        config.drain_timeout = Duration::from_secs(60);
         Self { config }
     }
 

@@ -27,7 +27,9 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
                 let text = format!("redis at {endpoint} has no such stream or group: {code} {detail}");
                 return Error::new(ErrorKind::NotFound, text).with_source(error);
             }
-            let refused = Error::new(ErrorKind::Refused, refused(endpoint, &code, &detail));
+            // Where the slot is, or whether the cluster works: soon it is elsewhere, or does.
+            let kind = if is_about_slots(&code) { ErrorKind::Connection } else { ErrorKind::Refused };
+            let refused = Error::new(kind, refused(endpoint, &code, &detail));
             // What a transaction that was carried out says of its commands has no detail of its own.
             let as_a_whole = aborted || error.detail().is_some();
             let refused = if as_a_whole { refused.before_sending() } else { refused };
@@ -54,6 +56,12 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
 /// Whether a stream or a group is not there, or went while somebody waited for it.
 fn is_missing(code: &str, detail: &str) -> bool {
     matches!(code, "NOGROUP" | "UNBLOCKED") || detail.contains("no such key")
+}
+
+/// Whether a refusal is about where a key or a channel is, or about the state of the cluster, and not about what was
+/// asked for: nothing was carried out.
+pub(super) fn is_about_slots(code: &str) -> bool {
+    matches!(code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN")
 }
 
 /// The code and the text of an error reply; of a transaction or a batch, those of its first command that was refused.
@@ -120,5 +128,29 @@ impl fmt::Display for SharedSource {
 impl StdError for SharedSource {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.shared().source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_says_of_itself_passes() {
+        for (reply, kind) in [
+            ("CLUSTERDOWN Hash slot not served", ErrorKind::Connection),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Connection),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", ErrorKind::Connection),
+            ("NOPERM this user has no permissions", ErrorKind::Refused),
+        ] {
+            let answer = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
+            let error = match answer {
+                redis::Value::ServerError(error) => RedisError::from(error),
+                answer => panic!("{answer:?}"),
+            };
+            let error = describe(error, "here");
+            assert_eq!((error.kind(), error.is_not_sent()), (kind, true), "{error}");
+            assert_eq!(error.is_retryable(), kind == ErrorKind::Connection);
+        }
     }
 }

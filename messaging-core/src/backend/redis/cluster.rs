@@ -5,13 +5,14 @@
 //! lost, and cannot be told to follow redirections alone.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, cmd, pipe};
+use tokio::sync::watch;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answers::{describe, first_refusal};
 use super::commands::key_of;
@@ -31,8 +32,7 @@ pub(super) struct Cluster {
     connect_timeout: Duration,
     command_timeout: Duration,
     nodes: Mutex<HashMap<Address, Arc<Node>>>,
-    /// The slot map is being asked for, apart from any command.
-    refreshing: AtomicBool,
+    refreshing: Mutex<Option<Refresh>>,
 }
 
 impl Cluster {
@@ -42,7 +42,7 @@ impl Cluster {
             connect_timeout,
             command_timeout,
             nodes: Mutex::default(),
-            refreshing: AtomicBool::new(false),
+            refreshing: Mutex::default(),
         }
     }
 
@@ -93,18 +93,32 @@ impl Cluster {
         Ok((nodes, Some(slots)))
     }
 
-    /// Asks for the slot map, while whoever noticed that it is old goes on.
-    fn refresh(self: &Arc<Self>) {
-        if self.refreshing.swap(true, Ordering::SeqCst) {
-            return;
+    /// Asks for the slot map, while whoever noticed that it is old goes on, or waits: one question at a time, however many
+    /// callers want to know, and not without a pause.
+    fn refresh(self: &Arc<Self>) -> watch::Receiver<Option<bool>> {
+        let mut refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Refresh { outcome, task }) = &*refreshing
+            && !task.is_finished()
+        {
+            return outcome.clone();
         }
-        let cluster = Arc::clone(self);
-        tokio::spawn(async move {
+        let (sender, outcome) = watch::channel(None);
+        let locator = Arc::clone(&self.locator);
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
             // If nobody answers, the next command that fails asks again.
-            let _ = cluster.locator.slots().await;
-            cluster.refreshing.store(false, Ordering::SeqCst);
-        });
+            let found = locator.slots().await.is_ok();
+            sender.send_replace(Some(found));
+            sleep(BETWEEN).await;
+        }));
+        *refreshing = Some(Refresh { outcome: outcome.clone(), task });
+        outcome
     }
+}
+
+/// The slot map is being asked for, or was a moment ago.
+struct Refresh {
+    outcome: watch::Receiver<Option<bool>>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// The way to the right node, for one caller.
@@ -173,9 +187,7 @@ impl Routed {
             let current = match node.connection().await {
                 Ok(current) => current,
                 // Perhaps it has left, and another has its slots.
-                Err(_)
-                    if !std::mem::replace(&mut fresh, true) && self.cluster.locator.slots().await.is_ok() =>
-                {
+                Err(_) if !std::mem::replace(&mut fresh, true) && self.refreshed().await => {
                     self.trace.lock().last = None;
                     continue;
                 }
@@ -195,25 +207,31 @@ impl Routed {
             let Some(elsewhere) = Elsewhere::of(&error, &address) else {
                 node.failed(current.number, &error);
                 if error.is_unrecoverable_error() || error.is_connection_dropped() {
-                    self.cluster.refresh();
+                    _ = self.cluster.refresh();
                 }
                 return Err(error);
             };
             self.trace.lock().sent = sent_before;
             match elsewhere {
                 Elsewhere::Ask(to) => redirected = Some((to, true)),
-                Elsewhere::Moved(to) => {
-                    self.cluster.refresh();
-                    redirected = to.map(|to| (to, false));
+                Elsewhere::Moved(Some(to)) => {
+                    _ = self.cluster.refresh();
+                    redirected = Some((to, false));
                 }
-                Elsewhere::Between => {
+                Elsewhere::Moved(None) | Elsewhere::Between => {
+                    _ = self.cluster.refresh();
                     sleep(BETWEEN).await;
-                    self.cluster.refresh();
                 }
             }
         }
         let text = "the cluster sent the command from node to node";
         Err(self.trace.unreachable(Error::new(ErrorKind::Connection, text).before_sending()))
+    }
+
+    /// Whether there is a slot map from after the last moment.
+    async fn refreshed(&self) -> bool {
+        let mut outcome = self.cluster.refresh();
+        outcome.wait_for(Option::is_some).await.is_ok_and(|found| *found == Some(true))
     }
 
     /// Where a command goes: about no key, where the one before it went, so that a script is loaded where it is missing.

@@ -104,7 +104,7 @@ pub(super) struct Dialled {
 
 /// Tells when the other side is not the server any more that we want.
 #[derive(Default)]
-pub(super) struct Watch(Option<AbortOnDropHandle<Error>>);
+pub(super) struct Watch(pub(super) Option<AbortOnDropHandle<Error>>);
 
 impl Watch {
     /// Waits until the connection is of no use any more, which it may never be. Cancellation: nothing is lost.

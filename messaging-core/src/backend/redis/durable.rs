@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future::join;
 use redis::{cmd, pipe};
+use tokio::time::Instant;
 
 use super::publisher::Replies;
 use super::{APPEND, Link, Redis, count, millis, unlink};
@@ -106,15 +108,15 @@ impl Redis {
                 return Err(error);
             }
         };
-        let (mut forgotten, mut unregistered, mut tally) = (Ok(()), None, Tally::default());
+        let (mut forgotten, mut registered, mut tally) = (Ok(()), None, Tally::default());
         for (step, reply) in steps.into_iter().zip(replies) {
             match step {
                 Step::Forget => forgotten = count(&self.endpoint, reply).map(drop),
-                Step::Register => unregistered = count(&self.endpoint, reply).err(),
+                Step::Register => registered = Some(count(&self.endpoint, reply).map(drop)),
                 Step::Message(message) => {
                     let outcome = match message.durable.as_deref() {
                         None => count(&self.endpoint, reply),
-                        Some(append) => self.appended(append, message, reply, unregistered.take()).await,
+                        Some(append) => self.appended(until, append, message, reply, registered.take()).await,
                     };
                     tally.note(message, outcome);
                 }
@@ -126,19 +128,16 @@ impl Redis {
     /// What appending came to. A server that does not know the script is sent it.
     async fn appended(
         &self,
+        until: Instant,
         append: &Append,
         message: &Outgoing,
         reply: Reply,
-        unregistered: Option<Error>,
+        registered: Option<Result<()>>,
     ) -> Result<u64> {
         let reply = match reply {
             Reply::Error(error) if error.starts_with("NOSCRIPT") => {
                 let command = self.append_command(append, message, true).get_packed_command();
-                match self
-                    .publisher
-                    .send(deadline(self.command_timeout), 1, |out| out.extend_from_slice(&command))
-                    .await?
-                {
+                match self.publisher.send(until, 1, |out| out.extend_from_slice(&command)).await? {
                     Replies::One(reply) => reply,
                     Replies::Several(mut replies) => replies.pop().unwrap_or(Reply::Done),
                 }
@@ -146,7 +145,7 @@ impl Redis {
             reply => reply,
         };
         match reply {
-            Reply::Integer(receivers) => self.note_appended(append, receivers, unregistered).await,
+            Reply::Integer(receivers) => self.note_appended(until, append, receivers, registered).await,
             // A script that is refused may have done a part.
             other => count(&self.endpoint, other).map_err(Error::of_a_script),
         }
@@ -156,22 +155,32 @@ impl Redis {
     /// server's data may have gone.
     async fn note_appended(
         &self,
+        until: Instant,
         append: &Append,
         receivers: i64,
-        unregistered: Option<Error>,
+        registered: Option<Result<()>>,
     ) -> Result<u64> {
+        let template = append.stream.template();
         let is_new = receivers < 0;
         let receivers = if is_new { -1 - receivers } else { receivers };
-        let registered = match unregistered {
-            Some(error) => Err(error),
-            None if is_new => self.register(&StreamInfo::all(&append.stream, &append.durability)).await,
-            None => Ok(()),
+        let registered = match registered {
+            None if is_new => {
+                let all = StreamInfo::all(&append.stream, &append.durability);
+                Some(self.register_until(until, &all).await)
+            }
+            registered => registered,
         };
-        registered.map_err(|error| {
-            self.registered.forget(append.stream.template());
-            let text = "the message was appended, but its stream could not be registered, so that not every subscriber finds it";
-            error.maybe_sent().context(text)
-        })?;
+        match registered {
+            None => {}
+            Some(Ok(())) => self.registered.note(template),
+            // It is there from the last time: only whether it still is could not be made sure of.
+            Some(Err(_)) if !is_new && self.registered.is_known(template) => {}
+            Some(Err(error)) => {
+                self.registered.forget(template);
+                let text = "the message was appended, but its stream could not be registered, so that not every subscriber finds it";
+                return Err(error.maybe_sent().context(text));
+            }
+        }
         Ok(receivers.unsigned_abs())
     }
 
@@ -187,21 +196,19 @@ impl Redis {
         command
     }
 
-    /// Publishes messages one after the other: where they go to several servers, or wait for replicas.
+    /// Publishes messages one after the other: where they go to several servers, or wait for replicas. All of it takes at
+    /// most the command timeout; the keys may take half of that, so that the messages go out in any case.
     async fn publish_one_by_one(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
-        let forgotten = self.forget(forget).await;
+        let until = deadline(self.command_timeout);
+        let forgotten = self.forget_within(self.command_timeout / 2, forget).await;
         let mut tally = Tally::default();
         for message in messages {
             let outcome = match message.durable.as_deref() {
-                None => {
-                    let message = std::slice::from_ref(message);
-                    self.publish_plainly(message, &[]).await.map(|done| done.receivers)
-                }
-                Some(append) => match self.append_apart(append, message).await {
+                None => self.publish_plainly_until(until, message).await,
+                Some(append) => match self.append_apart(until, append, message).await {
                     Ok(_) if message.carrier == Carrier::Sharded => {
                         let shard = Outgoing { durable: None, ..message.clone() };
-                        let published = self.publish_plainly(std::slice::from_ref(&shard), &[]).await;
-                        published.map(|done| done.receivers).map_err(Error::maybe_sent)
+                        self.publish_plainly_until(until, &shard).await.map_err(Error::maybe_sent)
                     }
                     appended => appended,
                 },
@@ -214,40 +221,56 @@ impl Redis {
         tally.finish(forgotten)
     }
 
-    /// Appends on a connection on which nobody minds waiting.
-    async fn append_apart(&self, append: &Append, message: &Outgoing) -> Result<u64> {
-        let template = append.stream.template();
-        let unregistered = if self.registered.is_due(template) {
-            self.register(&StreamInfo::all(&append.stream, &append.durability)).await.err()
-        } else {
-            None
+    async fn publish_plainly_until(&self, until: Instant, message: &Outgoing) -> Result<u64> {
+        let published = self.publish_plainly(until, std::slice::from_ref(message), &[]).await;
+        published.map(|done| done.receivers)
+    }
+
+    /// Appends on a connection on which nobody minds waiting, and registers the stream meanwhile, which may be on another
+    /// server.
+    async fn append_apart(&self, until: Instant, append: &Append, message: &Outgoing) -> Result<u64> {
+        let due = self.registered.is_due(append.stream.template());
+        let registering = async {
+            if due {
+                self.register_until(until, &StreamInfo::all(&append.stream, &append.durability)).await
+            } else {
+                Ok(())
+            }
         };
+        let (registered, receivers) = join(registering, self.append_until(until, append, message)).await;
+        self.note_appended(until, append, receivers?, due.then_some(registered)).await
+    }
+
+    async fn append_until(&self, until: Instant, append: &Append, message: &Outgoing) -> Result<i64> {
         let command = self.append_command(append, message, true);
-        let limit = self.command_timeout;
-        let receivers: i64 = match append.durability.wait_replicas {
-            None => {
-                let sent = async |mut connection| command.query_async(&mut connection).await;
-                self.link.run(limit, sent).await.map_err(Error::of_a_script)?
-            }
-            Some(replicas) => {
-                let patience = limit.mul_f64(0.8);
-                let mut batch = pipe();
-                batch.add_command(command).cmd("WAIT").arg(replicas.get()).arg(millis(patience));
-                let sent = async |mut connection| batch.query_async(&mut connection).await;
-                let (receivers, confirmed): (i64, u32) =
-                    self.confirming().run(limit, sent).await.map_err(Error::of_a_script)?;
-                if confirmed < replicas.get() {
-                    return Err(not_confirmed(confirmed, replicas.get(), patience));
-                }
-                receivers
-            }
+        let limit = left(until);
+        let Some(replicas) = append.durability.wait_replicas else {
+            let sent = async |mut connection| command.query_async(&mut connection).await;
+            return self.link.run(limit, sent).await.map_err(Error::of_a_script);
         };
-        self.note_appended(append, receivers, unregistered).await
+        let patience = limit.mul_f64(0.8);
+        let mut batch = pipe();
+        batch.add_command(command).cmd("WAIT").arg(replicas.get()).arg(millis(patience));
+        let sent = async |mut connection| batch.query_async(&mut connection).await;
+        let (receivers, confirmed): (i64, u32) =
+            self.confirming().run(limit, sent).await.map_err(Error::of_a_script)?;
+        if confirmed < replicas.get() {
+            return Err(not_confirmed(confirmed, replicas.get(), patience));
+        }
+        Ok(receivers)
+    }
+
+    async fn register_until(&self, until: Instant, streams: &[StreamInfo]) -> Result<()> {
+        self.command_within(left(until), &self.registration(streams)).await
     }
 
     fn confirming(&self) -> &Link {
         self.confirming.get_or_init(|| self.link.another())
     }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }
 
 fn not_confirmed(confirmed: u32, wanted: u32, patience: Duration) -> Error {

@@ -12,6 +12,7 @@ use tokio::time::timeout_at;
 use super::answers::describe;
 use super::cluster::{Cluster, Routed};
 use super::commands::Commands;
+use super::connection::Watch;
 use super::node::{Node, open};
 use super::slots::SlotMap;
 use super::topology::Locator;
@@ -134,11 +135,12 @@ impl Link {
         }
     }
 
-    /// A connection of its own to the server that owns `key`, without a limit to how long an answer may take.
+    /// A connection of its own to the server that owns `key`, without a limit to how long an answer may take, and what
+    /// tells when that server is the master no more.
     ///
     /// # Errors
     /// [`ErrorKind::Connection`] or [`ErrorKind::Timeout`]; nothing was sent.
-    pub(super) async fn dedicated(&self, key: &str) -> Result<MultiplexedConnection> {
+    pub(super) async fn dedicated(&self, key: &str) -> Result<(MultiplexedConnection, Watch)> {
         let deadline = deadline(self.connect_timeout);
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
@@ -151,7 +153,10 @@ impl Link {
             open(&self.locator, address, &settings, self.connect_timeout).await
         };
         match timeout_at(deadline, connecting).await {
-            Ok(connected) => connected.map(|(connection, _)| connection),
+            Ok(connected) => {
+                let (connection, address) = connected?;
+                Ok((connection, Watch(self.locator.watch(&address))))
+            }
             Err(_) => Err(self.no_answer(self.connect_timeout).before_sending()),
         }
     }

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, cmd, pipe};
 use tokio::time::Instant;
 
@@ -104,30 +103,32 @@ impl Redis {
         self.link.is_cluster()
     }
 
-    /// A new connection without a response timeout to the server that owns `key`, for reads that block. After an error,
-    /// also MOVED, a caller asks for another one.
-    #[allow(dead_code, reason = "what reads streams uses it")]
-    pub(super) async fn dedicated(&self, key: &str) -> Result<MultiplexedConnection> {
-        self.link.dedicated(key).await
-    }
-
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
         if messages.iter().any(|message| message.durable.is_some()) {
             return self.publish_durably(messages, forget).await;
         }
-        self.publish_plainly(messages, forget).await
+        self.publish_plainly(deadline(self.command_timeout), messages, forget).await
     }
 
-    async fn publish_plainly(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+    async fn publish_plainly(
+        &self,
+        until: Instant,
+        messages: &[Outgoing],
+        forget: &[CacheKey],
+    ) -> Result<Published> {
         if self.is_cluster() {
-            return self.publish_on_cluster(messages, forget).await;
+            return self.publish_on_cluster(until, messages, forget).await;
         }
-        self.publish_together(deadline(self.command_timeout), messages, forget).await
+        self.publish_together(until, messages, forget).await
     }
 
     /// The keys first, each where it is. They may take half of the time, so that the message goes out in any case.
-    async fn publish_on_cluster(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
-        let until = deadline(self.command_timeout);
+    async fn publish_on_cluster(
+        &self,
+        until: Instant,
+        messages: &[Outgoing],
+        forget: &[CacheKey],
+    ) -> Result<Published> {
         let forgotten = self.forget_within(self.command_timeout / 2, forget).await;
         let (sharded, plain): (Vec<_>, Vec<_>) =
             messages.iter().cloned().partition(|message| message.carrier == Carrier::Sharded);

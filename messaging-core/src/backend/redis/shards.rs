@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::answers::is_about_slots;
 use super::connection::Dialer;
 use super::slots::{SlotMap, slot_of};
 use crate::backend::{Push, Reply, Request, closed};
@@ -318,7 +319,7 @@ impl Connection {
     fn subscribed(&mut self, place: &Place, number: Option<u64>, wire: Wire, reply: Reply) {
         // It may have been given up meanwhile, and then the end is on its way.
         let wanted = self.placed.get(&wire) == Some(place);
-        let elsewhere = matches!(&reply, Reply::Error(error) if is_about_slots(error));
+        let elsewhere = matches!(&reply, Reply::Error(error) if is_passing(error));
         if wanted && elsewhere {
             self.placed.remove(&wire);
             self.outdated();
@@ -417,10 +418,10 @@ fn done(ask: &Ask) -> Option<Push> {
     ask.number.map(|number| Push::Answer { number, reply: Reply::Done })
 }
 
-/// Whether a refusal is about where the channel is, or about the state of the cluster, and not about the channel.
-fn is_about_slots(error: &str) -> bool {
+/// Whether a refusal is not about the channel.
+fn is_passing(error: &str) -> bool {
     let code = error.split(' ').next().unwrap_or_default();
-    matches!(code, "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING")
+    is_about_slots(code) || code == "LOADING"
 }
 
 impl std::fmt::Debug for Connection {

@@ -103,6 +103,10 @@ pub(super) fn redirection(detail: &str, asked: &Address) -> Option<Address> {
     let (host, port) = detail.split_ascii_whitespace().nth(1)?.rsplit_once(':')?;
     let Address::Tcp { host: same, tls, .. } = asked else { return None };
     let host = host.trim_matches(['[', ']']);
+    // A node that has no name yet.
+    if host == "?" {
+        return None;
+    }
     let host = if host.is_empty() { same.clone() } else { host.to_owned() };
     Some(Address::Tcp { host, port: port.parse().ok()?, tls: *tls })
 }
@@ -166,5 +170,6 @@ mod tests {
         assert_eq!(redirection("3999 :6381", &at("a", 1)), Some(at("a", 6381)));
         assert_eq!(redirection("3999 ::1:6381", &at("a", 1)), Some(at("::1", 6381)));
         assert_eq!(redirection("3999", &at("a", 1)), None);
+        assert_eq!(redirection("3999 ?:6381", &at("a", 1)), None);
     }
 }

@@ -2,7 +2,7 @@
 //! given up. See `stream_scripts` for what has to happen in one step.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ScriptInvocation, Value, cmd};
 use tokio::time::timeout;
 
+use super::connection::Watch;
 use super::{Redis, millis};
 use crate::backend::streams::{
     Append, Batch, From, GroupState, MOST_TAKEOVERS, Member, Settlement, Tail, Taken, Tend, Tended,
@@ -20,31 +21,52 @@ use crate::stream::{EntryId, EventId, RawEntry, Retention, StreamInfo, StreamNam
 /// For how long a stream that was registered is taken to be so.
 const REGISTERED: Duration = Duration::from_secs(10);
 
-/// When each template was registered the last time.
+/// When each template was to be registered the last time.
 #[derive(Debug, Default)]
-pub(super) struct Registered(Mutex<HashMap<String, Instant>>);
+pub(super) struct Registered(Mutex<HashMap<String, Registration>>);
+
+#[derive(Debug)]
+struct Registration {
+    at: Instant,
+    /// It has been once.
+    known: bool,
+}
 
 impl Registered {
     /// Whether it has to be registered now. Whoever asks is taken to do it.
     pub(super) fn is_due(&self, template: &str) -> bool {
-        let mut registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registered = self.lock();
         let now = Instant::now();
         match registered.get_mut(template) {
-            Some(at) if at.elapsed() < REGISTERED => false,
-            Some(at) => {
-                *at = now;
+            Some(registration) if registration.at.elapsed() < REGISTERED => false,
+            Some(registration) => {
+                registration.at = now;
                 true
             }
             None => {
-                registered.insert(template.to_owned(), now);
+                registered.insert(template.to_owned(), Registration { at: now, known: false });
                 true
             }
         }
     }
 
+    pub(super) fn note(&self, template: &str) {
+        if let Some(registration) = self.lock().get_mut(template) {
+            registration.known = true;
+        }
+    }
+
+    pub(super) fn is_known(&self, template: &str) -> bool {
+        self.lock().get(template).is_some_and(|registration| registration.known)
+    }
+
     /// It was not, or is not any more.
     pub(super) fn forget(&self, template: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(template);
+        self.lock().remove(template);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Registration>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,10 +130,11 @@ impl Redis {
     }
 
     pub(crate) async fn stream_reader(&self, first: &StreamName) -> Result<StreamReader> {
-        let connection = self.link.dedicated(&self.key(first, "stream")).await?;
+        let (connection, watch) = self.link.dedicated(&self.key(first, "stream")).await?;
         let endpoint = self.endpoint.clone();
         Ok(StreamReader {
             connection,
+            watch,
             namespace: self.namespace.clone(),
             endpoint,
             limit: self.command_timeout,
@@ -386,6 +409,8 @@ impl Redis {
 /// A connection of its own for reads that wait.
 pub(crate) struct StreamReader {
     connection: MultiplexedConnection,
+    /// A master that the sentinels have given up may go on answering that there is nothing new.
+    watch: Watch,
     namespace: String,
     endpoint: String,
     /// How long an answer may take beyond the wait.
@@ -425,7 +450,11 @@ impl StreamReader {
 
     async fn answer(&mut self, command: &Cmd, wait: Duration) -> Result<Value> {
         let limit = wait + self.limit;
-        match timeout(limit, command.query_async(&mut self.connection)).await {
+        let answered = tokio::select! {
+            answered = timeout(limit, command.query_async(&mut self.connection)) => answered,
+            error = self.watch.left() => return Err(error),
+        };
+        match answered {
             Ok(answer) => answer.map_err(|error| super::answers::describe(error, &self.endpoint)),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
