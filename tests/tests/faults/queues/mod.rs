@@ -93,8 +93,14 @@ pub fn of_the_group(stream: &str, what: &str) -> String {
     format!("{}:{what}:{GROUP}", stream.trim_end_matches(":stream"))
 }
 
-/// Waits until the group has nothing in hand and nothing left to try again, in any of these streams.
+/// Waits until the group has nothing in hand and nothing left to try again, in any of these streams. Both are asked for at
+/// once: between two questions an entry would move from one to the other.
 pub async fn settled(redis: &RedisServer, streams: &[&str]) {
-    let nothing = async || streams.iter().all(|stream| pending(redis, stream) + delayed(redis, stream) == 0);
-    eventually("nothing is pending", nothing).await;
+    const LEFT: &str = "local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1]) \
+        return (pending.err and 0 or pending[1]) + redis.call('ZCARD', KEYS[2])";
+    let left = |stream: &str| {
+        let delay = of_the_group(stream, "delay");
+        count(redis, &["EVAL", LEFT, "2", stream, &delay, GROUP])
+    };
+    eventually("nothing is pending", async || streams.iter().all(|stream| left(stream) == 0)).await;
 }
