@@ -1,6 +1,6 @@
 //! Which channels are durable, and to which stream a message goes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use crate::channel::{Channel, Pattern};
@@ -18,6 +18,8 @@ pub(crate) struct Durables {
     configured: Vec<Configured>,
     /// Templates that this process knows, for channels that are given as text.
     templates: Vec<(Pattern, StreamName)>,
+    /// The streams of everything that models and channel types declare, by its text: parsed once.
+    declared: HashMap<&'static str, StreamName>,
     /// The concrete channels that have become streams.
     concrete: Mutex<HashSet<String>>,
     prefix: String,
@@ -57,19 +59,21 @@ impl Durables {
                 durable.durability.check(model.id)?;
             }
         }
-        let named = |template: &&'static str| {
-            let pattern = Pattern::parse(template).ok()?;
-            let stream = StreamName::of(&pattern, prefix);
-            matches!(pattern, Pattern::Template(_)).then_some((pattern, stream))
-        };
         let of_models = registry.models.iter().flat_map(|model| model.publish.iter());
-        let templates = registry
+        let declarations = registry
             .channels
             .iter()
-            .map(|channel| &channel.template)
-            .chain(of_models.flat_map(|(_, channels)| channels.iter()))
-            .filter_map(named)
-            .collect();
+            .map(|channel| channel.template)
+            .chain(of_models.flat_map(|(_, channels)| channels.iter().copied()));
+        let (mut templates, mut declared) = (Vec::new(), HashMap::new());
+        for text in declarations {
+            let Ok(pattern) = Pattern::parse(text) else { continue };
+            let stream = StreamName::of(&pattern, prefix);
+            declared.insert(text, stream.clone());
+            if matches!(pattern, Pattern::Template(_)) {
+                templates.push((pattern, stream));
+            }
+        }
         let configured = configured
             .into_iter()
             .map(|(pattern, durability)| Configured {
@@ -78,7 +82,7 @@ impl Durables {
                 durability,
             })
             .collect();
-        Ok(Self { configured, templates, concrete: Mutex::default(), prefix: prefix.to_owned() })
+        Ok(Self { configured, templates, declared, concrete: Mutex::default(), prefix: prefix.to_owned() })
     }
 
     /// The stream of a channel that is durable by configuration.
@@ -110,6 +114,9 @@ impl Durables {
 
     /// The stream of a template of ours.
     pub(crate) fn stream_of(&self, template: &str) -> Result<StreamName> {
+        if let Some(stream) = self.declared.get(template) {
+            return Ok(stream.clone());
+        }
         Ok(StreamName::of(&Pattern::parse(template)?, &self.prefix))
     }
 

@@ -97,7 +97,7 @@ impl Source {
     pub(crate) fn leave(&self, running: &RunningHandler) {
         match self {
             Self::Channels { session, .. } => session.remove_later(&running.mailbox),
-            Self::Streams(consumer) => _ = consumer.stop_reading(),
+            Self::Streams(consumer) => consumer.stop_reading(),
         }
         running.mailbox.close();
     }

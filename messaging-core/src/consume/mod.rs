@@ -176,10 +176,12 @@ impl Consumer {
         }
     }
 
-    /// Stops reading, hands back what no worker has begun, and says how many entries that were.
-    pub(crate) fn stop_reading(&self) -> usize {
+    /// Stops reading, and hands back what no worker has begun.
+    pub(crate) fn stop_reading(&self) {
         self.stop_reading.cancel();
-        self.running.ledger.as_ref().map_or(0, |ledger| ledger.close())
+        if let Some(ledger) = &self.running.ledger {
+            ledger.close();
+        }
     }
 
     /// Writes what has become of the entries, leaves the groups, and ends; for as long as `deadline` allows. Returns how

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::retry::deadline;
-use crate::stream::{self, EntryId, EventId};
+use crate::stream::{EntryId, EventId};
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -50,12 +50,10 @@ struct Events {
 
 /// How many handled events are remembered here.
 const MOST_HANDLED: usize = 10_000;
-/// How long an entry waits whose event is being handled as another entry.
-const WHILE_RUNNING: Duration = Duration::from_secs(1);
 
 /// Whether an entry may be begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
+pub(super) enum Leave {
     Granted,
     /// It is not ours any more, or nothing is begun any more.
     NotOurs,
@@ -177,7 +175,7 @@ impl Ledger {
     /// handling it. With its `event`, also asks whether that was, or is being, handled.
     ///
     /// Cancellation: it is not begun.
-    async fn begin(&self, place: Place, epoch: u64, event: Option<(&EventId, Duration)>) -> Leave {
+    pub(super) async fn begin(&self, place: Place, epoch: u64, event: Option<(&EventId, Duration)>) -> Leave {
         loop {
             let renewed = self.renewed.notified();
             tokio::pin!(renewed);
@@ -206,7 +204,7 @@ impl Ledger {
     /// or nothing is begun any more, which ends the delay. Waits while its lease has run out.
     ///
     /// Cancellation: nothing happens.
-    async fn again(&self, place: Place, delay: Duration) -> bool {
+    pub(super) async fn again(&self, place: Place, delay: Duration) -> bool {
         let due = deadline(delay);
         loop {
             let renewed = self.renewed.notified();
@@ -231,7 +229,7 @@ impl Ledger {
     }
 
     /// Waits until nothing is begun any more.
-    async fn closed(&self) {
+    pub(super) async fn closed(&self) {
         loop {
             let renewed = self.renewed.notified();
             tokio::pin!(renewed);
@@ -282,7 +280,9 @@ impl Ledger {
     pub(crate) fn forget(&self, places: impl IntoIterator<Item = Place>) {
         let mut state = self.lock();
         for place in places {
-            state.held.remove(&place);
+            if state.held.get(&place) == Some(&Held::Waiting) {
+                state.held.remove(&place);
+            }
         }
     }
 
@@ -304,15 +304,14 @@ impl Ledger {
         }
     }
 
-    /// Lets nothing more be begun, and hands back what waits; returns how many entries that were.
-    pub(crate) fn close(&self) -> usize {
+    /// Lets nothing more be begun, and hands back what waits.
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let handed_back = state.hand_back(|_| true);
+        state.hand_back(|_| true);
         drop(state);
         self.outcomes.notify_one();
         self.renewed.notify_waiters();
-        handed_back
     }
 
     /// Hands back what waits of one stream.
@@ -398,24 +397,14 @@ impl Events {
 }
 
 impl State {
-    fn hand_back(&mut self, of: impl Fn(usize) -> bool) -> usize {
-        let waiting: Vec<_> =
-            self.held.iter().filter(|(place, held)| **held == Held::Waiting && of(place.0)).collect();
-        let outcomes: Vec<_> = waiting
-            .into_iter()
-            .map(|(place, _)| Outcome {
-                place: *place,
-                event: EventId::default(),
-                attempt: 0,
-                fate: Fate::HandBack,
-            })
-            .collect();
-        for outcome in &outcomes {
-            self.held.insert(outcome.place, Held::Ended);
+    fn hand_back(&mut self, of: impl Fn(usize) -> bool) {
+        for (place, held) in &mut self.held {
+            if *held == Held::Waiting && of(place.0) {
+                *held = Held::Ended;
+                let (place, event, fate) = (*place, EventId::default(), Fate::HandBack);
+                self.outcomes.push(Outcome { place, event, attempt: 0, fate });
+            }
         }
-        let count = outcomes.len();
-        self.outcomes.extend(outcomes);
-        count
     }
 }
 
@@ -428,83 +417,6 @@ pub(crate) struct Asking<'l> {
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         self.ledger.lock().struck_out.remove(&self.stream);
-    }
-}
-
-/// Why an entry is not handled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotBegun {
-    /// Others have it, or it comes again later.
-    NotOurs,
-    /// Its event has been handled.
-    Duplicate,
-}
-
-/// An entry in a worker's hands. Dropped without an outcome, as when the call is cut off, it is handed back.
-pub(super) struct Begun<'l> {
-    ledger: &'l Ledger,
-    place: Place,
-    event: EventId,
-    ended: bool,
-}
-
-impl<'l> Begun<'l> {
-    /// Begins an entry. Without one, it is not ours any more, or its event was, or is being, handled (`dedupe`).
-    pub(super) async fn begin(
-        ledger: &'l Ledger,
-        entry: &stream::Entry,
-        waits_until: Instant,
-        dedupe: Option<Duration>,
-    ) -> Result<Self, NotBegun> {
-        let place = (entry.stream, entry.id);
-        if !entry.wait.is_zero() {
-            tokio::select! {
-                () = sleep_until(waits_until) => {}
-                () = ledger.closed() => return Err(NotBegun::NotOurs),
-            }
-        }
-        let leave = ledger.begin(place, entry.epoch, dedupe.map(|window| (&entry.event, window))).await;
-        // Without its event: that is the other entry's.
-        let end = |attempt, fate| ledger.end(Outcome { place, event: EventId::default(), attempt, fate });
-        match leave {
-            Leave::Granted => Ok(Self { ledger, place, event: entry.event.clone(), ended: false }),
-            Leave::NotOurs => Err(NotBegun::NotOurs),
-            Leave::Handled => {
-                end(entry.attempt, Fate::Done);
-                Err(NotBegun::Duplicate)
-            }
-            Leave::Running => {
-                // It comes again with the same number.
-                end(entry.attempt - 1, Fate::Retry(WHILE_RUNNING));
-                Err(NotBegun::NotOurs)
-            }
-        }
-    }
-
-    /// Waits for the next call of an entry that is kept; `false` if it is not for us any more.
-    pub(super) async fn again(&self, delay: Duration) -> bool {
-        self.ledger.again(self.place, delay).await
-    }
-
-    /// The call failed, and the next comes from here after a delay.
-    pub(super) fn note(&self, attempt: u32, delay: Duration) {
-        let (place, event) = (self.place, self.event.clone());
-        self.ledger.end(Outcome { place, event, attempt, fate: Fate::Note(delay) });
-    }
-
-    pub(super) fn end(mut self, attempt: u32, fate: Fate) {
-        self.ended = true;
-        let (place, event) = (self.place, std::mem::take(&mut self.event));
-        self.ledger.end(Outcome { place, event, attempt, fate });
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            let (place, event) = (self.place, std::mem::take(&mut self.event));
-            self.ledger.end(Outcome { place, event, attempt: 0, fate: Fate::HandBack });
-        }
     }
 }
 
@@ -605,20 +517,10 @@ mod tests {
         ledger.hold(FIRST);
         ledger.hold(SECOND);
         ledger.begin(FIRST, 0, None).await;
-        assert_eq!(ledger.close(), 1);
+        ledger.close();
         assert_eq!(ledger.begin(SECOND, 0, None).await, Leave::NotOurs);
         ledger.end(outcome(FIRST, Fate::Done));
         let fates: Vec<_> = ledger.outcomes().await.into_iter().map(|outcome| outcome.place).collect();
         assert_eq!(fates, [SECOND, FIRST]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_cut_off_hands_its_entry_back() {
-        let ledger = leased();
-        ledger.hold(FIRST);
-        assert_eq!(ledger.begin(FIRST, 0, None).await, Leave::Granted);
-        drop(Begun { ledger: &ledger, place: FIRST, event: EventId::default(), ended: false });
-        let outcomes = ledger.outcomes().await;
-        assert!(matches!(&outcomes[..], [Outcome { place: FIRST, fate: Fate::HandBack, .. }]));
     }
 }

@@ -1,5 +1,6 @@
 //! From a received message to a handler's call and what becomes of it.
 
+mod begun;
 mod delivery;
 mod extract;
 mod ledger;

@@ -10,9 +10,10 @@ use serde::Serialize;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use super::begun::{Begun, NotBegun};
 use super::delivery::{Context, Delivery};
 use super::extract::{Rejection, RejectionKind};
-use super::ledger::{Begun, Ledger, NotBegun};
+use super::ledger::Ledger;
 use super::mailbox::Mailbox;
 use super::options::{HandlerOptions, OrderedBy};
 use super::outcome::{ErrorContext, ErrorHandler, Failure, FailureCause, Verdict, decide};
@@ -278,7 +279,9 @@ impl RunningHandler {
                 self.failed.store(true, Ordering::Relaxed);
                 self.mailbox.close();
                 // Others may go on with what waits.
-                self.ledger.as_ref().map(|ledger| ledger.close());
+                if let Some(ledger) = &self.ledger {
+                    ledger.close();
+                }
                 self.stop.cancel();
             }
         }

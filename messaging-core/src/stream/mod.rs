@@ -92,7 +92,10 @@ impl Durability {
         self
     }
 
-    /// Waits for so many replicas, up to the command timeout.
+    /// Waits for so many replicas, up to the command timeout: when fewer have confirmed the message, publishing fails with
+    /// [`ErrorKind::Timeout`], though it is in the stream. `memory://` has no replicas and does not wait.
+    ///
+    /// [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
     #[must_use]
     pub const fn wait_replicas(mut self, replicas: NonZeroU32) -> Self {
         self.wait_replicas = Some(replicas);

@@ -28,6 +28,7 @@ on_each_backend! {
     partitions_keep_the_order_of_a_key
     an_ordered_key_waits_for_its_own_retry
     a_broadcast_handler_hears_durable_messages_too
+    a_durable_message_can_go_to_a_sharded_channel
     what_does_not_go_together_is_refused
     two_handlers_of_one_group_on_one_stream_are_refused
     a_stop_hands_back_what_waits
@@ -398,6 +399,21 @@ async fn a_broadcast_handler_hears_durable_messages_too(place: Place) {
     let _handler = messaging.subscriber().on("jobs", teller(&probe)).await.unwrap();
     place.counts(messaging.publish("jobs", &1).durable().await.unwrap(), 1);
     assert_eq!(numbers(&probe, 1).await, [1]);
+}
+
+async fn a_durable_message_can_go_to_a_sharded_channel(place: Place) {
+    let (messaging, probe) = (place.messaging().await, Probe::default());
+    let _handler = queue(&messaging, "workers").on("jobs", teller(&probe)).await.unwrap();
+    let mut sharded = messaging.subscribe_sharded("jobs").await.unwrap();
+    let mut plain = messaging.subscribe("jobs").await.unwrap();
+    assert_eq!(messaging.publish("jobs", &1_u32).durable().sharded().await.unwrap(), 1);
+    assert_eq!(numbers(&probe, 1).await, [1]);
+    let heard = soon(sharded.get_message(None)).await.unwrap().unwrap();
+    assert_eq!(heard.json::<u32>().unwrap(), 1);
+    publish(&messaging, "jobs", [2]).await;
+    let heard = soon(plain.get_message(None)).await.unwrap().unwrap();
+    assert_eq!(heard.json::<u32>().unwrap(), 2, "the sharded one passed it by");
+    assert!(sharded.get_message(Duration::from_millis(1)).await.unwrap().is_none());
 }
 
 async fn what_does_not_go_together_is_refused(place: Place) {

@@ -81,13 +81,13 @@ impl Redis {
             bytes.extend_from_slice(&unlink(forget).get_packed_command());
             steps.push(Step::Forget);
         }
-        let mut registered = Vec::new();
+        let mut registering = Vec::new();
         for message in messages {
             match message.durable.as_deref() {
                 None => self.encode_message(&mut bytes, message),
                 Some(append) => {
                     if self.registered.is_due(append.stream.template()) {
-                        registered.push(append);
+                        registering.push(append);
                         let all = StreamInfo::all(&append.stream, &append.durability);
                         bytes.extend_from_slice(&self.registration(&all).get_packed_command());
                         steps.push(Step::Register);
@@ -104,7 +104,7 @@ impl Redis {
             Ok(Replies::One(reply)) => vec![reply],
             Ok(Replies::Several(replies)) => replies,
             Err(error) => {
-                registered.iter().for_each(|append| self.registered.forget(append.stream.template()));
+                registering.iter().for_each(|append| self.registered.forget(append.stream.template()));
                 return Err(error);
             }
         };
