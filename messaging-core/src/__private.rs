@@ -8,6 +8,7 @@ use serde::Serialize;
 pub use bytes::Bytes;
 pub use {inventory, serde};
 
+pub use crate::cache::source::{Again, Layer, Load, Local, Once, Remote};
 pub use crate::cache_manager::{CachedFunction, Function, Scalar};
 pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
 pub use crate::dispatch::{
@@ -17,7 +18,7 @@ pub use crate::dispatch::{
 pub use crate::error::{Error, Result};
 pub use crate::event::{ChangeEvent, Model, Op};
 pub use crate::registry::{
-    ChannelDescriptor, Descriptor, FunctionDescriptor, HandlerDescriptor, Location, ModelCache,
+    ChannelDescriptor, Descriptor, FunctionDescriptor, HandlerDescriptor, LocalOptions, Location, ModelCache,
     ModelDescriptor, ModelDurability, PayloadField, ResyncDescriptor, Subscribers, Trigger, TriggerOn,
 };
 pub use crate::retry::Retry;
@@ -25,7 +26,7 @@ pub use crate::stream::{Durability, Retention};
 
 use crate::cache::shape::OptionShape;
 use crate::channel::Captures;
-use crate::core::{Core, Current};
+use crate::core::Current;
 use crate::dispatch::{HandlerReturn, outcome as to_outcome, worker};
 use crate::error::{ErrorKind, chain};
 use crate::event::{ChangeKind, Timestamp};
@@ -273,32 +274,64 @@ pub async fn invalidate(_function: &'static Function, key: Key) -> Result<()> {
 /// Compiles only where there is an `Option` that `cache_none` can mean.
 pub fn assert_option_shape<S: OptionShape>(_shape: &S) {}
 
-/// Answers a call from the cache, or by `load`.
-pub async fn cached<R, S: shape::Shape<R>, F: Future<Output = R>>(
+/// Removes all values of a function, in all processes; returns how many there were.
+///
+/// # Errors
+/// What the backend says.
+pub async fn invalidate_all(function: &'static Function) -> Result<u64> {
+    crate::cache_manager::invalidate_all(function.descriptor).await
+}
+
+/// An argument as the caller has it, or a copy of it, that a load can keep for itself.
+#[diagnostic::on_unimplemented(
+    message = "`stale` cannot keep this argument for a load that outlives the call",
+    label = "the argument must be `Clone + Send + 'static`, or a reference to something that is"
+)]
+pub trait Keep {
+    /// What is kept.
+    type Kept: Send + 'static;
+    /// Copies it.
+    fn keep(&self) -> Self::Kept;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ToOwned<Owned: Send + 'static> + ?Sized> Keep for T {
+    type Kept = T::Owned;
+
+    fn keep(&self) -> T::Owned {
+        self.to_owned()
+    }
+}
+
+/// Answers a call from the cache, or by `load`. `layer` says whether values are kept in this process too.
+pub async fn cached<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
     function: &'static Function,
     key: Key,
     shape: S,
-    load: F,
+    layer: Y,
+    load: L,
 ) -> R {
-    call(function, key, shape, false, load).await
+    call(function, key, shape, false, layer, load).await
 }
 
 /// Calls the function and replaces the cached value.
-pub async fn refresh<R, S: shape::Shape<R>, F: Future<Output = R>>(
+pub async fn refresh<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
     function: &'static Function,
     key: Key,
     shape: S,
-    load: F,
+    layer: Y,
+    load: L,
 ) -> R {
-    call(function, key, shape, true, load).await
+    call(function, key, shape, true, layer, load).await
 }
 
-async fn call<R, S: shape::Shape<R>, F: Future<Output = R>>(
+async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
     function: &'static Function,
     key: Key,
     _shape: S,
     replace: bool,
-    load: F,
+    _layer: Y,
+    load: L,
 ) -> R {
     static WARNED: AtomicBool = AtomicBool::new(false);
     let id = function.descriptor.id;
@@ -309,29 +342,18 @@ async fn call<R, S: shape::Shape<R>, F: Future<Output = R>>(
                 "cached functions run uncached: there is no current messaging; call init_redis or Messaging::start first, or run inside messaging.scope(…)"
             );
         }
-        return load.await;
+        return load.now().await;
     };
     let key = match &key.0 {
         Ok(key) => core.cache.key(key),
         Err(error) => {
             tracing::debug!(function = id, error = %chain(error), "called without the cache");
-            return load.await;
+            return load.now().await;
         }
     };
-    call_in(&core, function, key, replace, load, std::marker::PhantomData::<S>).await
-}
-
-async fn call_in<R, S: shape::Shape<R>, F: Future<Output = R>>(
-    core: &Arc<Core>,
-    function: &'static Function,
-    key: crate::backend::CacheKey,
-    replace: bool,
-    load: F,
-    _shape: std::marker::PhantomData<S>,
-) -> R {
     match core.cache.families.get(function.descriptor) {
-        Some(family) => core.cache.call::<R, S, F>(family, key, replace, load).await,
+        Some(family) => core.cache.call::<R, S, L::Now>(family, key, replace, load.now()).await,
         // Only a function that was linked after the registry was read, by a dynamic library.
-        None => load.await,
+        None => load.now().await,
     }
 }

@@ -260,6 +260,16 @@ macro_rules! cached_function {
                 invalidate(key).await
             }
 
+            /// Removes the values for all placeholders and defeats the loads of them that are running; returns how many
+            /// values there were. It scans the whole key space without blocking the server: not for a hot path.
+            ///
+            /// # Errors
+            /// [`ErrorKind::NotStarted`] without a current messaging; otherwise what the backend says, and then some
+            /// values may be gone.
+            pub async fn invalidate_all(&self) -> Result<u64> {
+                invalidate_all(self.function.descriptor).await
+            }
+
             /// The key for these placeholders, without the deployment's prefix.
             ///
             /// # Errors
@@ -287,4 +297,13 @@ pub(crate) async fn invalidate(key: String) -> Result<()> {
     let core = Current::require()?.core;
     let key = core.cache.key(&key);
     core.cache.forget(&[key]).await
+}
+
+/// Removes all values of a cached function.
+pub(crate) async fn invalidate_all(descriptor: &'static FunctionDescriptor) -> Result<u64> {
+    let core = Current::require()?.core;
+    match core.cache.families.get(descriptor) {
+        Some(family) => core.cache.forget_family(family).await,
+        None => Ok(0),
+    }
 }

@@ -335,6 +335,9 @@ mod tests {
             ttl: Duration::from_secs(1),
             jitter: 0.1,
             cache_none: None,
+            stale: None,
+            wait: None,
+            local: None,
             invalidate_on: Box::leak(Box::new([trigger])),
             location: AT,
         };

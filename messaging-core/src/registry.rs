@@ -208,10 +208,25 @@ pub struct FunctionDescriptor {
     pub jitter: f64,
     /// How long `None` is kept; not at all without it.
     pub cache_none: Option<Duration>,
+    /// For how long after `ttl` a value is still served while another one is loaded.
+    pub stale: Option<Duration>,
+    /// How long a caller waits for the load of another process; for as long as a lease without it.
+    pub wait: Option<Duration>,
+    /// How values are kept in the process.
+    pub local: Option<LocalOptions>,
     /// The events that remove a value.
     pub invalidate_on: &'static [Trigger],
     /// Where it is declared.
     pub location: Location,
+}
+
+/// `local = …` of a cached function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalOptions {
+    /// The longest time that a value is kept.
+    pub ttl: Duration,
+    /// How many values are kept, where one counts once for each KiB of JSON that it has begun.
+    pub max: usize,
 }
 
 /// One entry of `invalidate_on`.
@@ -315,6 +330,9 @@ mod tests {
                 ttl: Duration::from_secs(1),
                 jitter: 0.1,
                 cache_none: None,
+                stale: None,
+                wait: None,
+                local: None,
                 invalidate_on: &[],
                 location: at(line),
             }))

@@ -24,7 +24,8 @@ pub async fn get_camera(mac_address: &str, db: Db) -> Result<Camera, ApiError> {
             function,
             key,
             shape,
-            get_camera::__load(mac_address, db),
+            ::messaging_core::__private::Remote,
+            ::messaging_core::__private::Once(get_camera::__load(mac_address, db)),
         )
         .await
 }
@@ -41,6 +42,9 @@ impl get_camera {
             ttl: ::core::time::Duration::from_secs(3600u64),
             jitter: 0.1f64,
             cache_none: ::core::option::Option::None,
+            stale: ::core::option::Option::None,
+            wait: ::core::option::Option::None,
+            local: ::core::option::Option::None,
             invalidate_on: &[],
             location: ::messaging_core::__private::Location {
                 file: ::core::file!(),
@@ -88,7 +92,8 @@ impl get_camera {
                 function,
                 key,
                 shape,
-                Self::__load(mac_address, db),
+                ::messaging_core::__private::Remote,
+                ::messaging_core::__private::Once(Self::__load(mac_address, db)),
             )
             .await
     }

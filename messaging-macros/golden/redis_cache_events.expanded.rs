@@ -20,7 +20,8 @@ async fn camera_of<'a>(user: &'a User, mac_address: &'a str) -> Option<Camera> {
             function,
             key,
             shape,
-            camera_of::__load(user, mac_address),
+            ::messaging_core::__private::Remote,
+            ::messaging_core::__private::Once(camera_of::__load(user, mac_address)),
         )
         .await
 }
@@ -39,6 +40,9 @@ impl camera_of {
             cache_none: ::core::option::Option::Some(
                 ::core::time::Duration::from_secs(30u64),
             ),
+            stale: ::core::option::Option::None,
+            wait: ::core::option::Option::None,
+            local: ::core::option::Option::None,
             invalidate_on: &[
                 ::messaging_core::__private::Trigger {
                     on: ::messaging_core::__private::TriggerOn::Channel(
@@ -135,7 +139,8 @@ impl camera_of {
                 function,
                 key,
                 shape,
-                Self::__load(user, mac_address),
+                ::messaging_core::__private::Remote,
+                ::messaging_core::__private::Once(Self::__load(user, mac_address)),
             )
             .await
     }

@@ -7,6 +7,9 @@ impl Cameras for Client {
                 ttl: ::core::time::Duration::from_secs(60u64),
                 jitter: 0.1f64,
                 cache_none: ::core::option::Option::None,
+                stale: ::core::option::Option::None,
+                wait: ::core::option::Option::None,
+                local: ::core::option::Option::None,
                 invalidate_on: &[
                     ::messaging_core::__private::Trigger {
                         on: ::messaging_core::__private::TriggerOn::Model(
@@ -58,14 +61,15 @@ impl Cameras for Client {
                 function,
                 key,
                 shape,
-                async move {
+                ::messaging_core::__private::Remote,
+                ::messaging_core::__private::Once(async move {
                     if let ::core::option::Option::Some(returned) = ::core::option::Option::None::<
                         Result<Camera, ApiError>,
                     > {
                         return returned;
                     }
                     { self.get(id).await }
-                },
+                }),
             )
             .await
     }

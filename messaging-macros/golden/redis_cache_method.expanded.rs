@@ -29,7 +29,10 @@ impl Cameras {
                 function,
                 key,
                 shape,
-                self.__get_load(mac_address, argument_1),
+                ::messaging_core::__private::Remote,
+                ::messaging_core::__private::Once(
+                    self.__get_load(mac_address, argument_1),
+                ),
             )
             .await
     }
@@ -41,6 +44,9 @@ impl Cameras {
             ttl: ::core::time::Duration::from_secs(60u64),
             jitter: 0.1f64,
             cache_none: ::core::option::Option::None,
+            stale: ::core::option::Option::None,
+            wait: ::core::option::Option::None,
+            local: ::core::option::Option::None,
             invalidate_on: &[],
             location: ::messaging_core::__private::Location {
                 file: ::core::file!(),
@@ -96,7 +102,10 @@ impl Cameras {
                 function,
                 key,
                 shape,
-                self.__get_load(mac_address, argument_1),
+                ::messaging_core::__private::Remote,
+                ::messaging_core::__private::Once(
+                    self.__get_load(mac_address, argument_1),
+                ),
             )
             .await
     }

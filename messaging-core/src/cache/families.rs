@@ -146,6 +146,9 @@ impl Family {
             ttl: Duration::ZERO,
             jitter: 0.1,
             cache_none: None,
+            stale: None,
+            wait: None,
+            local: None,
             invalidate_on: &[],
             location: Location { file: file!(), line: line!() },
         };
@@ -280,6 +283,9 @@ mod tests {
             ttl: Duration::from_secs(1),
             jitter: 0.1,
             cache_none: None,
+            stale: None,
+            wait: None,
+            local: None,
             invalidate_on: triggers,
             location: Location { file: "f.rs", line: 1 },
         }));
@@ -297,6 +303,9 @@ mod tests {
                 ttl,
                 jitter,
                 cache_none,
+                stale: None,
+                wait: None,
+                local: None,
                 invalidate_on,
                 location,
             }))

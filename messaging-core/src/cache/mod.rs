@@ -10,6 +10,7 @@ mod key;
 mod listener;
 mod load;
 pub(crate) mod shape;
+pub(crate) mod source;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -144,7 +145,7 @@ impl Cache {
     }
 
     /// Removes all values of a family.
-    async fn forget_family(&self, family: &Family) -> Result<u64> {
+    pub(crate) async fn forget_family(&self, family: &Family) -> Result<u64> {
         let prefix = match self.config.cache_prefix.as_str() {
             "" => String::new(),
             prefix => format!("{prefix}:"),

@@ -45,6 +45,9 @@ impl Parts<'_> {
                 ttl: #ttl,
                 jitter: #jitter,
                 cache_none: #cache_none,
+                stale: ::core::option::Option::None,
+                wait: ::core::option::Option::None,
+                local: ::core::option::Option::None,
                 invalidate_on: &[#(#triggers),*],
                 location: #location,
             };
@@ -121,7 +124,9 @@ impl Parts<'_> {
         };
         let passed = place.put(shape.to_token_stream());
         let checked = place.put(quote!(#runtime::shape::checked::<#returned, _>(#passed)));
-        let call = place.put(quote!(#runtime::#call(#function, #key, #passed, #load).await));
+        let call = place.put(
+            quote!(#runtime::#call(#function, #key, #passed, #runtime::Remote, #runtime::Once(#load)).await),
+        );
         quote! {
             let #function = #family;
             let #key = #runtime::key(#function, &[#(#values),*]);
