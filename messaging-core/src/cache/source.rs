@@ -2,56 +2,97 @@
 //! attribute decides at compile time.
 
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::cache::shape::Shape;
 use crate::dispatch::BoxFuture;
 
 /// How the function is called when there is no value.
-pub trait Load<R>: Sized {
+///
+/// Neither it nor its implementations compare lifetimes, as `Load<R>` or a bound `F: 'static` would: when the compiler asks
+/// whether the future of a caller is `Send`, it has forgotten them (rust-lang/rust#100013), and would refuse whoever
+/// returns a `Cow<'static, str>` or takes a `&'static str`.
+pub trait Load: Sized {
     #[doc(hidden)]
-    type Now: Future<Output = R>;
+    type Output;
+    #[doc(hidden)]
+    type Now: Future<Output = Self::Output>;
     /// For this caller.
     #[doc(hidden)]
     fn now(self) -> Self::Now;
     /// For nobody in particular, so that it can outlive the caller; the load itself where that is not possible.
     #[doc(hidden)]
-    fn later(self) -> Result<BoxFuture<'static, R>, Self>;
+    fn later(self) -> Result<BoxFuture<'static, Self::Output>, Self>;
 }
 
 /// A call with the caller's own arguments.
 #[derive(Debug)]
 pub struct Once<F>(pub F);
 
-impl<R, F: Future<Output = R>> Load<R> for Once<F> {
+impl<F: Future> Load for Once<F> {
+    type Output = F::Output;
     type Now = F;
 
     fn now(self) -> F {
         self.0
     }
 
-    fn later(self) -> Result<BoxFuture<'static, R>, Self> {
+    fn later(self) -> Result<BoxFuture<'static, F::Output>, Self> {
         Err(self)
     }
 }
 
 /// A call with copies of the arguments, which are only made when it is needed.
-#[derive(Debug)]
-pub struct Again<C>(pub C);
+pub struct Again<C: Call> {
+    call: C,
+    /// Made where the lifetimes are known.
+    later: fn(C) -> BoxFuture<'static, <C::Future as Future>::Output>,
+}
 
-impl<R, C, F> Load<R> for Again<C>
-where
-    C: FnOnce() -> F,
-    F: Future<Output = R> + Send + 'static,
-{
-    type Now = F;
+impl<C: Call> Again<C> {
+    /// A call of a closure.
+    pub fn new(call: C) -> Self
+    where
+        C::Future: Send + 'static,
+    {
+        Self { call, later: |call| Box::pin(call.call()) }
+    }
+}
 
-    fn now(self) -> F {
-        self.0()
+impl<C: Call> fmt::Debug for Again<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Again").finish_non_exhaustive()
+    }
+}
+
+impl<C: Call> Load for Again<C> {
+    type Output = <C::Future as Future>::Output;
+    type Now = C::Future;
+
+    fn now(self) -> C::Future {
+        self.call.call()
     }
 
-    fn later(self) -> Result<BoxFuture<'static, R>, Self> {
-        Ok(Box::pin(self.0()))
+    fn later(self) -> Result<BoxFuture<'static, Self::Output>, Self> {
+        Ok((self.later)(self.call))
+    }
+}
+
+/// A closure that returns a future: what `FnOnce` says about one, with a name for the future.
+pub trait Call {
+    #[doc(hidden)]
+    type Future: Future;
+    #[doc(hidden)]
+    fn call(self) -> Self::Future;
+}
+
+impl<C: FnOnce() -> F, F: Future> Call for C {
+    type Future = F;
+
+    fn call(self) -> F {
+        self()
     }
 }
 
@@ -70,6 +111,12 @@ pub trait Layer<V> {
     fn copy(kept: &(dyn Any + Send + Sync)) -> Option<V>;
     #[doc(hidden)]
     const IS_LOCAL: bool;
+}
+
+/// Checks once that a layer can keep the values: the result is a layer of them whatever `Y` is, so that a value that cannot
+/// be kept is not reported again wherever the layer is used.
+pub fn kept<R, S: Shape<R>, Y: Layer<S::Value>>(_shape: &S, layer: Y) -> impl Layer<S::Value> + use<R, S, Y> {
+    layer
 }
 
 /// Only in Redis.
