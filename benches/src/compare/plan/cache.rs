@@ -35,7 +35,7 @@ const LOADERS: [(&str, u64, u64); 2] = [("load-1", 1, 10_000), ("load-64", 64, 2
 /// How often all the values in the process are asked for.
 const LOCAL: u64 = 10_000;
 const ALLOCATING: u64 = 50;
-const INSTRUCTED: u64 = 10;
+const INSTRUCTED: u64 = 40;
 const STORES: [Store; 2] = [Store::QuickCache, Store::Moka];
 
 pub(super) fn experiments() -> Vec<Experiment> {
