@@ -8,6 +8,7 @@ use bytes::Bytes;
 use messaging_core::{Handlers, Messaging, redis_cache};
 use redis::aio::MultiplexedConnection;
 use redis::{Client as RedisClient, cmd};
+use tokio::time::sleep;
 
 use super::{ours, raw};
 use crate::job::{Client, Failure, Report};
@@ -17,6 +18,9 @@ use crate::order::{self, Order};
 /// How many tasks fill the cache beforehand.
 const FILLING: u64 = 64;
 const TTL: Duration = Duration::from_secs(3_600);
+/// How often, and how far apart, is tried whether the cache is in use.
+const ATTEMPTS: u64 = 100;
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[redis_cache(key = "bench:order:{id}", ttl = 3600, id = "order", invalidate_on = ["orders.changed:{id}"])]
 async fn order_by_id(id: u64) -> Order {
@@ -52,10 +56,10 @@ pub(crate) async fn loads(client: Client, url: &str, in_flight: u64, calls: u64)
 
 async fn our_hits(url: &str, in_flight: u64, calls: u64) -> Result<Report, Failure> {
     let messaging = ours::messaging(url, Handlers::none()).await?;
-    // What the first round loads may be stored only after it has been returned.
-    for _ in 0..2 {
-        ask(&messaging, FILLING, order::CACHED).await?;
-    }
+    settled(&messaging, "order", Tally { hits: order::CACHED, ..Tally::default() }, async |_| {
+        ask(&messaging, FILLING, order::CACHED).await.map(drop)
+    })
+    .await?;
     let before = Tally::of(&messaging, "order")?;
     let report = ask(&messaging, in_flight, calls).await?;
     Tally::of(&messaging, "order")?.since(before).is(Tally { hits: report.count, ..Tally::default() })?;
@@ -99,8 +103,11 @@ async fn raw_hits(url: &str, in_flight: u64, calls: u64) -> Result<Report, Failu
 
 async fn our_loads(url: &str, in_flight: u64, calls: u64) -> Result<Report, Failure> {
     let messaging = ours::messaging(url, Handlers::none()).await?;
-    // The first call starts to listen for what invalidates.
-    messaging.scope(new_order(calls)).await;
+    settled(&messaging, "new", Tally { loads: 1, ..Tally::default() }, async |attempt| {
+        messaging.scope(new_order(calls + attempt)).await;
+        Ok(())
+    })
+    .await?;
     let before = Tally::of(&messaging, "new")?;
     let report = meter::each_in_a_task(in_flight, calls, |task, count| {
         let messaging = messaging.clone();
@@ -150,24 +157,45 @@ async fn set(connection: &mut MultiplexedConnection, key: &str, order: &Order) -
     Ok(set.query_async(connection).await?)
 }
 
+/// Repeats calls until they are answered as `expected`: nothing is served or stored before its events are heard, and what
+/// has been loaded may be stored only after it has been returned.
+async fn settled(
+    messaging: &Messaging,
+    function: &str,
+    expected: Tally,
+    calls: impl AsyncFn(u64) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut answered = Ok(());
+    for attempt in 0..ATTEMPTS {
+        let before = Tally::of(messaging, function)?;
+        calls(attempt).await?;
+        answered = Tally::of(messaging, function)?.since(before).is(expected);
+        if answered.is_ok() {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    answered
+}
+
 /// How calls of a cached function were answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Tally {
-    pub(super) hits: u64,
-    pub(super) loads: u64,
+struct Tally {
+    hits: u64,
+    loads: u64,
     /// Neither, or a load that was not stored.
-    pub(super) others: u64,
+    others: u64,
 }
 
 impl Tally {
-    pub(super) fn of(messaging: &Messaging, function: &str) -> Result<Self, Failure> {
+    fn of(messaging: &Messaging, function: &str) -> Result<Self, Failure> {
         let caches = messaging.health().caches;
         let cache = caches.iter().find(|cache| cache.function == function).ok_or("an unknown function")?;
         let others = cache.joins + cache.uncached + cache.refused_stores + cache.undecodable;
         Ok(Self { hits: cache.hits, loads: cache.loads, others })
     }
 
-    pub(super) fn since(self, before: Self) -> Self {
+    fn since(self, before: Self) -> Self {
         Self {
             hits: self.hits - before.hits,
             loads: self.loads - before.loads,
@@ -176,7 +204,7 @@ impl Tally {
     }
 
     /// Whether what was measured is what should have been.
-    pub(super) fn is(self, expected: Self) -> Result<(), Failure> {
+    fn is(self, expected: Self) -> Result<(), Failure> {
         if self == expected { Ok(()) } else { Err(format!("{self:?} instead of {expected:?}").into()) }
     }
 }
