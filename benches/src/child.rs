@@ -56,7 +56,7 @@ async fn measure(job: Job) -> Result<Report, Failure> {
         Job::Loads { client, port, in_flight, calls } => {
             cache::loads(client, &url(port), in_flight, calls).await
         }
-        Job::LocalHits { store, kept, rounds } => local::hits(store, kept, rounds).await,
+        Job::LocalHits { store, kept, port, rounds } => local::hits(store, kept, &url(port), rounds).await,
         Job::Queue { client, port, messages } => queue::measure(client, &url(port), messages).await,
         Job::Dispatch { messages } => ours::dispatch(messages).await,
     }

@@ -26,6 +26,8 @@ pub(crate) enum Client {
 /// Whose hits in the process are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Store {
+    /// `#[redis_cache(local = …)]`.
+    Ours,
     /// The `quick_cache` crate, used by hand.
     QuickCache,
     /// The `moka` crate, used by hand.
@@ -97,7 +99,7 @@ pub(crate) enum Job {
     /// Asks for orders that are not cached yet, with this many tasks.
     Loads { client: Client, port: u16, in_flight: u64, calls: u64 },
     /// Asks for orders that are kept in the process, so many times for all of them.
-    LocalHits { store: Store, kept: Kept, rounds: u64 },
+    LocalHits { store: Store, kept: Kept, port: u16, rounds: u64 },
     /// Appends messages, and handles them as a queue.
     Queue { client: Client, port: u16, messages: u64 },
     /// Publishes to itself in memory.
@@ -145,6 +147,7 @@ pub(crate) struct Report {
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ours => "ours",
             Self::QuickCache => "quick_cache",
             Self::Moka => "moka",
         })

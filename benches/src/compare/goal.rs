@@ -18,6 +18,8 @@ pub(super) struct Goal {
 enum Quantity {
     /// Our median by the other one.
     Ratio,
+    /// Our median, whatever the other one is.
+    Median,
     /// The worst of our values.
     Worst,
 }
@@ -60,6 +62,11 @@ impl Goal {
         Self::new(Quantity::Ratio, Direction::AtMost, limit, Force::Timing)
     }
 
+    /// Our median itself is at most this, on a machine like that of the goal.
+    pub(super) const fn median_at_most(limit: f64) -> Self {
+        Self::new(Quantity::Median, Direction::AtMost, limit, Force::Timing)
+    }
+
     /// No value of ours is above this, whatever the machine.
     pub(super) const fn bound(limit: f64) -> Self {
         Self::new(Quantity::Worst, Direction::AtMost, limit, Force::Bound)
@@ -85,6 +92,7 @@ impl Goal {
 
     pub(super) fn verdict(self, ours: Spread, ratio: Option<f64>) -> Verdict {
         let value = match (self.quantity, ratio) {
+            (Quantity::Median, _) => ours.median,
             (Quantity::Worst, _) => ours.max,
             (Quantity::Ratio, Some(ratio)) => ratio,
             (Quantity::Ratio, None) => f64::NAN,
@@ -111,7 +119,7 @@ impl fmt::Display for Goal {
         };
         match self.quantity {
             Quantity::Ratio => write!(f, "{direction} {:.2} ×", self.limit)?,
-            Quantity::Worst => write!(f, "{direction} {}", self.limit)?,
+            Quantity::Median | Quantity::Worst => write!(f, "{direction} {}", self.limit)?,
         }
         match (self.quantity, self.stretch) {
             (_, None) => {}
@@ -154,6 +162,10 @@ mod tests {
         assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(1.2)), Verdict::Met);
         assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(0.9)), Verdict::Missed);
         assert_eq!(Goal::at_least(1.0).stretch(1.9).to_string(), "≥ 1.00 × (1.90)");
+        // Of a time it is the median that counts: one value is a mood of the machine.
+        assert_eq!(Goal::median_at_most(2.5).verdict(ours, Some(9.0)), Verdict::Met);
+        assert_eq!(Goal::median_at_most(2.5).stretch(2.0).verdict(ours, None), Verdict::Exceeded);
+        assert_eq!(Goal::median_at_most(120.0).stretch(60.0).to_string(), "≤ 120 (60)");
         assert_eq!(Goal::at_least(2.2).later().to_string(), "≥ 2.20 ×, later");
         assert_eq!(Goal::bound(3_000.0).to_string(), "≤ 3000");
     }
