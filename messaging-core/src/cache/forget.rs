@@ -95,11 +95,20 @@ impl Cache {
     }
 
     async fn announce_all(&self) {
-        let notice = listener::gone(&self.names, &self.id, None);
+        self.tell(None).await;
+    }
+
+    /// Tells other processes that these are out of date.
+    pub(super) async fn announce(&self, keys: &[CacheKey]) {
+        self.tell(Some(keys)).await;
+    }
+
+    async fn tell(&self, keys: Option<&[CacheKey]>) {
+        let notice = listener::gone(&self.names, &self.id, keys);
         if let Err(error) = self.backend.announce(&notice).await {
             tracing::warn!(
                 error = %chain(&error),
-                "other processes could not be told of a flush; their local layers keep what they have for its ttl"
+                "other processes could not be told what is out of date; their local layers keep what they have for its ttl"
             );
         }
     }

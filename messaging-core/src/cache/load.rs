@@ -187,7 +187,7 @@ impl Cache {
                                 if !missed {
                                     tally.misses.up();
                                 }
-                                return lead.load(by, call.replace, load, loaded::<R, S, Y>).await;
+                                return lead.load(by, load, loaded::<R, S, Y>).await;
                             }
                             Some(stale) => {
                                 tally.stale.up();
@@ -451,6 +451,7 @@ struct Lead {
     text: String,
     ttl: Duration,
     epoch: Option<Epoch>,
+    replace: bool,
     done: bool,
 }
 
@@ -466,6 +467,7 @@ impl Lead {
             text: call.text.to_owned(),
             ttl: call.ttl,
             epoch: call.epoch,
+            replace: call.replace,
             done: false,
         }
     }
@@ -476,13 +478,7 @@ impl Lead {
         self.cache.flights.remove(&self.flight);
     }
 
-    async fn load<R, L: Load<Output = R>>(
-        mut self,
-        by: Option<u64>,
-        replace: bool,
-        load: L,
-        loaded: fn(&R) -> Loaded,
-    ) -> R {
+    async fn load<R, L: Load<Output = R>>(mut self, by: Option<u64>, load: L, loaded: fn(&R) -> Loaded) -> R {
         self.rules.tally.loads.up();
         let returned = match select(pin!(load.now()), pin!(self.renew())).await {
             Either::Left((returned, _)) => returned,
@@ -492,7 +488,7 @@ impl Lead {
         if let Some(finish) = self.finished(by, loaded(&returned)) {
             // Storing is not on the caller's path, unless that is what was asked for; in memory it takes no time.
             match *cache.backend {
-                Backend::Redis(_) if !replace => drop(cache.work.spawn(finish)),
+                Backend::Redis(_) if !self.replace => drop(cache.work.spawn(finish)),
                 Backend::Redis(_) | Backend::Memory(_) => finish.await,
             }
         }
@@ -565,6 +561,7 @@ impl Lead {
             store,
             kept,
             fresh,
+            replace: self.replace,
         }))
     }
 
@@ -594,11 +591,26 @@ struct Finish {
     kept: Option<Kept>,
     /// For how long the value is fresh.
     fresh: Duration,
+    replace: bool,
 }
 
 /// Stores what was loaded, or gives the lease up if there is nothing to store; then nobody can join any more.
 async fn finish(it: Finish) {
-    let Finish { cache, key, grant, flight, seen, rules, descriptor, text, epoch, store, kept, fresh } = it;
+    let Finish {
+        cache,
+        key,
+        grant,
+        flight,
+        seen,
+        rules,
+        descriptor,
+        text,
+        epoch,
+        store,
+        kept,
+        fresh,
+        replace,
+    } = it;
     let finished = match &store {
         Some(value) if cache.may_store(descriptor) => {
             let is_nothing = &value[..] == b"null" && descriptor.cache_none.is_some();
@@ -612,6 +624,12 @@ async fn finish(it: Finish) {
     match (finished, &store) {
         (Ok(true), Some(value)) => {
             rules.tally.bytes_stored.by(value.len());
+            if replace {
+                // There was another value, which may be kept here or elsewhere.
+                cache.forget_local(&key.value);
+                cache.announce(std::slice::from_ref(&key)).await;
+                return;
+            }
             let layer = cache.families.get(descriptor).and_then(|family| family.local.as_ref());
             if let (Some(kept), Some(epoch), Some(layer)) = (kept, epoch, layer) {
                 layer.insert(&text, kept, value.len(), Some(fresh), &cache.epochs, epoch);

@@ -8,6 +8,7 @@
 )]
 
 mod cache;
+mod cache_options;
 mod examples;
 mod handlers;
 mod lifecycle;
