@@ -179,7 +179,7 @@ impl Session<'_> {
             .map(|(family, keep)| Joining { name: &family.rules.name, glob: family.rules.glob(), keep })
             .collect();
         let joined = cache.backend.join_cover(&joining, hold).await?;
-        let mut marks = HashMap::new();
+        let (mut marks, mut uncovered) = (HashMap::new(), Vec::new());
         for (family, joined) in families.iter().zip(joined) {
             match joined {
                 Joined::Covered => self.cover(family),
@@ -192,11 +192,12 @@ impl Session<'_> {
                     let mark = Mark { server, mark, at: Instant::now(), flushing: alone };
                     marks.insert(family.rules.name.clone(), mark);
                     if alone {
-                        self.flush_later(cache, &family.rules);
+                        uncovered.push(Arc::clone(&family.rules));
                     }
                 }
             }
         }
+        self.flush_later(cache, uncovered);
         Ok(marks)
     }
 
@@ -223,7 +224,7 @@ impl Session<'_> {
         if !self.ear.has_heard(number, until).await || self.ear.epoch() != self.epoch {
             return Ok(None);
         }
-        let mut proofs = Vec::new();
+        let (mut proofs, mut uncovered) = (Vec::new(), Vec::new());
         for ((family, was_covered), Cover { server, joined, proven }) in
             families.iter().zip(were_covered).zip(&covers)
         {
@@ -241,54 +242,57 @@ impl Session<'_> {
                 self.cover(family);
             } else if !mark.flushing && mark.at.elapsed() >= self.ear.lag() / 2 {
                 mark.flushing = true;
-                self.flush_later(cache, &family.rules);
+                uncovered.push(Arc::clone(&family.rules));
             }
         }
+        self.flush_later(cache, uncovered);
         if !proofs.is_empty() {
             redis.prove_cover(&proofs).await?;
         }
         Ok(None)
     }
 
-    /// Flushes a family that nobody has covered. One process does it; the others wait for its word.
-    fn flush_later(&self, cache: &Arc<Cache>, rules: &Arc<Rules>) {
+    /// Flushes families that nobody has covered. One process does it; the others wait for its word.
+    fn flush_later(&self, cache: &Arc<Cache>, uncovered: Vec<Arc<Rules>>) {
+        if uncovered.is_empty() {
+            return;
+        }
         let (ear, epoch, stop) = (Arc::clone(self.ear), self.epoch, self.stop.clone());
-        let (cache, rules) = (Arc::downgrade(cache), Arc::clone(rules));
-        let Some(tasks) = cache.upgrade().map(|cache| cache.background.clone()) else { return };
+        let (tasks, cache) = (cache.background.clone(), Arc::downgrade(cache));
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = flush(&cache, &ear, epoch, &rules) => {}
+                () = flush(&cache, &ear, epoch, uncovered) => {}
             }
         });
     }
 }
 
 /// Flushes until it has succeeded, somebody else has, or something was missed again.
-async fn flush(cache: &Weak<Cache>, ear: &Ear, epoch: u64, rules: &Arc<Rules>) {
+async fn flush(cache: &Weak<Cache>, ear: &Ear, epoch: u64, mut uncovered: Vec<Arc<Rules>>) {
     let token = Token::random();
     let mut attempt = 0;
     loop {
         let Some(cache) = cache.upgrade() else { return };
-        let Some(family) = cache.families.iter().find(|family| Arc::ptr_eq(&family.rules, rules)) else {
-            return;
+        let family = |rules: &Arc<Rules>| {
+            let mut families = cache.families.iter();
+            families.find(|family| Arc::ptr_eq(&family.rules, rules))
         };
-        if ear.epoch() != epoch || family.is_covered(epoch) {
+        uncovered.retain(|rules| family(rules).is_some_and(|family| !family.is_covered(epoch)));
+        if ear.epoch() != epoch || uncovered.is_empty() {
             return;
         }
-        match flush_alone(&cache, rules, &token).await {
-            Ok(true) => {
-                if family.cover(epoch) {
+        match flush_alone(&cache, &uncovered, &token).await {
+            // Of the others somebody else tells when it is done; if he does not, we look again.
+            Ok(flushed) => {
+                let news = flushed.iter().filter_map(family).filter(|family| family.cover(epoch)).count();
+                if news > 0 {
                     ear.tell_news();
                 }
-                return;
             }
-            // The one who does it tells when it is done; if he does not, we look again.
-            Ok(false) => {}
             Err(error) => {
                 if attempt == 0 {
-                    let function = rules.id();
-                    tracing::warn!(function, error = %chain(&error), "a cached function could not be flushed; trying again");
+                    tracing::warn!(error = %chain(&error), "cached functions could not be flushed; trying again");
                 }
                 attempt += 1;
             }
@@ -301,26 +305,33 @@ async fn flush(cache: &Weak<Cache>, ear: &Ear, epoch: u64, rules: &Arc<Rules>) {
     }
 }
 
-/// `false` if somebody else is at it.
-async fn flush_alone(cache: &Cache, rules: &Arc<Rules>, token: &Token) -> Result<bool> {
+/// Flushes those that nobody else is flushing, and returns them.
+async fn flush_alone(cache: &Cache, uncovered: &[Arc<Rules>], token: &Token) -> Result<Vec<Arc<Rules>>> {
     let Backend::Redis(redis) = &*cache.backend else {
-        return cache.flush_now(rules).await.map(|_| true);
+        return Ok(Vec::new());
     };
-    if !redis.begin_flush(&rules.name, token, FLUSH_LEASE).await? {
-        return Ok(false);
+    let mut ours = Vec::new();
+    for rules in uncovered {
+        if redis.begin_flush(&rules.name, token, FLUSH_LEASE).await? {
+            ours.push(Arc::clone(rules));
+        }
     }
-    let lock = cache.names.flush(&rules.name);
+    let locks: Vec<_> = ours.iter().map(|rules| cache.names.flush(&rules.name)).collect();
     let renewing = async {
         loop {
             tokio::time::sleep(FLUSH_LEASE / 3).await;
-            // If it is lost two flush at once, which does no harm.
-            let _ = redis.renew(&lock, token, FLUSH_LEASE).await;
+            for lock in &locks {
+                // If it is lost two flush at once, which does no harm.
+                let _ = redis.renew(lock, token, FLUSH_LEASE).await;
+            }
         }
     };
     let flushed = tokio::select! {
-        flushed = cache.flush_now(rules) => flushed,
+        flushed = cache.flush_together(&ours) => flushed,
         () = renewing => unreachable!("it renews for ever"),
     };
-    let _ = redis.release(&lock, token).await;
-    flushed.map(|_| true)
+    for lock in &locks {
+        let _ = redis.release(lock, token).await;
+    }
+    flushed.map(|_| ours)
 }

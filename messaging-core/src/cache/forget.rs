@@ -115,12 +115,23 @@ impl Cache {
 
     /// Removes all values of a family, here and on the backend.
     pub(super) async fn flush_now(&self, rules: &Arc<Rules>) -> Result<u64> {
-        let flushed = self.backend.forget_matching(&rules.glob(), &|key: &str| rules.could_be(key)).await;
+        self.flush_together(std::slice::from_ref(rules)).await
+    }
+
+    /// Removes all values of some families in one pass.
+    pub(super) async fn flush_together(&self, families: &[Arc<Rules>]) -> Result<u64> {
+        if families.is_empty() {
+            return Ok(0);
+        }
+        let could_be = |key: &str| families.iter().any(|rules| rules.could_be(key));
+        let flushed = self.backend.forget_matching(&common_glob(families), &could_be).await;
         self.clear_local();
         self.flights.invalidate_all();
         if let Ok(removed) = &flushed {
-            rules.tally.flushes.up();
-            tracing::debug!(function = rules.id(), removed, "flushed a cached function");
+            for rules in families {
+                rules.tally.flushes.up();
+                tracing::debug!(function = rules.id(), removed, "flushed a cached function");
+            }
         }
         flushed
     }
@@ -286,6 +297,22 @@ impl Cache {
     }
 }
 
+/// A glob that matches all keys of these families.
+fn common_glob(families: &[Arc<Rules>]) -> String {
+    let mut globs = families.iter().map(|rules| rules.glob());
+    let first = globs.next().unwrap_or_default();
+    let rest: Vec<_> = globs.collect();
+    if rest.is_empty() {
+        return first;
+    }
+    let is_common = |end: usize| rest.iter().all(|glob| glob.get(..end) == first.get(..end));
+    // Not within an escape.
+    let literal = first.find(['*', '\\']).unwrap_or(first.len());
+    let ends = first.char_indices().map(|(end, _)| end).chain([first.len()]);
+    let common = ends.filter(|end| *end <= literal && is_common(*end)).max().unwrap_or(0);
+    format!("{}*", &first[..common])
+}
+
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Refused | ErrorKind::Configuration)
 }
@@ -317,5 +344,30 @@ impl Undone<'_> {
 impl Drop for Undone<'_> {
     fn drop(&mut self) {
         self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::rules::Definition;
+
+    #[test]
+    fn several_families_share_a_glob() {
+        let glob = |keys: &[&str]| {
+            let rules = |key: &&str| {
+                let text = format!(
+                    r#"{{"id":"f","cache_prefix":"","channel_prefix":"","key":"{key}","keep_ms":1,"on":[]}}"#
+                );
+                Rules::new(Definition::from_json(&text).unwrap()).unwrap()
+            };
+            common_glob(&keys.iter().map(rules).collect::<Vec<_>>())
+        };
+        assert_eq!(glob(&["camera:{id}:x"]), "camera:*:x");
+        assert_eq!(glob(&["camera:{id}", "camera:mac:{mac}"]), "camera:*");
+        assert_eq!(glob(&["camera:{id}", "user:{id}"]), "*");
+        assert_eq!(glob(&["a*b:{id}", "a*c:{id}"]), "a*");
+        assert_eq!(glob(&["käse:{id}", "kåse:{id}"]), "k*");
+        assert_eq!(glob(&["x", "xy"]), "x*");
     }
 }

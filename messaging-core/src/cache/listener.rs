@@ -24,6 +24,8 @@ use crate::message::Received;
 use crate::retry::deadline;
 use crate::session::{Session, SessionHealth};
 
+/// How many times it is remembered when something was told that has not been heard.
+const MOST_WAITS: usize = 256;
 /// How many events are worked off together.
 const TOGETHER: usize = 256;
 
@@ -181,7 +183,12 @@ impl Ear {
     /// What is told ourselves next.
     pub(super) fn tell(&self) -> u64 {
         let number = self.told.fetch_add(1, Ordering::SeqCst) + 1;
-        self.waits().push((number, Instant::now()));
+        let mut waits = self.waits();
+        if waits.len() >= MOST_WAITS {
+            // Nothing is heard at the moment.
+            waits.remove(0);
+        }
+        waits.push((number, Instant::now()));
         number
     }
 

@@ -75,6 +75,8 @@ impl Cache {
             && !replace
             && let Some(returned) = self.local_hit::<R, S, Y>(family, text)
         {
+            // Who only ever hits must not keep the thread from those who listen.
+            tokio::task::coop::consume_budget().await;
             return returned;
         }
         let epoch = Y::IS_LOCAL.then(|| self.epochs.read(text));

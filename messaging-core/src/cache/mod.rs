@@ -194,3 +194,6 @@ impl Cache {
         stats
     }
 }
+
+#[cfg(test)]
+mod tests;

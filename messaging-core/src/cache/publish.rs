@@ -33,7 +33,18 @@ impl Cache {
             {
                 message.mark = Some(mark(&message.channel, &message.payload, generation));
             }
-            after.take(self, outdated, &mut forget);
+            for (rules, key) in outdated.keys {
+                rules.tally.by_publish.up();
+                forget.push(self.key_of(key.clone()));
+                after.keys.push((rules, key));
+            }
+            for rules in outdated.families {
+                tracing::debug!(
+                    function = rules.id(),
+                    "an event of ours does not say which values it means; flushing"
+                );
+                after.families.push(rules);
+            }
         }
         after.messages = messages;
         let published = self.backend.publish(&after.messages, &forget).await;
@@ -52,6 +63,12 @@ impl Cache {
         }
         if self.is_behind(&snapshot, published.generation) {
             after.catch_up(&snapshot).await;
+        }
+        if !after.keys.is_empty() && after.messages.iter().any(|message| message.carrier == Carrier::Sharded)
+        {
+            // Sharded channels are not listened to.
+            let keys: Vec<_> = after.keys.iter().map(|(_, key)| self.key_of(key.clone())).collect();
+            self.announce(&keys).await;
         }
         after.done();
         Ok(published.receivers)
@@ -141,21 +158,6 @@ struct After<'c> {
 }
 
 impl After<'_> {
-    fn take(&mut self, cache: &Cache, outdated: Outdated, forget: &mut Vec<CacheKey>) {
-        for (rules, key) in outdated.keys {
-            rules.tally.by_publish.up();
-            forget.push(cache.key_of(key.clone()));
-            self.keys.push((rules, key));
-        }
-        for rules in outdated.families {
-            tracing::debug!(
-                function = rules.id(),
-                "an event of ours does not say which values it means; flushing"
-            );
-            self.families.push(rules);
-        }
-    }
-
     fn journal(&self) -> Vec<(Option<Arc<Rules>>, String)> {
         self.keys.iter().map(|(rules, key)| (Some(Arc::clone(rules)), key.clone())).collect()
     }
@@ -171,11 +173,16 @@ impl After<'_> {
             }
         };
         let mut forget = Vec::new();
-        for message in std::mem::take(&mut self.messages) {
+        for message in &self.messages {
             let mut outdated = renewed.book.outdated_by(&message.channel, &message.payload);
             outdated.keys.retain(|(_, key)| !self.keys.iter().any(|(_, known)| known == key));
             outdated.families.retain(|rules| !self.families.iter().any(|known| known.name == rules.name));
-            self.take(cache, outdated, &mut forget);
+            for (rules, key) in outdated.keys {
+                rules.tally.by_publish.up();
+                forget.push(cache.key_of(key.clone()));
+                self.keys.push((rules, key));
+            }
+            self.families.extend(outdated.families);
         }
         if !forget.is_empty()
             && let Err(error) = cache.backend.forget(&forget, None).await
