@@ -1,6 +1,9 @@
 //! What carries messages and holds cached values: this process's memory, or a Redis. A closed enum whose methods are
 //! meanings ("publish these and forget those keys"), so that each side can do them in its best way.
 
+#[macro_use]
+mod stepped;
+
 mod memory;
 mod redis;
 pub(crate) mod streams;
@@ -146,6 +149,10 @@ pub(crate) struct Token(pub(crate) String);
 
 impl Token {
     pub(crate) fn random() -> Self {
+        #[cfg(test)]
+        if let Some(token) = crate::cache::interleavings::mutants::token() {
+            return token;
+        }
         let mut bits = [0; 16];
         // Without the system's random numbers there is no safe token; the fallback is seeded by the process's hash keys.
         if getrandom::fill(&mut bits).is_err() {
@@ -191,6 +198,7 @@ impl Backend {
     ///
     /// Cancellation: what was written is carried out.
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        stepped!(publish(self, messages, forget));
         match self {
             Self::Memory(memory) => {
                 Ok(Published { receivers: memory.publish(messages, forget), forgotten: Ok(()) })
@@ -224,6 +232,7 @@ impl Backend {
 
     /// The value of a key, and the token of who is loading it.
     pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
+        stepped!(look);
         match self {
             Self::Memory(memory) => Ok(memory.look(key)),
             Self::Redis(redis) => redis.look(key).await,
@@ -232,6 +241,7 @@ impl Backend {
 
     /// Writes a value and defeats any load of it that is running.
     pub(crate) async fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration) -> Result<()> {
+        stepped!(set(self, key, value, ttl));
         match self {
             Self::Memory(memory) => {
                 memory.set(key, value, ttl);
@@ -249,6 +259,7 @@ impl Backend {
         seen: Option<&Bytes>,
         ttl: Duration,
     ) -> Result<Lease> {
+        stepped!(lease(self, key, token, seen, ttl));
         match self {
             Self::Memory(memory) => Ok(memory.lease(key, token, seen, ttl)),
             Self::Redis(redis) => redis.lease(key, token, seen, ttl).await,
@@ -265,6 +276,7 @@ impl Backend {
         value: &Bytes,
         ttl: Duration,
     ) -> Result<bool> {
+        stepped!(store(self, key, token, seen, value, ttl));
         match self {
             Self::Memory(memory) => Ok(memory.store(key, token, seen, value, ttl)),
             Self::Redis(redis) => redis.store(key, token, seen, value, ttl).await,
@@ -273,6 +285,7 @@ impl Backend {
 
     /// Prolongs a lease that is still ours.
     pub(crate) async fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<()> {
+        stepped!(renew(self, key, token, ttl));
         match self {
             Self::Memory(memory) => {
                 memory.renew(key, token, ttl);
@@ -284,6 +297,7 @@ impl Backend {
 
     /// Gives a lease up that is still ours.
     pub(crate) async fn release(&self, key: &CacheKey, token: &Token) -> Result<()> {
+        stepped!(release(self, key, token));
         match self {
             Self::Memory(memory) => {
                 memory.release(key, token);
@@ -295,6 +309,7 @@ impl Backend {
 
     /// Removes values and defeats the loads of them that are running.
     pub(crate) async fn forget(&self, keys: &[CacheKey]) -> Result<()> {
+        stepped!(forget(self, keys));
         match self {
             Self::Memory(memory) => {
                 memory.forget(keys);
@@ -311,7 +326,10 @@ impl Backend {
         keep: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<u64> {
         match self {
-            Self::Memory(memory) => Ok(memory.forget_matching(glob, keep)),
+            Self::Memory(memory) => {
+                stepped!(flush(self));
+                Ok(memory.forget_matching(glob, keep))
+            }
             Self::Redis(redis) => redis.forget_matching(glob, keep).await,
         }
     }

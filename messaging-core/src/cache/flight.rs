@@ -76,6 +76,12 @@ impl Flights {
         lock(&self.leased).remove(&flight.token);
     }
 
+    /// The token of any load of this key.
+    #[cfg(test)]
+    pub(super) fn any(&self, key: &CacheKey) -> Option<Token> {
+        lock(&self.leased).values().find(|flight| flight.key == *key).map(|flight| flight.token.clone())
+    }
+
     /// Without leases: the load of this key (`Ok`), or a new one that the caller leads (`Err`).
     pub(super) fn join_or_lead(&self, key: &CacheKey) -> Result<Arc<Flight>, Arc<Flight>> {
         let mut flights = lock(&self.unleased);

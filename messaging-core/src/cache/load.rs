@@ -71,6 +71,8 @@ impl Cache {
                 Ok(looked) => looked,
                 Err(error) => return self.without_cache::<R, S, F>(family, &key, &error, None, load).await,
             };
+            #[cfg(test)]
+            let holder = holder.or_else(|| super::interleavings::mutants::joined(&self.flights, &key));
             let holder = match holder {
                 Some(holder) => holder,
                 None => {

@@ -6,6 +6,8 @@
 
 mod families;
 mod flight;
+#[cfg(test)]
+pub(crate) mod interleavings;
 mod key;
 mod listener;
 mod load;
