@@ -1,6 +1,7 @@
 //! Runs the actors through every order of their steps, depth first: each schedule from the beginning, with the last choice
 //! that is left made otherwise. (Stateless search, as in "Model Checking for Programming Languages using VeriSoft",
-//! Godefroid, POPL 1997.)
+//! Godefroid, POPL 1997.) Of schedules that differ only in the order of steps which have nothing to do with each other, one
+//! is enough: "sleep sets", from the same author's "Partial-Order Methods for the Verification of Concurrent Systems" (1996).
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::config::Config;
 
 /// A schedule to be run alone, as a failure prints it.
 const REPLAY: &str = "INTERLEAVING";
-/// As long as a caller waits at most before it looks again.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// A caller looks again after 10 to 100 ms: little by little, so that no lease has to be renewed meanwhile.
+const WAITS: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(60)];
 /// Nothing happens for so many leases' time: nothing ever will.
 const MOST_PASSES: usize = 10;
 /// More steps than any schedule has.
@@ -38,6 +39,8 @@ pub(super) struct Scenario {
     /// Whether a scan and the removal of what it found are two steps.
     pub(super) fine: bool,
     pub(super) mutant: Option<Mutant>,
+    /// Whether schedules that must come to the same are all tried nevertheless.
+    pub(super) all: bool,
 }
 
 /// Where the processes of a scenario keep their values.
@@ -57,7 +60,7 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Violation {
-    pub(super) what: String,
+    what: String,
     schedule: Vec<String>,
 }
 
@@ -91,12 +94,34 @@ struct Actor {
     looked: u64,
 }
 
-/// The choices of the last schedule: which of how many.
-type Path = Vec<(usize, usize)>;
+/// The choices of the last schedule.
+type Path = Vec<Node>;
+
+struct Node {
+    choices: Vec<Name>,
+    /// What has been tried before, in an order that comes to the same.
+    asleep: Vec<Name>,
+    chosen: usize,
+}
+
+/// An actor and its command, `begin` for one that has not begun.
+type Name = (usize, &'static str);
+
+impl Node {
+    /// Whether it still has a choice that is awake, from this one on; that becomes the chosen one.
+    fn choose(&mut self, from: usize) -> bool {
+        let awake = |place: &usize| !self.asleep.contains(&self.choices[*place]);
+        match (from..self.choices.len()).find(awake) {
+            Some(place) => self.chosen = place,
+            None => return false,
+        }
+        true
+    }
+}
 
 impl Scenario {
     pub(super) fn new(roles: &[Role]) -> Self {
-        Self { roles: roles.to_vec(), beginning: "", stored: false, fine: false, mutant: None }
+        Self { roles: roles.to_vec(), beginning: "", stored: false, fine: false, mutant: None, all: false }
     }
 
     pub(super) fn mutated(&self, mutant: Mutant) -> Self {
@@ -106,8 +131,11 @@ impl Scenario {
     /// Tries all schedules, up to the first that breaks a promise.
     pub(super) fn explore(&self, place: &Place) -> Outcome {
         // The clock stands still, so that nothing times out and nobody waits in vain.
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        if let Place::Redis(_) = place {
+            runtime.enable_io();
+        }
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         let outcome = runtime.block_on(self.explore_all(place));
         Stepper::uninstall();
         outcome
@@ -123,19 +151,19 @@ impl Scenario {
                 (Place::Redis(_), Some(opened)) => opened,
                 _ => opened.insert(place.open(self.processes())),
             };
-            let (schedule, broken) = self.run(backends, config, &mut path, replay.as_deref()).await;
-            schedules += 1;
-            if let Some(what) = broken {
-                return Outcome::Broken(Violation { what, schedule });
+            let (schedule, ended) = self.run(backends, config, &mut path, replay.as_deref()).await;
+            match ended {
+                Ended::Kept => schedules += 1,
+                Ended::SameAsBefore => {}
+                Ended::Broken(what) => return Outcome::Broken(Violation { what, schedule }),
             }
             if replay.is_some() {
                 println!("kept: {}", schedule.join(" "));
                 return Outcome::Kept(schedules);
             }
-            while path.pop_if(|(chosen, count)| *chosen + 1 == *count).is_some() {}
-            match path.last_mut() {
-                Some((chosen, _)) => *chosen += 1,
-                None => return Outcome::Kept(schedules),
+            while path.pop_if(|node| !node.choose(node.chosen + 1)).is_some() {}
+            if path.is_empty() {
+                return Outcome::Kept(schedules);
             }
         }
     }
@@ -158,7 +186,7 @@ impl Scenario {
         config: &Config,
         path: &mut Path,
         replay: Option<&str>,
-    ) -> (Vec<String>, Option<String>) {
+    ) -> (Vec<String>, Ended) {
         let stepper = Stepper::install(key(config), self.mutant, self.fine);
         let world = World::new(backends, config, &self.roles, &stepper);
         if self.stored {
@@ -167,7 +195,7 @@ impl Scenario {
         let actors = self.roles.iter().map(|_| Actor::default()).collect();
         let mut run = Run { scenario: self, world, stepper, actors, changes: 0, schedule: Vec::new() };
         let mut prescribed = replay.unwrap_or(self.beginning).split_whitespace();
-        let mut chosen = 0;
+        let (mut depth, mut same_as_before) = (0, false);
         loop {
             let choices = run.choices();
             if choices.is_empty() {
@@ -184,13 +212,20 @@ impl Scenario {
                     place.unwrap_or_else(|| panic!("there is no {wanted} among {choices:?}"))
                 }
                 None => {
-                    if chosen == path.len() {
-                        path.push((0, choices.len()));
+                    let names: Vec<Name> = choices.iter().map(Choice::name).collect();
+                    if depth == path.len() {
+                        let asleep = path.last().map_or_else(Vec::new, |node| self.asleep_after(node));
+                        let mut node = Node { choices: names, asleep, chosen: 0 };
+                        if !node.choose(0) {
+                            same_as_before = true;
+                            break;
+                        }
+                        path.push(node);
+                    } else {
+                        assert_eq!(names, path[depth].choices, "not the same twice: {}", run.schedule.join(" "));
                     }
-                    let (choice, count) = path[chosen];
-                    assert_eq!(count, choices.len(), "not the same twice: {}", run.schedule.join(" "));
-                    chosen += 1;
-                    choice
+                    depth += 1;
+                    path[depth - 1].chosen
                 }
             };
             run.step(&choices[choice]).await;
@@ -205,10 +240,75 @@ impl Scenario {
                 assert!(error.is_cancelled(), "{error}, in {}", schedule.join(" "));
             }
         }
-        awake(world.look_at_the_end()).await;
-        let broken = world.broken();
+        if !same_as_before {
+            awake(world.look_at_the_end()).await;
+        }
+        let ended = match world.broken() {
+            Some(what) => Ended::Broken(what),
+            None if same_as_before => Ended::SameAsBefore,
+            None => Ended::Kept,
+        };
         awake(world.sweep()).await;
-        (schedule, broken)
+        (schedule, ended)
+    }
+
+    /// What need not be tried after the chosen step: it has been tried before it, and comes to the same in either order.
+    fn asleep_after(&self, node: &Node) -> Vec<Name> {
+        if self.all {
+            return Vec::new();
+        }
+        let chosen = node.choices[node.chosen];
+        let tried = node.choices[..node.chosen].iter().chain(&node.asleep).copied();
+        tried.filter(|tried| self.is_apart(*tried, chosen)).collect()
+    }
+
+    /// Whether two steps have nothing to do with each other.
+    fn is_apart(&self, one: Name, other: Name) -> bool {
+        use Touches::{Everything, Source, Stored, Truth};
+        if one.0 == other.0 {
+            return false;
+        }
+        match (self.touches(one), self.touches(other)) {
+            (Everything, _) | (_, Everything) => false,
+            // Reading commutes with reading.
+            (Stored(false), Stored(false) | Source) | (Source, Stored(false) | Source) => true,
+            (Truth, Stored(_)) | (Stored(_), Truth) => true,
+            _ => false,
+        }
+    }
+
+    fn touches(&self, (actor, command): Name) -> Touches {
+        match (command, self.roles[actor]) {
+            ("begin", Role::Call { .. } | Role::Read { .. }) | ("look" | "scan", _) => Touches::Stored(false),
+            ("begin", Role::Invalidate { .. } | Role::Set { .. } | Role::ForeignSet) => Touches::Truth,
+            ("lease" | "store" | "forget" | "unlink" | "flush" | "publish" | "set", _) => Touches::Stored(true),
+            ("load", _) => Touches::Source,
+            _ => Touches::Everything,
+        }
+    }
+}
+
+/// How a schedule ended.
+enum Ended {
+    Kept,
+    SameAsBefore,
+    Broken(String),
+}
+
+/// What a step has to do with.
+enum Touches {
+    /// It writes the new version to the source.
+    Truth,
+    /// It loads from the source, and ends a load.
+    Source,
+    /// It reads or changes (`true`) what is stored, and with it what has been announced.
+    Stored(bool),
+    Everything,
+}
+
+impl Choice {
+    fn name(&self) -> Name {
+        (self.actor, self.waiting.map_or("begin", |(_, command)| command))
     }
 }
 
@@ -278,7 +378,7 @@ impl Run<'_> {
             if !self.is_idle(actor) {
                 self.actors[actor].blocked = false;
             } else if !self.actors[actor].blocked {
-                self.wake(actor, LONGEST_WAIT).await;
+                self.wake(actor).await;
                 self.actors[actor].blocked = self.is_idle(actor);
             }
         }
@@ -290,13 +390,13 @@ impl Run<'_> {
             && !self.stepper.waiting().iter().any(|(_, of, command)| *of == actor && *command != "cancel")
     }
 
-    async fn wake(&mut self, actor: usize, at_most: Duration) {
-        const TICK: Duration = Duration::from_millis(10);
-        let mut passed = Duration::ZERO;
-        while passed < at_most && self.is_idle(actor) {
-            passed += TICK;
-            tokio::time::advance(TICK).await;
+    async fn wake(&mut self, actor: usize) {
+        for wait in WAITS {
+            tokio::time::advance(wait).await;
             self.stepper.settle().await;
+            if !self.is_idle(actor) {
+                break;
+            }
         }
         let waiting = self.stepper.waiting();
         self.actors[actor].again = waiting.iter().any(|(_, of, command)| *of == actor && *command == "look");
@@ -349,7 +449,7 @@ async fn awake<F: Future>(future: F) -> F::Output {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letter = char::from(b'A' + u8::try_from(self.actor).unwrap_or_default());
-        let command = self.waiting.map_or("begin", |(_, command)| command);
+        let (_, command) = self.name();
         write!(f, "{letter}.{}", command.replace(' ', "-"))
     }
 }

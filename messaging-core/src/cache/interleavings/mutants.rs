@@ -1,7 +1,7 @@
 //! Rules of the protocol broken on purpose, one at a time, to see that the schedules notice. Each is put together from
 //! whole commands: within a step nobody else acts, so that several of them are as good as one script.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +41,7 @@ pub(super) enum Mutant {
 
 type Mutated<'a, T> = Option<BoxFuture<'a, Result<T>>>;
 
-fn is(mutant: Mutant) -> Option<std::sync::Arc<Stepper>> {
+fn is(mutant: Mutant) -> Option<Arc<Stepper>> {
     current().filter(|stepper| stepper.mutant == Some(mutant))
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn token() -> Option<Token> {
     is(Mutant::TokenOfTheProcess).map(|_| Token("the process".to_owned()))
 }
 
-pub(crate) fn joined(flights: &Flights, key: &CacheKey) -> Option<Token> {
+pub(in crate::cache) fn joined(flights: &Flights, key: &CacheKey) -> Option<Token> {
     is(Mutant::JoinUnseen).and_then(|_| flights.any(key))
 }
 
