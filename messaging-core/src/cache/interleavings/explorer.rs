@@ -21,7 +21,8 @@ use crate::config::Config;
 /// A schedule to be run alone, as a failure prints it.
 const REPLAY: &str = "INTERLEAVING";
 /// A caller looks again after 10 to 100 ms: little by little, so that no lease has to be renewed meanwhile.
-const WAITS: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(60)];
+const WAITS: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(60)];
 /// Nothing happens for so many leases' time: nothing ever will.
 const MOST_PASSES: usize = 10;
 /// More steps than any schedule has.
@@ -222,7 +223,12 @@ impl Scenario {
                         }
                         path.push(node);
                     } else {
-                        assert_eq!(names, path[depth].choices, "not the same twice: {}", run.schedule.join(" "));
+                        assert_eq!(
+                            names,
+                            path[depth].choices,
+                            "not the same twice: {}",
+                            run.schedule.join(" ")
+                        );
                     }
                     depth += 1;
                     path[depth - 1].chosen
@@ -279,9 +285,12 @@ impl Scenario {
 
     fn touches(&self, (actor, command): Name) -> Touches {
         match (command, self.roles[actor]) {
-            ("begin", Role::Call { .. } | Role::Read { .. }) | ("look" | "scan", _) => Touches::Stored(false),
+            ("begin", Role::Call { .. } | Role::Read { .. }) | ("look", _) => Touches::Stored(false),
             ("begin", Role::Invalidate { .. } | Role::Set { .. } | Role::ForeignSet) => Touches::Truth,
-            ("lease" | "store" | "forget" | "unlink" | "flush" | "publish" | "set", _) => Touches::Stored(true),
+            // A scan that finds nothing may be the end of an invalidation, which is a change to those who begin.
+            ("lease" | "store" | "forget" | "scan" | "unlink" | "flush" | "publish" | "set", _) => {
+                Touches::Stored(true)
+            }
             ("load", _) => Touches::Source,
             _ => Touches::Everything,
         }

@@ -56,8 +56,9 @@ fn alone(by: Invalidation) -> Scenario {
 fn redis() -> Place {
     static SERVER: OnceLock<RedisServer> = OnceLock::new();
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let server = SERVER
-        .get_or_init(|| RedisServer::builder().unix_socket().arg("--databases", &DATABASES.to_string()).start());
+    let server = SERVER.get_or_init(|| {
+        RedisServer::builder().unix_socket().arg("--databases", &DATABASES.to_string()).start()
+    });
     let database = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(database < DATABASES);
     Place::Redis(format!("{}?db={database}", server.url()))
@@ -68,9 +69,10 @@ const DATABASES: u32 = 64;
 /// Returns how many schedules there are.
 #[track_caller]
 fn keeps(scenario: &Scenario, place: &Place) -> u64 {
+    let begun = std::time::Instant::now();
     match scenario.explore(place) {
         Outcome::Kept(schedules) => {
-            println!("{schedules} schedules: {:?}", scenario.roles);
+            println!("{schedules} schedules in {:?}: {:?}", begun.elapsed(), scenario.roles);
             schedules
         }
         Outcome::Broken(violation) => panic!("{violation:?}\n    {scenario:?}"),
@@ -82,7 +84,9 @@ fn keeps(scenario: &Scenario, place: &Place) -> u64 {
 fn catches(mutant: Mutant, scenario: &Scenario, place: &Place) {
     keeps(scenario, place);
     match scenario.mutated(mutant).explore(place) {
-        Outcome::Kept(schedules) => panic!("{mutant:?} is not noticed in {schedules} schedules of {scenario:?}"),
+        Outcome::Kept(schedules) => {
+            panic!("{mutant:?} is not noticed in {schedules} schedules of {scenario:?}")
+        }
         Outcome::Broken(violation) => println!("{mutant:?}: {violation:?}"),
     }
 }

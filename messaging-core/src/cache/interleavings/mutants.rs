@@ -106,7 +106,8 @@ pub(crate) fn store<'a>(
     }
     Some(Box::pin(ungated(async move {
         let (stored, holder) = backend.look(key).await?;
-        let allowed = if without_lease_check { stored.as_ref() == seen } else { holder.as_ref() == Some(token) };
+        let allowed =
+            if without_lease_check { stored.as_ref() == seen } else { holder.as_ref() == Some(token) };
         if allowed {
             backend.set(key, value, ttl).await?;
         }

@@ -70,10 +70,6 @@ pub(crate) struct Step {
 /// Waits for the turn of a command, if this thread runs a schedule.
 pub(crate) async fn gate(command: &'static str) -> Option<Step> {
     let stepper = current()?;
-    if command == "unlink" && !stepper.fine {
-        stepper.passed(command);
-        return None;
-    }
     let (step, turn) = stepper.arrive(command);
     if let Some(turn) = turn {
         // The stepper outlives the schedule, so that the sender is there.
@@ -137,8 +133,11 @@ impl Stepper {
         state.last += 1;
         let serial = state.last;
         let step = Step { stepper: Arc::clone(self), serial };
-        if let Some((_, launch)) = state.beginning.take_if(|(beginner, _)| *beginner == actor) {
+        let begins = state.beginning.take_if(|(beginner, _)| *beginner == actor);
+        if let Some((_, launch)) = begins {
             state.running.retain(|running| *running != launch);
+        }
+        if begins.is_some() || (command == "unlink" && !self.fine) {
             state.running.push(serial);
             state.passed.push((actor, command));
             return (step, None);
@@ -146,11 +145,6 @@ impl Stepper {
         let (open, turn) = oneshot::channel();
         state.arrivals.push(Arrival { serial, actor, command, open });
         (step, Some(turn))
-    }
-
-    fn passed(&self, command: &'static str) {
-        let actor = self.actor();
-        self.state().passed.push((actor, command));
     }
 
     /// The next step is the beginning of this actor, up to the end of its first command. It has ended its beginning at
