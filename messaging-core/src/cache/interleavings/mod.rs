@@ -157,6 +157,11 @@ on_both! {
         }
     }
 
+    fn an_attempt_to_get_the_lease_arrives_late(place) {
+        let roles = [called(0, Call::Lost), Role::LateLease, invalidate(Invalidation::Exact), READ];
+        keeps(&Scenario::new(&roles), place);
+    }
+
     fn token_of_the_process(place) {
         catches(Mutant::TokenOfTheProcess, &together(Invalidation::Exact), place);
     }

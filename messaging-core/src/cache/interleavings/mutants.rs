@@ -10,7 +10,7 @@ use super::stepper::{Stepper, current, second_gate, ungated};
 use crate::backend::{Backend, CacheKey, Lease, Outgoing, Published, Token};
 use crate::cache::flight::Flights;
 use crate::dispatch::BoxFuture;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,11 @@ fn lease_alone(key: &CacheKey) -> CacheKey {
 }
 
 pub(crate) fn token() -> Option<Token> {
+    if let Some(stepper) = is(Mutant::RetryWithTheSameToken)
+        && stepper.actor() == 0
+    {
+        return stepper.token();
+    }
     // Both loaders of the schedules with this mutant are in one process.
     is(Mutant::TokenOfTheProcess).map(|_| Token("the process".to_owned()))
 }
@@ -79,6 +84,7 @@ pub(crate) fn flush(backend: &Backend) -> Mutated<'_, u64> {
     }))
 }
 
+/// No mutant, but an attempt that arrives so late that it has been given up.
 pub(crate) fn lease<'a>(
     _backend: &'a Backend,
     _key: &'a CacheKey,
@@ -86,10 +92,10 @@ pub(crate) fn lease<'a>(
     _seen: Option<&'a Bytes>,
     _ttl: Duration,
 ) -> Mutated<'a, Lease> {
-    if let Some(stepper) = current() {
-        stepper.asked_for_lease(token);
+    if current()?.lease_arrives(token) {
+        return None;
     }
-    None
+    Some(Box::pin(async { Err(Error::new(ErrorKind::Timeout, "the attempt is on its way for ever")) }))
 }
 
 pub(crate) fn store<'a>(

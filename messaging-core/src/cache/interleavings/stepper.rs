@@ -26,6 +26,16 @@ tokio::task_local! {
     static UNGATED: ();
 }
 
+/// Frees the thread when it is dropped: it may go on to other tests.
+#[derive(Debug)]
+pub(super) struct Installed;
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        STEPPER.set(None);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Stepper {
     pub(super) mutant: Option<Mutant>,
@@ -46,8 +56,10 @@ struct State {
     /// The actor whose first command is to be let through at once: it begins with it.
     beginning: Option<(usize, u64)>,
     passed: Vec<(usize, &'static str)>,
-    /// With which token the first actor has asked for the lease.
+    /// With which token the first actor has asked for the lease: the last time, or the time that was lost on its way.
     token: Option<Token>,
+    /// Whether its next attempt is lost on its way.
+    loses: bool,
     last: u64,
 }
 
@@ -108,19 +120,24 @@ impl Stepper {
         stepper
     }
 
-    pub(super) fn uninstall() {
-        STEPPER.set(None);
-    }
-
     /// Who acts: the task's actor, or for background tasks the one whose step it is.
     pub(super) fn actor(&self) -> usize {
         ACTOR.try_with(|actor| *actor).unwrap_or_else(|_| self.state().acting)
     }
 
-    pub(super) fn asked_for_lease(&self, token: &Token) {
-        if self.actor() == 0 {
-            self.state().token = Some(token.clone());
+    /// The next attempt of the first actor to get the lease will not arrive.
+    pub(super) fn lose_next_lease(&self) {
+        self.state().loses = true;
+    }
+
+    /// Whether an attempt to get the lease arrives.
+    pub(super) fn lease_arrives(&self, token: &Token) -> bool {
+        if self.actor() != 0 {
+            return true;
         }
+        let mut state = self.state();
+        state.token = Some(token.clone());
+        !std::mem::take(&mut state.loses)
     }
 
     pub(super) fn token(&self) -> Option<Token> {

@@ -75,6 +75,8 @@ pub(super) enum Call {
     Failing,
     /// The caller may go away at any point.
     Cancelled,
+    /// Its first attempt to get the lease is lost on its way. It has to be the first actor.
+    Lost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,7 @@ pub(super) struct World {
     caches: Vec<Arc<Cache>>,
     key: CacheKey,
     stepper: Arc<Stepper>,
+    loses: bool,
     truth: Mutex<Truth>,
 }
 
@@ -134,10 +137,15 @@ impl World {
             Role::Invalidate { process, by: Invalidation::Publish } => Some(*process),
             _ => None,
         });
+        let loses = roles.iter().any(|role| matches!(role, Role::Call { how: Call::Lost, .. }));
+        if loses {
+            stepper.lose_next_lease();
+        }
         Arc::new(Self {
             caches: caches(backends, config, publisher),
             key: stepper.key.clone(),
             stepper: Arc::clone(stepper),
+            loses,
             truth: Mutex::new(Truth {
                 version: 1,
                 announced: 0,
@@ -158,8 +166,9 @@ impl World {
         role != Role::LateLease || !self.replays() || self.stepper.token().is_some()
     }
 
+    /// Whether the attempt that comes late is one of the first actor's, and not somebody's who is gone.
     fn replays(&self) -> bool {
-        self.stepper.mutant == Some(Mutant::RetryWithTheSameToken)
+        self.loses || self.stepper.mutant == Some(Mutant::RetryWithTheSameToken)
     }
 
     /// A command has been carried out that defeats the loads that run.
