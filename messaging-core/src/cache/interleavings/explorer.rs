@@ -195,7 +195,7 @@ impl Scenario {
         let actors = self.roles.iter().map(|_| Actor::default()).collect();
         let mut run = Run { scenario: self, world, stepper, actors, changes: 0, schedule: Vec::new() };
         let mut prescribed = replay.unwrap_or(self.beginning).split_whitespace();
-        let (mut depth, mut same_as_before) = (0, false);
+        let (mut depth, mut time_has_passed, mut same_as_before) = (0, false, false);
         loop {
             let choices = run.choices();
             if choices.is_empty() {
@@ -203,6 +203,7 @@ impl Scenario {
                     break;
                 }
                 run.let_time_pass().await;
+                time_has_passed = true;
                 continue;
             }
             assert!(run.schedule.len() < MOST_STEPS, "it does not end: {}", run.schedule.join(" "));
@@ -216,7 +217,9 @@ impl Scenario {
                 None => {
                     let names: Vec<Name> = choices.iter().map(Choice::name).collect();
                     if depth == path.len() {
-                        let asleep = path.last().map_or_else(Vec::new, |node| self.asleep_after(node));
+                        // What happens when time passes has to do with everything.
+                        let before = path.last().filter(|_| !time_has_passed);
+                        let asleep = before.map_or_else(Vec::new, |node| self.asleep_after(node));
                         let mut node = Node { choices: names, asleep, chosen: 0 };
                         if !node.choose(0) {
                             same_as_before = true;
@@ -241,6 +244,7 @@ impl Scenario {
             }
         }
         let Run { world, actors, schedule, .. } = run;
+        // What those who are cut short have begun in the background waits for its turn for ever.
         for life in actors.into_iter().filter_map(|actor| actor.life) {
             life.abort();
             if let Err(error) = awake(life).await {
