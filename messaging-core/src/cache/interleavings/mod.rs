@@ -7,6 +7,7 @@
 
 mod explorer;
 pub(crate) mod mutants;
+mod run;
 mod stepper;
 mod world;
 
