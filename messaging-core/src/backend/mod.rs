@@ -1,6 +1,9 @@
 //! What carries messages and holds cached values: this process's memory, or a Redis. A closed enum whose methods are
 //! meanings ("publish these and forget those keys"), so that each side can do them in its best way.
 
+#[macro_use]
+mod stepped;
+
 mod memory;
 mod names;
 mod redis;
@@ -174,6 +177,10 @@ pub(crate) struct Token(pub(crate) String);
 
 impl Token {
     pub(crate) fn random() -> Self {
+        #[cfg(test)]
+        if let Some(token) = crate::cache::interleavings::mutants::token() {
+            return token;
+        }
         let mut bits = [0; 16];
         // Without the system's random numbers there is no safe token; the fallback is seeded by the process's hash keys.
         if getrandom::fill(&mut bits).is_err() {
@@ -313,6 +320,7 @@ impl Backend {
     ///
     /// Cancellation: what was written is carried out.
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
+        stepped!(publish(self, messages, forget));
         match self {
             Self::Memory(memory) => Ok(memory.publish(messages, forget)),
             Self::Redis(redis) => redis.publish(messages, forget).await,
@@ -344,6 +352,7 @@ impl Backend {
 
     /// The value of a key, who is loading it and, if that is wanted, how long it has to live.
     pub(crate) async fn look(&self, key: &CacheKey, with_ttl: bool) -> Result<Looked> {
+        stepped!(look);
         match self {
             Self::Memory(memory) => Ok(memory.look(key)),
             Self::Redis(redis) => redis.look(key, with_ttl).await,
@@ -358,6 +367,7 @@ impl Backend {
         ttl: Duration,
         notice: &Notice,
     ) -> Result<()> {
+        stepped!(set(self, key, value, ttl, notice));
         match self {
             Self::Memory(memory) => {
                 memory.set(key, value, ttl, notice);
@@ -375,6 +385,7 @@ impl Backend {
         seen: Option<&Bytes>,
         ttl: Duration,
     ) -> Result<Lease> {
+        stepped!(lease(self, key, attempt, seen, ttl));
         match self {
             Self::Memory(memory) => Ok(memory.lease(key, attempt, seen, ttl)),
             Self::Redis(redis) => redis.lease(key, attempt, seen, ttl).await,
@@ -391,6 +402,7 @@ impl Backend {
         value: &Bytes,
         ttl: Duration,
     ) -> Result<bool> {
+        stepped!(store(self, key, grant, seen, value, ttl));
         match self {
             Self::Memory(memory) => Ok(memory.store(key, &grant.token, seen, value, ttl)),
             Self::Redis(redis) => redis.store(key, grant, seen, value, ttl).await,
@@ -399,6 +411,7 @@ impl Backend {
 
     /// Prolongs a lease that is still ours.
     pub(crate) async fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<()> {
+        stepped!(renew(self, key, token, ttl));
         match self {
             Self::Memory(memory) => {
                 memory.renew(key, token, ttl);
@@ -410,6 +423,7 @@ impl Backend {
 
     /// Gives a lease up that is still ours.
     pub(crate) async fn release(&self, key: &CacheKey, token: &Token) -> Result<()> {
+        stepped!(release(self, key, token));
         match self {
             Self::Memory(memory) => {
                 memory.release(key, token);
@@ -421,6 +435,7 @@ impl Backend {
 
     /// Removes values, defeats the loads of them that are running, and tells all processes if there is something to tell.
     pub(crate) async fn forget(&self, keys: &[CacheKey], notice: Option<&Notice>) -> Result<()> {
+        stepped!(forget(self, keys, notice));
         match self {
             Self::Memory(memory) => {
                 memory.forget(keys, notice);
@@ -432,6 +447,7 @@ impl Backend {
 
     /// Tells all processes.
     pub(crate) async fn announce(&self, notice: &Notice) -> Result<()> {
+        stepped!(announce);
         match self {
             Self::Memory(memory) => {
                 memory.announce(notice);
@@ -476,7 +492,10 @@ impl Backend {
         keep: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<u64> {
         match self {
-            Self::Memory(memory) => Ok(memory.forget_matching(glob, keep)),
+            Self::Memory(memory) => {
+                stepped!(flush(self));
+                Ok(memory.forget_matching(glob, keep))
+            }
             Self::Redis(redis) => redis.forget_matching(glob, keep).await,
         }
     }

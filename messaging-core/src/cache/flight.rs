@@ -84,6 +84,12 @@ impl Flights {
         lock(&self.leased).get(token).filter(|flight| flight.key == *key).cloned()
     }
 
+    /// The token of any load of this key.
+    #[cfg(test)]
+    pub(super) fn any(&self, key: &CacheKey) -> Option<Token> {
+        lock(&self.leased).values().find(|flight| flight.key == *key).map(|flight| flight.token.clone())
+    }
+
     /// Nobody can join this load any more.
     pub(super) fn remove(&self, flight: &Flight) {
         lock(&self.leased).remove(&flight.token);

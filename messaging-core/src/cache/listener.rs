@@ -404,5 +404,5 @@ pub(super) fn not_heard() -> Error {
 
 /// A name of its own for a process.
 pub(super) fn id() -> String {
-    Token::random().0[..16].to_owned()
+    Token::random().0.chars().take(16).collect()
 }

@@ -175,6 +175,8 @@ impl Cache {
                 }
             }
             let Looked { value: seen, holder, .. } = found;
+            #[cfg(test)]
+            let holder = holder.or_else(|| super::interleavings::mutants::joined(&self.flights, &call.key));
             let holder = match holder.filter(|_| !call.replace) {
                 Some(holder) => holder,
                 None => {
@@ -301,13 +303,16 @@ impl Cache {
                 let sight = sender.subscribe();
                 let (cache, stop) = (Arc::clone(self), self.stop.clone());
                 let (key, holder) = (key.clone(), holder.clone());
-                self.background.spawn(async move {
+                let polling = async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
                         () = cache.poll(&key, &holder, &sender) => {}
                     }
                     cache.flights.end_poll(&holder);
-                });
+                };
+                #[cfg(test)]
+                let polling = super::interleavings::for_this_actor(polling);
+                self.background.spawn(polling);
                 sight
             }
         };

@@ -10,6 +10,8 @@ mod cover;
 mod families;
 mod flight;
 mod forget;
+#[cfg(test)]
+pub(crate) mod interleavings;
 mod journal;
 mod key;
 mod listener;
