@@ -92,3 +92,8 @@ fn process_number() -> u64 {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The guide to caching, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/caching.md")]
+pub struct Caching;

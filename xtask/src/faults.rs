@@ -22,6 +22,10 @@ fn suite() -> Result<(), Failure> {
     println!("{:<14}{server}", "redis-server");
     // The whole workspace, so that it is built as for `cargo xtask test`, and of it one target.
     cargo("test --workspace --all-features --test faults -- --nocapture")
-        .env("REDIS_SERVER_BIN", server.path)
+        .env("REDIS_SERVER_BIN", &server.path)
+        .run()?;
+    // Every order of the cache's commands, on a real server.
+    cargo("test --workspace --all-features --lib -- --ignored interleavings")
+        .env("REDIS_SERVER_BIN", &server.path)
         .run()
 }

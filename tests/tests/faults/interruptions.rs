@@ -326,10 +326,12 @@ async fn a_subscription_that_is_refused_for_a_while() {
     let mut place = Place::at(&redis.url_for("narrow", "pw"));
     patient(&mut place.config);
     let prefix = place.config.channel_prefix.clone();
+    // What processes tell each other about the cache.
+    let internal = format!("&{prefix}{}:cache:*", place.config.namespace);
     let trial = Trial::begin("re-SUBSCRIBE refused", redis, place).await;
     // Redis closes the connections of those who have lost the right to what they are subscribed to.
-    let caches = [format!("&{prefix}faults.changed"), format!("&{prefix}shelf.updated")];
-    trial.redis.cli(&["ACL", "SETUSER", "narrow", "resetchannels", &caches[0], &caches[1]]);
+    let caches = [format!("&{prefix}faults.changed"), format!("&{prefix}shelf.updated"), internal];
+    trial.redis.cli(&["ACL", "SETUSER", "narrow", "resetchannels", &caches[0], &caches[1], &caches[2]]);
     let refusals = || {
         let health = trial.messaging().health();
         let reasons =

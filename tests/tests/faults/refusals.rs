@@ -116,7 +116,9 @@ async fn a_channel_that_is_forbidden_for_a_while() {
     let prefix = &place.config.channel_prefix;
     let (shelf, closed) = (format!("&{prefix}shelf.updated"), format!("&{prefix}closed"));
     let cached = format!("&{prefix}faults.changed");
-    redis.cli(&["ACL", "SETUSER", "service", "resetchannels", &shelf, &cached]);
+    // What processes tell each other about the cache.
+    let internal = format!("&{prefix}{}:cache:*", place.config.namespace);
+    redis.cli(&["ACL", "SETUSER", "service", "resetchannels", &shelf, &cached, &internal]);
 
     let state = |id: &str| {
         let health = messaging.health();
