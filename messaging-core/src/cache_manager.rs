@@ -84,8 +84,8 @@ impl CacheManager {
         let core = self.core()?;
         let key = self.key(&core, key)?;
         let get = |error: Error| error.context(format_args!("get {:?}", key.value));
-        let looked = core.cache.backend.look(&key, false).await.map_err(get)?;
-        looked.value.map(|value| json::decode(&value)).transpose().map_err(get)
+        let value = core.cache.get(&key).await.map_err(get)?;
+        value.map(|value| json::decode(&value)).transpose().map_err(get)
     }
 
     /// Reads a value, or loads and keeps it. Concurrent callers share one load, also across processes.

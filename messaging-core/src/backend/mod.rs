@@ -186,7 +186,8 @@ impl Token {
         if getrandom::fill(&mut bits).is_err() {
             fastrand::fill(&mut bits);
         }
-        Self(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+        let digit = |four: u8| char::from(b"0123456789abcdef"[usize::from(four)]);
+        Self(bits.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
     }
 }
 

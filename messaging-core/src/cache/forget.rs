@@ -46,6 +46,16 @@ impl Cache {
         })
     }
 
+    /// Reads a value; nothing if it is still to be removed.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn get(&self, key: &CacheKey) -> Result<Option<Bytes>> {
+        let outdated = self.journal.has(&key.value);
+        let looked = self.backend.look(key, false).await?;
+        Ok(looked.value.filter(|_| !outdated))
+    }
+
     /// Writes a value and defeats any load of it that is running.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::rules::Rules;
+use crate::channel::glob_matches;
 
 /// How many keys are remembered.
 const MOST: usize = 10_000;
@@ -81,6 +82,17 @@ impl Journal {
         !std::mem::replace(&mut state.tended, true)
     }
 
+    /// Whether this key, as it is on the backend, is still to be removed.
+    pub(super) fn has(&self, key: &str) -> bool {
+        if !self.is_pending() {
+            return false;
+        }
+        let state = self.lock();
+        state.keys.contains_key(key)
+            || state.families.values().any(|rules| rules.could_be(key))
+            || state.globs.iter().any(|glob| glob_matches(glob.as_bytes(), key.as_bytes()))
+    }
+
     /// What is noted at the moment.
     pub(super) fn backlog(&self) -> Backlog {
         let state = self.lock();
@@ -137,5 +149,49 @@ impl State {
             keys.remove(&first);
             self.lost += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::rules::Definition;
+
+    fn rules(key: &str) -> Arc<Rules> {
+        let text = format!(
+            r#"{{"id":"{key}","cache_prefix":"","channel_prefix":"","key":"{key}","keep_ms":1,"on":[]}}"#
+        );
+        Rules::new(Definition::from_json(&text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_noted_while_it_is_written_off_stays() {
+        let journal = Journal::default();
+        assert!(!journal.is_pending());
+        assert!(journal.note([(None, "a".to_owned())]), "somebody has to begin");
+        assert!(!journal.note([(None, "b".to_owned())]), "who has begun sees to it");
+        let backlog = journal.backlog();
+        journal.note_glob("c*");
+        journal.note_family(&rules("d:{id}"));
+        assert!(["a", "b", "cx", "d:7"].iter().all(|key| journal.has(key)) && !journal.has("e"));
+        assert!(!journal.written_off(&backlog) && journal.is_pending());
+        assert!(!journal.has("a") && journal.has("cx") && journal.has("d:7"));
+        assert!(journal.written_off(&journal.backlog()) && !journal.is_pending());
+        assert!(journal.note([(None, "a".to_owned())]), "again somebody has to begin");
+    }
+
+    #[test]
+    fn too_many_keys_of_a_family_are_the_family() {
+        let (journal, camera) = (Journal::default(), rules("camera:{id}"));
+        let keys =
+            |count: usize| (0..count).map(|number| (Some(Arc::clone(&camera)), format!("camera:{number}")));
+        journal.note([(None, "by hand".to_owned())]);
+        journal.note(keys(MOST + 100));
+        let backlog = journal.backlog();
+        assert_eq!((backlog.keys.len(), backlog.families.len()), (1, 1));
+        assert!(journal.has("camera:0") && journal.has("by hand"));
+        assert_eq!(journal.take_lost(), 0);
+        journal.note((0..MOST).map(|number| (None, number.to_string())));
+        assert_eq!((journal.backlog().keys.len(), journal.take_lost()), (MOST, 1));
     }
 }

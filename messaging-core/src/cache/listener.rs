@@ -51,6 +51,8 @@ pub(super) struct Ear {
     heard: AtomicU64,
     /// Since when, in milliseconds from `began`, nothing can have been missed: when that number was told.
     alive: AtomicU64,
+    /// Numbers up to this one do not show that.
+    not_before: AtomicU64,
     began: Instant,
     waits: Mutex<Vec<(u64, Instant)>>,
     news: Notify,
@@ -97,6 +99,7 @@ impl Listener {
             told: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             alive: AtomicU64::new(0),
+            not_before: AtomicU64::new(0),
             began: Instant::now(),
             waits: Mutex::default(),
             news: Notify::new(),
@@ -140,6 +143,11 @@ impl Listener {
     /// Cancellation: nothing is lost.
     pub(super) async fn catch_up(&self, cache: &Cache, limit: Duration) {
         let ear = &self.0;
+        if !ear.is_alive(Instant::now()) {
+            // Nothing is served; nor is it by a number from before the event.
+            ear.doubt();
+            return;
+        }
         let mine = ear.asked.fetch_add(1, Ordering::SeqCst);
         let mut done = ear.caught_up.lock().await;
         if mine < *done {
@@ -175,15 +183,17 @@ impl Ear {
         self.session.confirmed(&self.mailbox).await
     }
 
-    /// Nothing is served before it has been heard again that everything was heard.
+    /// Nothing is served before what is told from now on has been heard.
     pub(super) fn doubt(&self) {
+        let _waits = self.waits();
+        self.not_before.store(self.told.load(Ordering::SeqCst), Ordering::SeqCst);
         self.alive.store(0, Ordering::Release);
     }
 
     /// What is told ourselves next.
     pub(super) fn tell(&self) -> u64 {
-        let number = self.told.fetch_add(1, Ordering::SeqCst) + 1;
         let mut waits = self.waits();
+        let number = self.told.fetch_add(1, Ordering::SeqCst) + 1;
         if waits.len() >= MOST_WAITS {
             // Nothing is heard at the moment.
             waits.remove(0);
@@ -196,14 +206,14 @@ impl Ear {
         let mut waits = self.waits();
         let at = waits.iter().filter(|(told, _)| *told <= number).map(|(_, at)| *at).max();
         waits.retain(|(told, _)| *told > number);
-        drop(waits);
-        self.heard.fetch_max(number, Ordering::SeqCst);
-        if let Some(at) = at {
+        if let Some(at) = at.filter(|_| number > self.not_before.load(Ordering::SeqCst)) {
             let since = at.saturating_duration_since(self.began).as_millis() as u64;
             // Never nothing, which means "not at all".
             self.alive.fetch_max(since.max(1), Ordering::AcqRel);
         }
-        self.news.notify_waiters();
+        drop(waits);
+        self.heard.fetch_max(number, Ordering::SeqCst);
+        self.tell_news();
     }
 
     /// Waits until this number has been heard; `false` if it was not by then.
