@@ -120,8 +120,10 @@ impl Cache {
         if self.journal.is_pending() {
             return Err(unusable("what was invalidated while redis was away has not been removed yet"));
         }
+        // Values that are kept in the process need to hear of what others invalidate.
+        let listener = if family.has_events() || family.local.is_some() { self.listener() } else { None };
         if family.has_events()
-            && let Some(listener) = self.listener()
+            && let Some(listener) = listener
         {
             let ear = &listener.0;
             // Nothing is served or stored before its events are heard: they could not make it out of date.

@@ -15,6 +15,7 @@ use crate::place::{Place, Probe, on_each_backend, soon};
 
 on_each_backend! {
     a_local_hit_asks_nobody
+    a_function_without_events_is_kept_too
     what_one_process_invalidates_the_others_do_not_keep
     an_event_reaches_what_is_kept_in_the_process
     a_flush_reaches_what_is_kept_in_the_process
@@ -83,6 +84,16 @@ async fn a_local_hit_asks_nobody(place: Place) {
     let after = stats(&messaging, "kept");
     assert_eq!((after.local_hits - before.local_hits, after.hits), (2, before.hits));
     assert_eq!(loads(&key), 2, "one for each function");
+}
+
+async fn a_function_without_events_is_kept_too(place: Place) {
+    let (messaging, key) = (place.messaging().await, unique("k"));
+    write(&key, 1);
+    eventually("it is kept in the process", async || {
+        assert_eq!(messaging.scope(plain(&key)).await, 1);
+        stats(&messaging, "plain").local_hits > 0
+    })
+    .await;
 }
 
 async fn what_one_process_invalidates_the_others_do_not_keep(place: Place) {
