@@ -81,7 +81,7 @@ impl Meter {
     }
 
     /// What has been asked since this was called last, in order.
-    #[must_use]
+    #[allow(clippy::must_use_candidate, reason = "what came so far may be of no interest")]
     pub fn take(&self) -> Vec<Request> {
         std::mem::take(&mut *lock(&self.notes.requests))
     }

@@ -114,7 +114,7 @@ struct Notes {
     loads: Vec<Load>,
     begun: u64,
     running: BTreeMap<String, u64>,
-    most_at_once: u64,
+    most_at_once: BTreeMap<String, u64>,
 }
 
 impl Source {
@@ -149,8 +149,8 @@ impl Source {
     }
 
     /// How many loads of one row there have been at the same time.
-    pub fn most_at_once(&self) -> u64 {
-        self.notes.lock().unwrap().most_at_once
+    pub fn most_at_once(&self, row: &str) -> u64 {
+        self.notes.lock().unwrap().most_at_once.get(row).copied().unwrap_or_default()
     }
 
     /// The loads that have ended since this was called last.
@@ -173,7 +173,8 @@ impl<'s> Running<'s> {
         let running = notes.running.entry(row.to_owned()).or_default();
         *running += 1;
         let at_once = *running;
-        notes.most_at_once = notes.most_at_once.max(at_once);
+        let most = notes.most_at_once.entry(row.to_owned()).or_default();
+        *most = at_once.max(*most);
         Self { source, row, number: notes.begun }
     }
 }

@@ -4,7 +4,11 @@
 mod clock;
 mod database;
 mod history;
+mod outage;
+mod reloads;
+mod round_trips;
 mod stalls;
+mod stampede;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use super::clock;
 
 const PACE: Duration = Duration::from_millis(2);
 /// What a timer may be late without anybody being late: its resolution.
-const RESOLUTION: Duration = Duration::from_millis(1);
+pub const RESOLUTION: Duration = Duration::from_millis(1);
 
 /// From when to when something that was due was not done, in nanoseconds of the [clock](super::clock).
 pub type Stall = (u64, u64);

@@ -15,15 +15,17 @@ use futures_util::future::join_all;
 use messaging_tests::{Direction, Proxy, RedisServer, eventually};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::clock;
 use super::database::Database;
+use super::{LAG, clock};
 use crate::programs::{Program, target};
 use crate::{child, outcome};
-use record::{Record, What};
+pub use checker::check;
+use record::Record;
+pub use record::{Entry, How, What};
 
-/// Processes; the first of them reach Redis without a proxy, and have no excuse.
+/// Processes; the first of them are left alone, but for what is done to all at once: they have no excuse.
 const PROCESSES: u32 = 8;
-const WITHOUT_PROXY: u32 = 2;
+const LEFT_ALONE: u32 = 2;
 
 const NUMBER: &str = "HISTORY_PROCESS";
 const DATABASE: &str = "HISTORY_DATABASE";
@@ -90,12 +92,9 @@ async fn history(test: &str, duration: Duration) {
     let mut proxies = Vec::new();
     let mut programs = Vec::new();
     for number in 0..PROCESSES {
-        let url = if number < WITHOUT_PROXY {
-            redis.url()
-        } else {
-            proxies.push(Proxy::before(redis.port()).await);
-            super::at(proxies.last().unwrap().port())
-        };
+        let proxy = Proxy::before(redis.port()).await;
+        let url = super::at(proxy.port());
+        proxies.push(proxy);
         let (number, seed) = (number.to_string(), seed.to_string());
         let environment = [
             (NUMBER, &*number),
@@ -109,13 +108,18 @@ async fn history(test: &str, duration: Duration) {
     let mut processes = Processes(programs);
     processes.reach(&database, "ready", all).await;
     database.say("phase", "run").await;
-    let disturbing = proxies.iter().zip(WITHOUT_PROXY..).map(async |(proxy, number)| {
-        let record = Record::create(&directory.file(&format!("trouble-{number}")), number);
-        disturb(proxy, &mut Choices::new(seed, 1_000 + u64::from(number)), duration, &record).await;
-        record.finish();
-    });
-    // Who is not disturbed goes on for as long.
-    tokio::join!(join_all(disturbing), sleep(duration));
+    let records: Vec<_> = (0..PROCESSES)
+        .map(|number| Record::create(&directory.file(&format!("trouble-{number}")), number))
+        .collect();
+    let networks: Vec<_> = proxies.iter().zip(&records).collect();
+    let alone =
+        networks.iter().zip(0_u32..).skip(LEFT_ALONE as usize).map(async |((proxy, record), number)| {
+            disturb(proxy, &mut Choices::new(seed, 1_000 + u64::from(number)), duration, record).await;
+        });
+    let mut choices = Choices::new(seed, 2_000);
+    tokio::join!(join_all(alone), disturb_all(&networks, &mut choices, duration));
+    join_all(proxies.iter().map(Proxy::heal)).await;
+    records.iter().for_each(Record::finish);
     database.say("phase", "stop").await;
     processes.reach(&database, "stopped", all).await;
     // Nobody writes any more: what was promised no time must come true all the same.
@@ -128,7 +132,7 @@ async fn history(test: &str, duration: Duration) {
 
     let mut entries: Vec<_> = directory.files().iter().flat_map(|file| record::read(file)).collect();
     entries.sort_by_key(|entry| entry.start);
-    let verdict = checker::check(&entries);
+    let verdict = check(&entries);
     assert!(
         verdict.violations.is_empty(),
         "{SEED}={seed}: {} of {} reads were answered with what was out of date; the history is in {}; the first of them:\n{}",
@@ -146,6 +150,26 @@ async fn history(test: &str, duration: Duration) {
     );
     assert!(verdict.loads * 2 < verdict.reads, "it was a cache that was tried: {verdict:?}");
     assert!(verdict.failed_writes < verdict.writes / 2, "most of what was tried worked: {verdict:?}");
+}
+
+/// Makes every connection half-open now and then, for longer than it may take until somebody else's event has come through:
+/// then nobody hears any, and commands work again with new connections.
+async fn disturb_all(networks: &[(&Proxy, &Record)], choices: &mut Choices, duration: Duration) {
+    let end = Instant::now() + duration;
+    loop {
+        let (calm, lasts) = (choices.millis(700..5_000), 2 * LAG + choices.millis(0..1_000));
+        if Instant::now() + calm + lasts > end {
+            return sleep(end.saturating_duration_since(Instant::now())).await;
+        }
+        sleep(calm).await;
+        let start = clock::now();
+        networks.iter().for_each(|(proxy, _)| proxy.strand(Direction::ToClient));
+        sleep(lasts).await;
+        for (proxy, record) in networks {
+            proxy.heal().await;
+            record.note(start, clock::now(), What::Trouble("half-open, as for everybody".to_owned()));
+        }
+    }
 }
 
 /// Disturbs a network now and then, and leaves it sound.
