@@ -1,14 +1,19 @@
 //! The promises of the cache: what many processes see of it, whatever becomes of Redis, the network, and each other. Here is
 //! what these tests share: one deployment, a few cached functions, and the database behind them.
 
+mod cancelled;
 mod clock;
 mod database;
+mod failing;
 mod history;
+mod keys;
 mod outage;
 mod reloads;
 mod round_trips;
 mod stalls;
 mod stampede;
+mod topology;
+mod unheard;
 
 use std::time::Duration;
 
@@ -93,7 +98,7 @@ pub fn page_name(id: u64) -> String {
 
 /// What one of the functions above has done.
 pub fn stats(messaging: &Messaging, function: &str) -> CacheStats {
-    let ending = format!("cache::{function}");
+    let ending = format!("::{function}");
     let mut caches = messaging.health().caches.into_iter();
     caches.find(|stats| stats.function.ends_with(&ending)).unwrap()
 }

@@ -175,7 +175,7 @@ fn extra(calls: &[Call], loads: &[Load], stalls: &[stalls::Stall], limit: Durati
         let own =
             met.map(|load| load.end.min(call.end) - load.start.max(call.start)).max().unwrap_or_default();
         let extra = Duration::from_nanos(call.end - call.start - own);
-        let turn = stalls::longest(stalls, call.start, call.end) + clock::nanos(stalls::RESOLUTION);
+        let turn = stalls::longest(stalls, call.start, call.end) + clock::nanos(stalls::PUNCTUAL);
         let allowed = limit + Duration::from_nanos(TURNS * turn);
         assert!(
             extra <= allowed,
