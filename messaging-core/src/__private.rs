@@ -24,6 +24,7 @@ pub use crate::registry::{
 pub use crate::retry::Retry;
 pub use crate::stream::{Durability, Retention};
 
+use crate::cache::Ask;
 use crate::cache::shape::OptionShape;
 use crate::channel::Captures;
 use crate::core::Current;
@@ -35,7 +36,8 @@ use crate::json;
 /// The return type's shape, by autoref specialisation.
 pub mod shape {
     pub use crate::cache::shape::{
-        Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain, checked,
+        Shape, ShapeProbe, ViaFallible, ViaFallibleOptional, ViaOptional, ViaPlain, ViaShared,
+        ViaSharedOptional, checked,
     };
 }
 
@@ -335,7 +337,7 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
 ) -> R {
     static WARNED: AtomicBool = AtomicBool::new(false);
     let id = function.descriptor.id;
-    let Some(Current { core, .. }) = Current::get() else {
+    let Some(current) = Current::get() else {
         if !WARNED.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 function = id,
@@ -345,15 +347,15 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
         return load.now().await;
     };
     let key = match &key.0 {
-        Ok(key) => core.cache.key(key),
+        Ok(key) => key,
         Err(error) => {
             tracing::debug!(function = id, error = %chain(error), "called without the cache");
             return load.now().await;
         }
     };
-    match core.cache.families.get(function.descriptor) {
-        Some(family) => core.cache.call::<R, S, L::Now>(family, key, replace, load.now()).await,
-        // Only a function that was linked after the registry was read, by a dynamic library.
-        None => load.now().await,
-    }
+    let cache = &current.core.cache;
+    // Only a function that was linked after the registry was read, by a dynamic library, is none of these.
+    let Some(family) = cache.families.get(function.descriptor) else { return load.now().await };
+    let ask = Ask { family, key, ttl: function.descriptor.ttl, replace, current: Some(&current) };
+    cache.call::<R, S, Y, L>(ask, load).await
 }

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::backend::CacheKey;
 use crate::cache::shape::Fallible;
-use crate::cache::{Family, KeyTemplate, check_literal};
+use crate::cache::source::{Once, Remote};
+use crate::cache::{Ask, KeyTemplate, check_literal};
 use crate::core::{Core, Current};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::json;
@@ -71,11 +72,8 @@ impl CacheManager {
         let core = self.core()?;
         let value = json::encode(value).map_err(|error| error.context(format_args!("set {key:?}")))?;
         let key = self.key(&core, key)?;
-        core.cache
-            .backend
-            .set(&key, &value, ttl)
-            .await
-            .map_err(|error| error.context(format_args!("set {:?}", key.value)))
+        let name = key.value.clone();
+        core.cache.set(key, &value, ttl).await.map_err(|error| error.context(format_args!("set {name:?}")))
     }
 
     /// Reads a value; `None` if there is none.
@@ -86,8 +84,8 @@ impl CacheManager {
         let core = self.core()?;
         let key = self.key(&core, key)?;
         let get = |error: Error| error.context(format_args!("get {:?}", key.value));
-        let (value, _) = core.cache.backend.look(&key).await.map_err(get)?;
-        value.map(|value| json::decode(&value)).transpose().map_err(get)
+        let looked = core.cache.backend.look(&key, false).await.map_err(get)?;
+        looked.value.map(|value| json::decode(&value)).transpose().map_err(get)
     }
 
     /// Reads a value, or loads and keeps it. Concurrent callers share one load, also across processes.
@@ -104,11 +102,15 @@ impl CacheManager {
         E: Into<BoxError>,
         F: Future<Output = Result<T, E>>,
     {
+        if ttl.is_zero() {
+            let text = format!("get or load {key:?}: the ttl is zero; it must be longer");
+            return Err(Error::new(ErrorKind::InvalidKey, text));
+        }
         let core = self.core()?;
-        let key = self.key(&core, key)?;
-        let family = Family::by_hand(ttl);
-        let text = key.value.clone();
-        let loaded = core.cache.call::<Result<T, E>, Fallible<T, E>, F>(&family, key, false, load).await;
+        let text = self.text(key)?;
+        let family = &core.cache.families.by_hand;
+        let ask = Ask { family, key: &text, ttl, replace: false, current: None };
+        let loaded = core.cache.call::<Result<T, E>, Fallible<T, E>, Remote, Once<F>>(ask, Once(load)).await;
         loaded.map_err(|error| {
             let error = error.into();
             Error::new(ErrorKind::Storage, format!("load {text:?}: {error}")).with_source(error)
@@ -125,8 +127,9 @@ impl CacheManager {
     pub async fn invalidate(&self, key: &str) -> Result<()> {
         let core = self.core()?;
         let key = self.key(&core, key)?;
-        let invalidate = |error: Error| error.context(format_args!("invalidate {:?}", key.value));
-        core.cache.forget(std::slice::from_ref(&key)).await.map_err(invalidate)
+        let name = key.value.clone();
+        let invalidate = |error: Error| error.context(format_args!("invalidate {name:?}"));
+        core.cache.forget(vec![key]).await.map_err(invalidate)
     }
 
     /// Removes all values under the prefix whose key matches a glob, and returns how many there were. It scans the
@@ -159,9 +162,14 @@ impl CacheManager {
     }
 
     fn key(&self, core: &Core, key: &str) -> Result<CacheKey> {
+        Ok(core.cache.key(&self.text(key)?))
+    }
+
+    /// The key without the deployment's prefix.
+    fn text(&self, key: &str) -> Result<String> {
         let full = if self.prefix.is_empty() { key.to_owned() } else { format!("{}:{key}", self.prefix) };
         check_literal(&full)?;
-        Ok(core.cache.key(&full))
+        Ok(full)
     }
 }
 
@@ -296,14 +304,11 @@ cached_function!(a: A, b: B, c: C, d: D, e: E, f: F, g: G, h: H);
 pub(crate) async fn invalidate(key: String) -> Result<()> {
     let core = Current::require()?.core;
     let key = core.cache.key(&key);
-    core.cache.forget(&[key]).await
+    core.cache.forget(vec![key]).await
 }
 
 /// Removes all values of a cached function.
 pub(crate) async fn invalidate_all(descriptor: &'static FunctionDescriptor) -> Result<u64> {
     let core = Current::require()?.core;
-    match core.cache.families.get(descriptor) {
-        Some(family) => core.cache.forget_family(family).await,
-        None => Ok(0),
-    }
+    core.cache.forget_all_of(descriptor).await
 }

@@ -58,6 +58,9 @@ pub struct Config {
     pub ping_timeout: Duration,
     /// The delays between attempts to reconnect, which go on for ever. 50 ms growing to 2 s, with jitter.
     pub reconnect: Backoff,
+    /// The longest time by which a cached value may be older than an event that a program published which knows nothing of
+    /// caches: so often, four times over, it is made sure that events are heard. `MESSAGING_CACHE_LAG`, default 1 s.
+    pub cache_lag: Duration,
     /// How long handlers may go on after a signal to shut down. `MESSAGING_DRAIN_TIMEOUT`, default 10 s.
     pub drain_timeout: Duration,
     /// After how long without a sign of life the messages of a queue that a process has are given to others; processes
@@ -91,6 +94,9 @@ pub struct TlsFiles {
 
 /// What waits longer than this for Redis never comes back.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Four times in this time Redis is asked; less would be a burden.
+const SHORTEST_LAG: Duration = Duration::from_millis(100);
 
 /// A lease that is shorter would be lost to a moment's delay.
 const SHORTEST_RECLAIM: Duration = Duration::from_millis(300);
@@ -173,6 +179,7 @@ impl Config {
             ("MESSAGING_CONNECT_TIMEOUT", &mut config.connect_timeout),
             ("MESSAGING_COMMAND_TIMEOUT", &mut config.command_timeout),
             ("MESSAGING_CACHE_TIMEOUT", &mut config.cache_timeout),
+            ("MESSAGING_CACHE_LAG", &mut config.cache_lag),
             ("MESSAGING_PING_AFTER", &mut config.ping_after),
             ("MESSAGING_PING_TIMEOUT", &mut config.ping_timeout),
             ("MESSAGING_DRAIN_TIMEOUT", &mut config.drain_timeout),
@@ -210,6 +217,7 @@ impl Config {
             connect_timeout: Duration::from_secs(5),
             command_timeout: Duration::from_secs(2),
             cache_timeout: Duration::from_millis(100),
+            cache_lag: Duration::from_secs(1),
             ping_after: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(2),
             reconnect: Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) },
@@ -234,6 +242,11 @@ impl Config {
             if duration > LONGEST_WAIT {
                 return Err(wrong(name, format_args!("is {duration:?}; it must be one day at most")));
             }
+        }
+        if !(SHORTEST_LAG..=LONGEST_WAIT).contains(&self.cache_lag) {
+            let text =
+                format_args!("is {:?}; it must be between {SHORTEST_LAG:?} and one day", self.cache_lag);
+            return Err(wrong("MESSAGING_CACHE_LAG", text));
         }
         if !(SHORTEST_RECLAIM..=LONGEST_WAIT).contains(&self.reclaim) {
             let text =

@@ -107,10 +107,10 @@ impl Core {
         if messages.is_empty() {
             return Ok(0);
         }
-        self.cache.publish(&messages).await.map_err(|error| {
-            let more = if messages.len() > 1 { " and others" } else { "" };
-            error.context(format_args!("publish on {:?}{more}", messages[0].channel))
-        })
+        let (first, more) =
+            (messages[0].channel.clone(), if messages.len() > 1 { " and others" } else { "" });
+        let published = self.cache.publish(messages).await;
+        published.map_err(|error| error.context(format_args!("publish on {first:?}{more}")))
     }
 }
 

@@ -224,7 +224,11 @@ impl HandlerTask {
         let activity = core.activity.clone();
         let mailbox = Arc::new(Mailbox::for_handler(&patterns, &options, activity.clone(), gaps));
         let id = Arc::clone(&descriptor.id);
+        let makes_outdated =
+            |pattern: &Pattern| core.cache.families.patterns().iter().any(|event| event.may_overlap(pattern));
+        let cache = patterns.iter().any(makes_outdated).then(|| Arc::clone(&core.cache));
         let running = Arc::new(RunningHandler {
+            cache,
             context: Context::new(Arc::clone(&id), setup.states.clone(), core.draining.clone()),
             id,
             patterns,

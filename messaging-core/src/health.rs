@@ -35,6 +35,8 @@ pub struct Health {
     pub handlers: Vec<HandlerHealth>,
     /// The cached functions.
     pub caches: Vec<CacheStats>,
+    /// What works, and should still be changed.
+    pub warnings: Vec<String>,
 }
 
 /// What has been done with a [`Messaging`](crate::Messaging).
@@ -146,6 +148,7 @@ impl Health {
             sessions,
             handlers,
             caches: core.cache.stats(),
+            warnings: core.cache.warnings(),
         }
     }
 

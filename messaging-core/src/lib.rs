@@ -39,7 +39,7 @@ pub mod __private;
 
 pub use messaging_macros::{channel, event_config, redis_cache, subscribe, subscribers};
 
-pub use crate::cache::CacheStats;
+pub use crate::cache::{CacheStats, Invalidations};
 pub use crate::cache_manager::{CacheManager, CachedFunction};
 pub use crate::channel::{Channel, Pattern, Template, ToChannel, ToPattern, TypedChannel};
 pub use crate::client::{RedisClient, get_global_subscriber, get_redis_client, init_redis, redis_publish};

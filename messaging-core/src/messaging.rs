@@ -450,10 +450,11 @@ impl Messaging {
             tasks.push(Arc::clone(&task));
             self.0.adopt(&task)?;
         }
-        let listener = self.core().cache.listener();
+        let cache = &self.core().cache;
+        let listener = cache.listener();
         let confirmed = async {
             if let Some(listener) = listener {
-                let confirmed = self.patiently(|| listener.confirmed()).await;
+                let confirmed = self.patiently(|| listener.ready(cache)).await;
                 confirmed.map_err(|error| error.context("subscribe to the events of invalidate_on"))?;
             }
             join_all(tasks.iter().map(|task| self.patiently(|| task.confirmed())))

@@ -144,13 +144,13 @@ impl Publish {
                 );
                 return Err(Error::new(ErrorKind::Configuration, text));
             }
-            return Ok(Outgoing { channel, payload, durable: None, carrier });
+            return Ok(Outgoing { channel, payload, durable: None, carrier, mark: None });
         };
         let Extras { id, key, headers } = extras.map(|extras| *extras).unwrap_or_default();
         check_extras(&channel, id.as_deref(), &headers)?;
         let event = id.map_or_else(EventId::random, |id| EventId(id.into()));
         let append = Append { stream, durability, event, kind: None, key, headers };
-        Ok(Outgoing { channel, payload, durable: Some(Box::new(append)), carrier })
+        Ok(Outgoing { channel, payload, durable: Some(Box::new(append)), carrier, mark: None })
     }
 }
 
@@ -243,7 +243,7 @@ fn outgoing(core: &Core, event: event::ModelEvent) -> Result<Vec<Outgoing>> {
             let (event, kind) = (id.clone(), Some(op.as_str().to_owned()));
             Box::new(Append { stream, durability, event, kind, key: key.clone(), headers: Vec::new() })
         });
-        Ok(Outgoing { channel, payload: payload.clone(), durable: append, carrier })
+        Ok(Outgoing { channel, payload: payload.clone(), durable: append, carrier, mark: None })
     };
     channels.into_iter().map(message).collect()
 }
@@ -251,18 +251,18 @@ fn outgoing(core: &Core, event: event::ModelEvent) -> Result<Vec<Outgoing>> {
 impl CacheChange {
     async fn apply(self, core: &Core) -> Result<()> {
         match self {
-            Self::Remove { key } => core.cache.forget(&[core.cache.key(&key)]).await,
+            Self::Remove { key } => core.cache.forget(vec![core.cache.key(&key)]).await,
             Self::Write { key, old, value, ttl } => {
                 let key = core.cache.key(&key);
                 let old = old.map(|old| core.cache.key(&old)).filter(|old| *old != key);
                 let forgotten = match old {
-                    Some(old) => core.cache.forget(&[old]).await,
+                    Some(old) => core.cache.forget(vec![old]).await,
                     None => Ok(()),
                 };
-                let written = core.cache.backend.set(&key, &value, ttl).await;
+                let written = core.cache.set(key.clone(), &value, ttl).await;
                 if written.is_err() {
                     // Better no entry than an old one.
-                    core.cache.forget(&[key]).await?;
+                    core.cache.forget(vec![key]).await?;
                 }
                 written.and(forgotten)
             }

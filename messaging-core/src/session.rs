@@ -5,6 +5,7 @@ mod routes;
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Connection, Push, Reply, Request, Via};
+use crate::backend::{Backend, Connection, Names, Push, Reply, Request, Via};
 use crate::burst::Burst;
 use crate::channel::{Kind, Pattern, Wire};
 use crate::config::Config;
@@ -41,6 +42,7 @@ pub(crate) struct Session {
     control: mpsc::UnboundedSender<Control>,
     status: Arc<Mutex<Status>>,
     book: Arc<Mutex<Book>>,
+    generation: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl Session {
             alive: None,
         }));
         let book = Arc::<Mutex<Book>>::default();
+        let generation = Arc::<AtomicU64>::default();
         let supervisor = Supervisor {
             backend,
             config: config.clone(),
@@ -120,11 +123,12 @@ impl Session {
             requests: 0,
             status: Arc::clone(&status),
             serving: false,
-            generation: 0,
+            generation: Arc::clone(&generation),
             oversized: Burst::default(),
+            internal: Names::new(&config.namespace, &config.channel_prefix).channels,
         };
         tasks.spawn(supervisor.run());
-        Self { control, status, book }
+        Self { control, status, book, generation }
     }
 
     /// Delivers to `mailbox` what arrives for the patterns, from when the backend confirms them.
@@ -163,10 +167,10 @@ impl Session {
         let _ = self.control.send(Control::Remove { mailbox: Arc::clone(mailbox), done });
     }
 
-    /// Whether the connection is up and everything that is wanted is confirmed.
-    pub(crate) fn is_sound(&self) -> bool {
-        let connected = lock(&self.status).health.connected;
-        connected && self.book.lock().unwrap_or_else(PoisonError::into_inner).unconfirmed.is_empty()
+    /// How often something of what was subscribed has been lost: it goes up when that is noticed, before anything is
+    /// subscribed again.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     pub(crate) fn health(&self) -> SessionHealth {
@@ -224,8 +228,11 @@ struct Supervisor {
     status: Arc<Mutex<Status>>,
     /// There is a connection on which everything was asked for: losing it is a gap.
     serving: bool,
-    generation: u64,
+    /// How often something of what was subscribed has been lost.
+    generation: Arc<AtomicU64>,
     oversized: Burst,
+    /// What the names of our own channels begin with.
+    internal: String,
 }
 
 /// What a session waits for while it has a connection.
@@ -453,6 +460,10 @@ impl Supervisor {
                         }
                     }
                     let prefix = &self.config.channel_prefix;
+                    // Of our own channels, only who asks for them by name gets to hear.
+                    if matches!(via, Via::Glob(_)) && channel.starts_with(self.internal.as_bytes()) {
+                        continue;
+                    }
                     if !self.routes.distribute(prefix, &via, channel, &payload, at) {
                         unreadable += 1;
                     }
@@ -521,7 +532,7 @@ impl Supervisor {
     fn answered(&mut self, Asked { request, id, done, .. }: Asked, reply: Reply) {
         match (&request, reply) {
             (Request::Subscribe(wire), Reply::Error(reason)) => {
-                if self.routes.note(wire, id, RouteState::Refused(reason.clone()), self.generation) {
+                if self.routes.note(wire, id, RouteState::Refused(reason.clone()), self.generation()) {
                     tracing::warn!(
                         channel = wire.name,
                         reason,
@@ -530,7 +541,7 @@ impl Supervisor {
                 }
             }
             (Request::Subscribe(wire), _) => {
-                self.routes.note(wire, id, RouteState::Confirmed, self.generation);
+                self.routes.note(wire, id, RouteState::Confirmed, self.generation());
             }
             (Request::Unsubscribe(wire), Reply::Error(reason)) => {
                 tracing::warn!(channel = wire.name, reason, "cannot unsubscribe");
@@ -544,10 +555,10 @@ impl Supervisor {
     fn lost_some(&mut self, wires: &[Wire], reason: &str, again: &mut Vec<Request>) {
         let lost: Vec<_> = wires.iter().filter(|wire| self.routes.lost_one(wire)).collect();
         let Some(first) = lost.first() else { return };
-        self.generation += 1;
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         let name = {
             let mut status = lock(&self.status);
-            status.health.reconnects = self.generation;
+            status.health.reconnects = generation;
             status.health.last_error = Some(reason.to_owned());
             status.health.name.clone()
         };
@@ -559,9 +570,9 @@ impl Supervisor {
     fn lost(&mut self, error: &Error, failures: u32) {
         self.set_connected(false);
         if std::mem::take(&mut self.serving) {
-            self.generation += 1;
+            let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
             self.routes.lost();
-            lock(&self.status).health.reconnects = self.generation;
+            lock(&self.status).health.reconnects = generation;
         }
         // One line for an outage, not one for each attempt.
         if failures == 0 {
@@ -569,6 +580,10 @@ impl Supervisor {
             tracing::warn!(session = name, error = %chain(error), "subscription lost; reconnecting");
         }
         lock(&self.status).health.last_error = Some(chain(error));
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     fn set_connected(&self, connected: bool) {

@@ -2,9 +2,11 @@
 //! meanings ("publish these and forget those keys"), so that each side can do them in its best way.
 
 mod memory;
+mod names;
 mod redis;
 pub(crate) mod streams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use memory::Memory;
 pub(crate) use memory::StreamWatch;
+pub(crate) use names::Names;
 pub(crate) use redis::Redis;
 #[cfg(test)]
 pub(crate) use redis::{Connection as RedisConnection, Stream as RedisStream};
@@ -35,6 +38,8 @@ pub(crate) struct Outgoing {
     /// It is also appended to a stream.
     pub(crate) durable: Option<Box<streams::Append>>,
     pub(crate) carrier: Carrier,
+    /// What tells those who hear the message that its publisher has removed what it makes out of date.
+    pub(crate) mark: Option<Bytes>,
 }
 
 /// What publishing came to.
@@ -44,6 +49,25 @@ pub(crate) struct Published {
     pub(crate) receivers: u64,
     /// Whether the keys were removed: the messages are out even if they were not.
     pub(crate) forgotten: Result<()>,
+    /// Of the registry, from when the messages were about to be published.
+    pub(crate) generation: Generation,
+}
+
+/// The number that is raised with every change of the registry of cached functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generation {
+    Number(i64),
+    /// An ACL forbids to know it, or there is something else under its name.
+    Refused,
+    /// The answer was lost.
+    Unknown,
+}
+
+/// The generation as it is stored; 0 where there is none.
+fn generation_of(text: Option<&[u8]>) -> Generation {
+    let Some(text) = text else { return Generation::Number(0) };
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    number.filter(|number| *number >= 0).map_or(Generation::Refused, Generation::Number)
 }
 
 /// What a subscription connection receives.
@@ -90,6 +114,10 @@ pub(crate) enum Reply {
     /// A sharded channel is not subscribed any more.
     Unsubscribed(Bytes),
     Integer(i64),
+    /// A bulk string, or a null.
+    Value(Option<Bytes>),
+    /// An array of what is not an array.
+    Values(Vec<Reply>),
     Error(String),
 }
 
@@ -155,15 +183,104 @@ impl Token {
     }
 }
 
+/// What was found under a key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Looked {
+    pub(crate) value: Option<Bytes>,
+    /// Who is loading it.
+    pub(crate) holder: Option<Token>,
+    /// How long it has to live, if that was asked for and there is an end.
+    pub(crate) left: Option<Duration>,
+}
+
+/// One attempt to get a lease. Each has a token of its own: a duplicate of it that comes late must not make a lease again
+/// that was removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) token: &'a Token,
+    /// Those of attempts of ours whose fate is unknown, and which this one may replace.
+    pub(crate) earlier: &'a [Token],
+}
+
 /// What asking for a lease came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lease {
-    /// It is ours: load the value and store it.
-    Granted,
+    /// It is ours: load the value and store it on this connection.
+    Granted(Option<u64>),
     /// Somebody stored the value meanwhile.
     Value(Bytes),
     /// Whoever has this token is loading the value.
     Held(Token),
+}
+
+/// A lease that is ours.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) token: Token,
+    /// The connection that it was granted on.
+    pub(crate) by: Option<u64>,
+}
+
+/// What is told to all processes.
+#[derive(Clone, Debug)]
+pub(crate) struct Notice {
+    /// As it is on the wire.
+    pub(crate) channel: String,
+    pub(crate) payload: Bytes,
+}
+
+/// A cached function, as publishers in all processes know it.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    pub(crate) name: String,
+    pub(crate) definition: String,
+    /// How long after the last renewal it is known.
+    pub(crate) keep: Duration,
+}
+
+/// The registry.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) generation: i64,
+    pub(crate) definitions: Vec<String>,
+}
+
+/// A family whose events a session has begun to hear.
+pub(crate) struct Joining<'a> {
+    pub(crate) name: &'a str,
+    /// Its keys: what matches the glob and passes the test.
+    pub(crate) glob: String,
+    pub(crate) keep: &'a (dyn Fn(&str) -> bool + Sync),
+}
+
+/// What joining a family came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// Nothing was missed, or what was has been removed.
+    Covered,
+    /// Covered as soon as somebody has proven this mark on this server, or the family has been flushed.
+    Marked {
+        server: String,
+        mark: u64,
+        /// There is nobody else who could prove it.
+        alone: bool,
+    },
+}
+
+/// The counters of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cover {
+    pub(crate) server: Option<String>,
+    pub(crate) joined: u64,
+    pub(crate) proven: u64,
+}
+
+/// That everything has been heard up to a mark.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proof<'a> {
+    pub(crate) family: &'a str,
+    pub(crate) server: &'a str,
+    pub(crate) joined: u64,
 }
 
 impl Push {
@@ -184,6 +301,11 @@ impl Backend {
         }
     }
 
+    /// Whether there are several servers, between which what is published takes different ways.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Redis(redis) if redis.is_cluster())
+    }
+
     /// Removes the keys, then publishes the messages in order.
     ///
     /// # Errors
@@ -192,9 +314,7 @@ impl Backend {
     /// Cancellation: what was written is carried out.
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
         match self {
-            Self::Memory(memory) => {
-                Ok(Published { receivers: memory.publish(messages, forget), forgotten: Ok(()) })
-            }
+            Self::Memory(memory) => Ok(memory.publish(messages, forget)),
             Self::Redis(redis) => redis.publish(messages, forget).await,
         }
     }
@@ -222,22 +342,28 @@ impl Backend {
         }
     }
 
-    /// The value of a key, and the token of who is loading it.
-    pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
+    /// The value of a key, who is loading it and, if that is wanted, how long it has to live.
+    pub(crate) async fn look(&self, key: &CacheKey, with_ttl: bool) -> Result<Looked> {
         match self {
             Self::Memory(memory) => Ok(memory.look(key)),
-            Self::Redis(redis) => redis.look(key).await,
+            Self::Redis(redis) => redis.look(key, with_ttl).await,
         }
     }
 
-    /// Writes a value and defeats any load of it that is running.
-    pub(crate) async fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration) -> Result<()> {
+    /// Writes a value, defeats any load of it that is running, and tells all processes.
+    pub(crate) async fn set(
+        &self,
+        key: &CacheKey,
+        value: &Bytes,
+        ttl: Duration,
+        notice: &Notice,
+    ) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.set(key, value, ttl);
+                memory.set(key, value, ttl, notice);
                 Ok(())
             }
-            Self::Redis(redis) => redis.set(key, value, ttl).await,
+            Self::Redis(redis) => redis.set(key, value, ttl, notice).await,
         }
     }
 
@@ -245,13 +371,13 @@ impl Backend {
     pub(crate) async fn lease(
         &self,
         key: &CacheKey,
-        token: &Token,
+        attempt: &Attempt<'_>,
         seen: Option<&Bytes>,
         ttl: Duration,
     ) -> Result<Lease> {
         match self {
-            Self::Memory(memory) => Ok(memory.lease(key, token, seen, ttl)),
-            Self::Redis(redis) => redis.lease(key, token, seen, ttl).await,
+            Self::Memory(memory) => Ok(memory.lease(key, attempt, seen, ttl)),
+            Self::Redis(redis) => redis.lease(key, attempt, seen, ttl).await,
         }
     }
 
@@ -260,14 +386,14 @@ impl Backend {
     pub(crate) async fn store(
         &self,
         key: &CacheKey,
-        token: &Token,
+        grant: &Grant,
         seen: Option<&Bytes>,
         value: &Bytes,
         ttl: Duration,
     ) -> Result<bool> {
         match self {
-            Self::Memory(memory) => Ok(memory.store(key, token, seen, value, ttl)),
-            Self::Redis(redis) => redis.store(key, token, seen, value, ttl).await,
+            Self::Memory(memory) => Ok(memory.store(key, &grant.token, seen, value, ttl)),
+            Self::Redis(redis) => redis.store(key, grant, seen, value, ttl).await,
         }
     }
 
@@ -278,7 +404,7 @@ impl Backend {
                 memory.renew(key, token, ttl);
                 Ok(())
             }
-            Self::Redis(redis) => redis.renew(key, token, ttl).await,
+            Self::Redis(redis) => redis.renew(&key.lease, token, ttl).await,
         }
     }
 
@@ -289,18 +415,57 @@ impl Backend {
                 memory.release(key, token);
                 Ok(())
             }
-            Self::Redis(redis) => redis.release(key, token).await,
+            Self::Redis(redis) => redis.release(&key.lease, token).await,
         }
     }
 
-    /// Removes values and defeats the loads of them that are running.
-    pub(crate) async fn forget(&self, keys: &[CacheKey]) -> Result<()> {
+    /// Removes values, defeats the loads of them that are running, and tells all processes if there is something to tell.
+    pub(crate) async fn forget(&self, keys: &[CacheKey], notice: Option<&Notice>) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.forget(keys);
+                memory.forget(keys, notice);
                 Ok(())
             }
-            Self::Redis(redis) => redis.forget(keys).await,
+            Self::Redis(redis) => redis.forget(keys, notice).await,
+        }
+    }
+
+    /// Tells all processes.
+    pub(crate) async fn announce(&self, notice: &Notice) -> Result<()> {
+        match self {
+            Self::Memory(memory) => {
+                memory.announce(notice);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.announce(notice).await,
+        }
+    }
+
+    /// Registers cached functions, or renews them. Returns the registry's generation.
+    pub(crate) async fn register_families(&self, registrations: &[Registration]) -> Result<i64> {
+        match self {
+            Self::Memory(memory) => Ok(memory.register_families(registrations)),
+            Self::Redis(redis) => redis.register_families(registrations).await,
+        }
+    }
+
+    /// The registry of cached functions.
+    pub(crate) async fn catalog(&self) -> Result<Catalog> {
+        match self {
+            Self::Memory(memory) => Ok(memory.catalog()),
+            Self::Redis(redis) => redis.catalog().await,
+        }
+    }
+
+    /// Tells that a session hears the events of these families, for as long as it holds on to `session`.
+    pub(crate) async fn join_cover(
+        &self,
+        families: &[Joining<'_>],
+        session: &Arc<()>,
+    ) -> Result<Vec<Joined>> {
+        match self {
+            Self::Memory(memory) => Ok(memory.join_cover(families, session)),
+            Self::Redis(redis) => redis.join_cover(families).await,
         }
     }
 

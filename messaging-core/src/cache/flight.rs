@@ -1,13 +1,17 @@
-//! Loads in progress in this process, so that callers for one key share one of them.
+//! Loads in progress in this process, so that callers for one key share one of them, and the waiting for those of other
+//! processes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{CacheKey, Token};
+use super::LEASE;
+use crate::backend::{CacheKey, Looked, Token};
 
 /// A load in progress. Callers who may share it wait for [`landed`](Self::landed).
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) enum Landing {
     Value(Bytes),
     /// The function found nothing (`None`).
     Nothing,
+    /// The function failed, with an error that can be shared.
+    Error(Arc<dyn Any + Send + Sync>),
     /// The function failed, or was cancelled: the next caller tries it.
     Failed,
 }
@@ -51,11 +57,18 @@ impl Flight {
     }
 }
 
+/// What those see who wait for another process: nothing yet; then what was found, if the cache answered.
+pub(super) type Sight = Option<Option<Looked>>;
+
 /// All loads in progress: those with a lease by its token, those without (the backend does not answer) by their key.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     leased: Mutex<HashMap<Token, Arc<Flight>>>,
     unleased: Mutex<HashMap<CacheKey, Arc<Flight>>>,
+    /// Attempts to get a lease whose fate is unknown, for as long as the lease could live.
+    orphans: Mutex<HashMap<String, Vec<(Instant, Token)>>>,
+    /// Who polls for the end of another process's load.
+    polls: Mutex<HashMap<Token, watch::Receiver<Sight>>>,
 }
 
 impl Flights {
@@ -74,6 +87,28 @@ impl Flights {
     /// Nobody can join this load any more.
     pub(super) fn remove(&self, flight: &Flight) {
         lock(&self.leased).remove(&flight.token);
+    }
+
+    /// The fate of this attempt is unknown: a later one may replace what it leaves behind.
+    pub(super) fn orphan(&self, flight: &Flight) {
+        let mut orphans = lock(&self.orphans);
+        let now = Instant::now();
+        orphans.retain(|_, tokens| {
+            tokens.retain(|(at, _)| now - *at < LEASE);
+            !tokens.is_empty()
+        });
+        orphans.entry(flight.key.value.clone()).or_default().push((now, flight.token.clone()));
+    }
+
+    /// The attempts of this key whose fate is unknown.
+    pub(super) fn orphans(&self, key: &CacheKey) -> Vec<Token> {
+        let orphans = lock(&self.orphans);
+        if orphans.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let tokens = orphans.get(&key.value).into_iter().flatten();
+        tokens.filter(|(at, _)| now - *at < LEASE).map(|(_, token)| token.clone()).collect()
     }
 
     /// Without leases: the load of this key (`Ok`), or a new one that the caller leads (`Err`).
@@ -102,6 +137,28 @@ impl Flights {
             let mut flights = lock(&self.unleased);
             keys.iter().for_each(|key| _ = flights.remove(key));
         }
+    }
+
+    /// As [`invalidate`](Self::invalidate), of all keys.
+    pub(super) fn invalidate_all(&self) {
+        lock(&self.unleased).clear();
+    }
+
+    /// The poll for the end of the load with this token; `Err` is a new one, for the caller to see to.
+    pub(super) fn poll(&self, token: &Token) -> Result<watch::Receiver<Sight>, watch::Sender<Sight>> {
+        let mut polls = lock(&self.polls);
+        if let Some(poll) = polls.get(token)
+            && poll.has_changed().is_ok()
+        {
+            return Ok(poll.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        polls.insert(token.clone(), receiver);
+        Err(sender)
+    }
+
+    pub(super) fn end_poll(&self, token: &Token) {
+        lock(&self.polls).remove(token);
     }
 }
 

@@ -1,83 +1,401 @@
-//! Hears the events of `invalidate_on`, on a connection that no handler can hold up: that is what serves publishers that
-//! are not ours.
+//! Hears the events of `invalidate_on`, what other processes announce, and itself, on a connection that no handler can hold
+//! up. It knows whether everything has been heard; what follows from that for stored values is in `cover`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Cache;
+use super::marks::Marks;
+use super::{Cache, Family};
+use crate::backend::{Backend, CacheKey, Names, Notice, Token};
 use crate::channel::Pattern;
 use crate::config::Config;
-use crate::dispatch::{Buffer, Carrier, Entry, Mailbox, Overflow};
-use crate::error::Result;
+use crate::dispatch::{Buffer, Carrier, Entry, GapCause, Mailbox, Overflow};
+use crate::error::{Error, ErrorKind, Result, chain};
+use crate::message::Received;
+use crate::retry::deadline;
 use crate::session::{Session, SessionHealth};
 
+/// How many events are worked off together.
+const TOGETHER: usize = 256;
+
+/// One process's ear.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener(pub(super) Arc<Ear>);
+
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(super) struct Ear {
     session: Session,
     mailbox: Arc<Mailbox>,
-    confirmed: AtomicBool,
+    names: Names,
+    /// A name of its own.
+    pub(super) id: String,
+    /// Held for as long as nothing is missed; in memory it is what counts.
+    pub(super) hold: Mutex<Arc<()>>,
+    /// Something that was heard could not be carried out so often.
+    failures: AtomicU64,
+    /// The epoch whose gap has been dealt with.
+    settled: AtomicU64,
+    /// The number that we have told ourselves last, and the one that was heard last.
+    told: AtomicU64,
+    heard: AtomicU64,
+    /// Since when, in milliseconds from `began`, nothing can have been missed: when that number was told.
+    alive: AtomicU64,
+    began: Instant,
+    waits: Mutex<Vec<(u64, Instant)>>,
+    news: Notify,
+    /// The generation of the registry that has our functions.
+    pub(super) generation: AtomicI64,
+    /// Somebody has waited in vain to be served.
+    gave_up: AtomicBool,
+    lag: Duration,
+    is_memory: bool,
+    /// Catching up before a handler is called: how many have asked, and up to which of them it is done.
+    asked: AtomicU64,
+    caught_up: tokio::sync::Mutex<u64>,
+}
+
+/// What is announced to the local layers of other processes.
+#[derive(Serialize, Deserialize)]
+struct Gone<'a> {
+    /// Who has announced it.
+    #[serde(borrow)]
+    from: std::borrow::Cow<'a, str>,
+    /// As they are on the backend; without it everything.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<std::borrow::Cow<'a, str>>>,
 }
 
 impl Listener {
     pub(super) fn start(
         cache: &Arc<Cache>,
-        patterns: Vec<Pattern>,
+        patterns: &[Pattern],
         config: &Config,
         tasks: &TaskTracker,
-        stop: CancellationToken,
+        stop: &CancellationToken,
     ) -> Self {
         let session = Session::start("cache", Arc::clone(&cache.backend), config, tasks, stop.clone());
-        let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
+        // What is not read in time stays with Redis, which cuts us off at last: that is a gap like any other.
+        let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Block));
+        let ear = Arc::new(Ear {
+            mailbox: Arc::clone(&mailbox),
+            names: cache.names.clone(),
+            id: cache.id.clone(),
+            hold: Mutex::default(),
+            failures: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            alive: AtomicU64::new(0),
+            began: Instant::now(),
+            waits: Mutex::default(),
+            news: Notify::new(),
+            generation: AtomicI64::new(i64::MAX),
+            gave_up: AtomicBool::new(false),
+            lag: config.cache_lag,
+            is_memory: matches!(*cache.backend, Backend::Memory(_)),
+            asked: AtomicU64::new(0),
+            caught_up: tokio::sync::Mutex::new(0),
+            session,
+        });
+        // These names have the prefix already.
+        let prefix = &config.channel_prefix;
+        let exact = |name: String| Pattern::parse(&name[prefix.len()..]);
+        let internal = [cache.names.own(), cache.names.gone(), cache.names.here(&ear.id)];
+        let mut all = patterns.to_vec();
+        all.extend(internal.into_iter().filter_map(|name| exact(name).ok()));
         // It is wanted from now on, whether or not anybody waits for the confirmation.
-        session.want(&mailbox, &patterns, Carrier::Broadcast, &config.channel_prefix);
-        tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&mailbox), patterns, stop));
-        Self { session, mailbox, confirmed: AtomicBool::new(false) }
+        ear.session.want(&mailbox, &all, Carrier::Broadcast, prefix);
+        tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&ear), all, stop.clone()));
+        tasks.spawn(super::cover::keep_covered(Arc::downgrade(cache), Arc::clone(&ear), stop.clone()));
+        Self(ear)
     }
 
-    /// Waits until everything is subscribed.
-    pub(crate) async fn confirmed(&self) -> Result<()> {
-        self.session.confirmed(&self.mailbox).await?;
-        self.confirmed.store(true, Ordering::Relaxed);
+    /// Waits until everything is subscribed, and then for a while until values may be served.
+    pub(crate) async fn ready(&self, cache: &Cache) -> Result<()> {
+        self.0.confirmed().await?;
+        let until = deadline(self.0.lag * 2);
+        for family in cache.families.with_events() {
+            self.0.wait_to_serve(family, until).await;
+        }
         Ok(())
     }
 
-    /// Whether everything has been subscribed once; waits for it at most so long. Later losses are gaps.
-    pub(super) async fn was_confirmed(&self, limit: Duration) -> bool {
-        self.confirmed.load(Ordering::Relaxed)
-            || matches!(tokio::time::timeout(limit, Box::pin(self.confirmed())).await, Ok(Ok(())))
-    }
-
-    /// Whether everything is subscribed at this moment.
-    pub(super) fn hears(&self) -> bool {
-        self.session.is_sound()
-    }
-
     pub(crate) fn health(&self) -> SessionHealth {
-        self.session.health()
+        self.0.session.health()
+    }
+
+    /// Waits until what was published before now has been heard and carried out, and stops serving if that takes too long.
+    ///
+    /// Cancellation: nothing is lost.
+    pub(super) async fn catch_up(&self, cache: &Cache, limit: Duration) {
+        let ear = &self.0;
+        let mine = ear.asked.fetch_add(1, Ordering::SeqCst);
+        let mut done = ear.caught_up.lock().await;
+        if mine < *done {
+            return;
+        }
+        let up_to = ear.asked.load(Ordering::SeqCst);
+        let until = deadline(limit);
+        let number = ear.tell();
+        let payload = Bytes::from(number.to_string());
+        let notice = Notice { channel: ear.names.here(&ear.id), payload };
+        let told = timeout_at(until, cache.backend.announce(&notice)).await;
+        let heard = matches!(told, Ok(Ok(()))) && ear.has_heard(number, until).await;
+        if !heard {
+            // What the handler reads must not come from before its event.
+            ear.doubt();
+        }
+        *done = up_to;
     }
 }
 
-async fn listen(cache: Weak<Cache>, mailbox: Arc<Mailbox>, patterns: Vec<Pattern>, stop: CancellationToken) {
+impl Ear {
+    /// Goes up whenever something may have been missed.
+    pub(super) fn epoch(&self) -> u64 {
+        self.session.generation() + self.failures.load(Ordering::Acquire)
+    }
+
+    /// The longest time by which a value may be older than what somebody else has published.
+    pub(super) fn lag(&self) -> Duration {
+        self.lag
+    }
+
+    pub(super) async fn confirmed(&self) -> Result<()> {
+        self.session.confirmed(&self.mailbox).await
+    }
+
+    /// Nothing is served before it has been heard again that everything was heard.
+    pub(super) fn doubt(&self) {
+        self.alive.store(0, Ordering::Release);
+    }
+
+    /// What is told ourselves next.
+    pub(super) fn tell(&self) -> u64 {
+        let number = self.told.fetch_add(1, Ordering::SeqCst) + 1;
+        self.waits().push((number, Instant::now()));
+        number
+    }
+
+    fn hear(&self, number: u64) {
+        let mut waits = self.waits();
+        let at = waits.iter().filter(|(told, _)| *told <= number).map(|(_, at)| *at).max();
+        waits.retain(|(told, _)| *told > number);
+        drop(waits);
+        self.heard.fetch_max(number, Ordering::SeqCst);
+        if let Some(at) = at {
+            let since = at.saturating_duration_since(self.began).as_millis() as u64;
+            // Never nothing, which means "not at all".
+            self.alive.fetch_max(since.max(1), Ordering::AcqRel);
+        }
+        self.news.notify_waiters();
+    }
+
+    /// Waits until this number has been heard; `false` if it was not by then.
+    pub(super) async fn has_heard(&self, number: u64, until: Instant) -> bool {
+        self.when(until, || self.heard.load(Ordering::SeqCst) >= number).await
+    }
+
+    async fn when(&self, until: Instant, is_so: impl Fn() -> bool) -> bool {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if is_so() {
+                return true;
+            }
+            if timeout_at(until, news).await.is_err() {
+                return is_so();
+            }
+        }
+    }
+
+    /// Waits for a gap, or this long.
+    pub(super) async fn gap_since(&self, epoch: u64, until: Instant) -> bool {
+        self.when(until, || self.epoch() != epoch).await
+    }
+
+    pub(super) fn tell_news(&self) {
+        self.gave_up.store(false, Ordering::Release);
+        self.news.notify_waiters();
+    }
+
+    /// Whether what arrives is heard at the moment.
+    fn is_alive(&self, now: Instant) -> bool {
+        if self.is_memory {
+            return true;
+        }
+        let alive = self.alive.load(Ordering::Acquire);
+        alive > 0 && now <= self.began + Duration::from_millis(alive) + self.lag
+    }
+
+    /// Whether values of a family may be served and stored.
+    pub(super) fn serves(&self, family: &Family, now: Instant) -> bool {
+        family.is_covered(self.epoch()) && self.is_alive(now)
+    }
+
+    /// Whether values that are kept in this process may be served.
+    pub(super) fn serves_local(&self, family: &Family, now: Instant) -> bool {
+        let epoch = self.epoch();
+        // Until it has been settled, the values from before the gap are still there.
+        let settled = self.settled.load(Ordering::Acquire) == epoch;
+        settled && self.is_alive(now) && (!family.has_events() || family.is_covered(epoch))
+    }
+
+    /// Waits until values of a family may be served; `false` if they may not by then. Where one has waited in vain, others
+    /// do not wait until there is news.
+    pub(super) async fn wait_to_serve(&self, family: &Family, until: Instant) -> bool {
+        if self.gave_up.load(Ordering::Acquire) {
+            return self.serves(family, Instant::now());
+        }
+        let serves = self.when(until, || self.serves(family, Instant::now())).await;
+        if !serves {
+            self.gave_up.store(true, Ordering::Release);
+        }
+        serves
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Vec<(u64, Instant)>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something that was heard could not be carried out.
+    fn fail(&self) {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// What to announce: these keys, as they are on the backend, or everything.
+pub(super) fn gone(names: &Names, from: &str, keys: Option<&[CacheKey]>) -> Notice {
+    let keys = keys.map(|keys| keys.iter().map(|key| key.value.as_str().into()).collect());
+    let payload = serde_json::to_vec(&Gone { from: from.into(), keys }).expect("texts can be written");
+    Notice { channel: names.gone(), payload: payload.into() }
+}
+
+async fn listen(cache: Weak<Cache>, ear: Arc<Ear>, patterns: Vec<Pattern>, stop: CancellationToken) {
+    let mut marks = Marks::default();
+    let (mut generation, mut settled) = (0, 0);
     loop {
         let entry = tokio::select! {
             () = stop.cancelled() => return,
-            entry = mailbox.pop(0) => entry,
+            entry = ear.mailbox.pop(0) => entry,
         };
         let Some(cache) = cache.upgrade() else { return };
-        match entry {
-            Some(Entry::Message(event)) => {
-                // Redis delivers once for each pattern that matches; the first of them counts.
-                let earlier = &patterns[..usize::from(event.pattern)];
-                if !earlier.iter().any(|pattern| pattern.matches(&event.channel)) {
-                    cache.heard(&event.channel, &event.payload).await;
-                }
+        let mut heard = Heard::default();
+        let mut next = entry;
+        if next.is_none() {
+            return;
+        }
+        while let Some(entry) = next.take() {
+            if let Entry::Gap(GapCause::Reconnected(number)) = entry {
+                generation = number;
             }
-            Some(Entry::Gap(_)) => cache.missed(),
-            None => return,
+            let epoch = generation + ear.failures.load(Ordering::Acquire);
+            if epoch != settled {
+                // What is kept here may be from before what was missed.
+                marks.clear();
+                cache.clear_local();
+                settled = epoch;
+                ear.settled.store(epoch, Ordering::Release);
+                ear.tell_news();
+            }
+            if let Entry::Message(event) = entry {
+                heard.take(&cache, &ear, &patterns, &mut marks, &event);
+            }
+            if heard.count < TOGETHER {
+                next = ear.mailbox.pop(0).now_or_never().flatten();
+            }
+        }
+        heard.carry_out(&cache, &ear).await;
+    }
+}
+
+/// What follows from the messages that are worked off together.
+#[derive(Default)]
+struct Heard {
+    count: usize,
+    forget: Vec<CacheKey>,
+    number: Option<u64>,
+}
+
+impl Heard {
+    /// The last three patterns are our own channels: marks, announcements, ourselves.
+    fn take(
+        &mut self,
+        cache: &Arc<Cache>,
+        ear: &Ear,
+        patterns: &[Pattern],
+        marks: &mut Marks,
+        event: &Received,
+    ) {
+        self.count += 1;
+        let Received { channel, payload, pattern, .. } = event;
+        let came_by = usize::from(*pattern);
+        match came_by.checked_sub(patterns.len() - 3) {
+            Some(0) => marks.note(payload),
+            Some(1) => cache.heard_gone(payload),
+            Some(_) => self.number = self.number.max(number(payload)),
+            // Redis delivers once for each pattern that matches; the first of them counts.
+            None if patterns[..came_by].iter().any(|earlier| earlier.matches(channel)) => {}
+            None => {
+                let registered = ear.generation.load(Ordering::Acquire);
+                let known = marks.take(channel, payload);
+                let is_own = known.is_some_and(|known| known >= registered);
+                cache.heard(channel, payload, is_own, &mut self.forget);
+            }
         }
     }
+
+    async fn carry_out(self, cache: &Arc<Cache>, ear: &Ear) {
+        if !self.forget.is_empty()
+            && let Err(error) = cache.backend.forget(&self.forget, None).await
+        {
+            tracing::error!(
+                keys = self.forget.len(),
+                error = %chain(&error),
+                "what events have made out of date could not be removed; their functions are not served until it is"
+            );
+            ear.fail();
+        }
+        // Only now: it tells that everything before it has been carried out.
+        if let Some(number) = self.number {
+            ear.hear(number);
+        }
+    }
+}
+
+fn number(payload: &[u8]) -> Option<u64> {
+    std::str::from_utf8(payload).ok()?.parse().ok()
+}
+
+impl Cache {
+    /// Another process has invalidated something by hand.
+    fn heard_gone(&self, payload: &[u8]) {
+        let Ok(Gone { from, keys }) = serde_json::from_slice(payload) else { return };
+        if from == self.id {
+            return;
+        }
+        match keys {
+            None => self.clear_local(),
+            Some(keys) => keys.iter().for_each(|key| self.forget_local(key)),
+        }
+    }
+}
+
+/// That values cannot be served for now.
+pub(super) fn not_heard() -> Error {
+    Error::new(ErrorKind::Connection, "the events of invalidate_on are not heard at the moment")
+}
+
+/// A name of its own for a process.
+pub(super) fn id() -> String {
+    Token::random().0[..16].to_owned()
 }

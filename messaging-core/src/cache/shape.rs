@@ -1,7 +1,9 @@
 //! What a cached function returns, recognised by type and not by spelling: a plain value, an `Option`, a `Result`, or
 //! a `Result` of an `Option`. Only values are kept; errors never, `None` where the attribute says so.
 
+use std::any::Any;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +35,16 @@ pub trait Shape<R> {
     /// The return value for "nothing", where the type has one.
     #[doc(hidden)]
     fn nothing() -> Option<R>;
+    /// The error of a failed call, for others who wait for it, where it can be copied.
+    #[doc(hidden)]
+    fn share(_returned: &R) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+    /// The return value for a shared error.
+    #[doc(hidden)]
+    fn failed(_error: &(dyn Any + Send + Sync)) -> Option<R> {
+        None
+    }
 }
 
 /// Checks once that a return type can be cached: the result is a `Shape<R>` whatever `S` is, so that a type that cannot
@@ -75,10 +87,13 @@ shapes! {
     Fallible<T, E>
     /// `Result<Option<T>, E>`
     FallibleOptional<T, E>
+    /// One of the two with an `E` that can be copied.
+    Shared<S, E>
 }
 
 impl<T> OptionShape for Optional<T> {}
 impl<T, E> OptionShape for FallibleOptional<T, E> {}
+impl<S: OptionShape, E> OptionShape for Shared<S, E> {}
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Shape<T> for Plain<T> {
@@ -152,7 +167,38 @@ impl<T: Serialize + DeserializeOwned, E> Shape<Result<Option<T>, E>> for Fallibl
     }
 }
 
-/// Finds the shape of `R`: `(&&&ShapeProbe::<R>::new()).shape()` takes the most specific of the traits below
+#[diagnostic::do_not_recommend]
+impl<T, V, E, S> Shape<Result<T, E>> for Shared<S, E>
+where
+    S: Shape<Result<T, E>, Value = V>,
+    V: Serialize + DeserializeOwned,
+    E: Clone + Send + Sync + 'static,
+{
+    type Value = V;
+
+    fn split(returned: &Result<T, E>) -> Split<'_, V> {
+        S::split(returned)
+    }
+
+    fn value(value: V) -> Result<T, E> {
+        S::value(value)
+    }
+
+    fn nothing() -> Option<Result<T, E>> {
+        S::nothing()
+    }
+
+    fn share(returned: &Result<T, E>) -> Option<Arc<dyn Any + Send + Sync>> {
+        let error = returned.as_ref().err()?;
+        Some(Arc::new(error.clone()))
+    }
+
+    fn failed(error: &(dyn Any + Send + Sync)) -> Option<Result<T, E>> {
+        error.downcast_ref::<E>().cloned().map(Err)
+    }
+}
+
+/// Finds the shape of `R`: `(&&&&ShapeProbe::<R>::new()).shape()` takes the most specific of the traits below
 /// ("autoref specialisation", David Tolnay, 2019).
 #[derive(Debug)]
 pub struct ShapeProbe<R>(PhantomData<fn() -> R>);
@@ -167,6 +213,18 @@ impl<R> ShapeProbe<R> {
 }
 
 /// Level 1.
+pub trait ViaSharedOptional<T, E> {
+    #[doc(hidden)]
+    fn shape(&self) -> Shared<FallibleOptional<T, E>, E>;
+}
+
+impl<T, E: Clone + Send + Sync + 'static> ViaSharedOptional<T, E> for &&&ShapeProbe<Result<Option<T>, E>> {
+    fn shape(&self) -> Shared<FallibleOptional<T, E>, E> {
+        Shared(PhantomData)
+    }
+}
+
+/// Level 2.
 pub trait ViaFallibleOptional<T, E> {
     #[doc(hidden)]
     fn shape(&self) -> FallibleOptional<T, E>;
@@ -179,6 +237,18 @@ impl<T, E> ViaFallibleOptional<T, E> for &&ShapeProbe<Result<Option<T>, E>> {
 }
 
 /// Level 2.
+pub trait ViaShared<T, E> {
+    #[doc(hidden)]
+    fn shape(&self) -> Shared<Fallible<T, E>, E>;
+}
+
+impl<T, E: Clone + Send + Sync + 'static> ViaShared<T, E> for &&ShapeProbe<Result<T, E>> {
+    fn shape(&self) -> Shared<Fallible<T, E>, E> {
+        Shared(PhantomData)
+    }
+}
+
+/// Level 3.
 pub trait ViaFallible<T, E> {
     #[doc(hidden)]
     fn shape(&self) -> Fallible<T, E>;
@@ -190,7 +260,7 @@ impl<T, E> ViaFallible<T, E> for &ShapeProbe<Result<T, E>> {
     }
 }
 
-/// Level 2.
+/// Level 3.
 pub trait ViaOptional<T> {
     #[doc(hidden)]
     fn shape(&self) -> Optional<T>;
@@ -202,7 +272,7 @@ impl<T> ViaOptional<T> for &ShapeProbe<Option<T>> {
     }
 }
 
-/// Level 3.
+/// Level 4.
 pub trait ViaPlain<T> {
     #[doc(hidden)]
     fn shape(&self) -> Plain<T>;
@@ -220,8 +290,12 @@ mod tests {
 
     type Alias<T> = Result<Option<T>, std::fmt::Error>;
 
-    fn name_of<S>(_: S) -> &'static str {
-        let name = std::any::type_name::<S>();
+    fn full_name_of<S>(_: S) -> &'static str {
+        std::any::type_name::<S>()
+    }
+
+    fn name_of<S>(shape: S) -> &'static str {
+        let name = full_name_of(shape);
         let end = name.find('<').unwrap_or(name.len());
         name[..end].rsplit("::").next().unwrap_or(name)
     }
@@ -229,9 +303,18 @@ mod tests {
     #[test]
     #[allow(clippy::needless_borrow, reason = "as the attribute writes it, whatever the type")]
     fn the_type_counts_not_its_spelling() {
-        assert_eq!(name_of((&&&ShapeProbe::<Alias<u8>>::new()).shape()), "FallibleOptional");
-        assert_eq!(name_of((&&&ShapeProbe::<std::fmt::Result>::new()).shape()), "Fallible");
-        assert_eq!(name_of((&&&ShapeProbe::<Option<u8>>::new()).shape()), "Optional");
-        assert_eq!(name_of((&&&ShapeProbe::<Vec<Option<u8>>>::new()).shape()), "Plain");
+        struct Own;
+        assert_eq!(name_of((&&&&ShapeProbe::<Result<Option<u8>, Own>>::new()).shape()), "FallibleOptional");
+        assert_eq!(name_of((&&&&ShapeProbe::<Result<u8, Own>>::new()).shape()), "Fallible");
+        assert!(
+            full_name_of((&&&&ShapeProbe::<Alias<u8>>::new()).shape())
+                .contains("Shared<messaging_core::cache::shape::FallibleOptional<")
+        );
+        assert!(
+            full_name_of((&&&&ShapeProbe::<std::fmt::Result>::new()).shape())
+                .contains("Shared<messaging_core::cache::shape::Fallible<")
+        );
+        assert_eq!(name_of((&&&&ShapeProbe::<Option<u8>>::new()).shape()), "Optional");
+        assert_eq!(name_of((&&&&ShapeProbe::<Vec<Option<u8>>>::new()).shape()), "Plain");
     }
 }

@@ -14,9 +14,10 @@ pub trait Load<R>: Sized {
     /// For this caller.
     #[doc(hidden)]
     fn now(self) -> Self::Now;
-    /// For nobody in particular, so that it can outlive the caller; the load itself where that is not possible.
+    /// For nobody in particular, so that it can outlive the caller; the load itself where that is not possible. Of what
+    /// the function returns only what `made_of_it` makes of it is kept.
     #[doc(hidden)]
-    fn later(self) -> Result<BoxFuture<'static, R>, Self>;
+    fn later<T: 'static>(self, made_of_it: fn(&R) -> T) -> Result<BoxFuture<'static, T>, Self>;
 }
 
 /// A call with the caller's own arguments.
@@ -30,7 +31,7 @@ impl<R, F: Future<Output = R>> Load<R> for Once<F> {
         self.0
     }
 
-    fn later(self) -> Result<BoxFuture<'static, R>, Self> {
+    fn later<T: 'static>(self, _made_of_it: fn(&R) -> T) -> Result<BoxFuture<'static, T>, Self> {
         Err(self)
     }
 }
@@ -39,7 +40,12 @@ impl<R, F: Future<Output = R>> Load<R> for Once<F> {
 #[derive(Debug)]
 pub struct Again<C>(pub C);
 
-impl<R, C, F> Load<R> for Again<C>
+async fn once<R, T, F: Future<Output = R>>(load: F, made_of_it: fn(&R) -> T) -> T {
+    let returned = load.await;
+    made_of_it(&returned)
+}
+
+impl<R: 'static, C, F> Load<R> for Again<C>
 where
     C: FnOnce() -> F,
     F: Future<Output = R> + Send + 'static,
@@ -50,8 +56,8 @@ where
         self.0()
     }
 
-    fn later(self) -> Result<BoxFuture<'static, R>, Self> {
-        Ok(Box::pin(self.0()))
+    fn later<T: 'static>(self, made_of_it: fn(&R) -> T) -> Result<BoxFuture<'static, T>, Self> {
+        Ok(Box::pin(once(self.0(), made_of_it)))
     }
 }
 

@@ -18,6 +18,7 @@ use super::mailbox::Mailbox;
 use super::options::{HandlerOptions, OrderedBy};
 use super::outcome::{ErrorContext, ErrorHandler, Failure, FailureCause, Verdict, decide};
 use crate::burst::Burst;
+use crate::cache::Cache;
 use crate::channel::{Channel, Pattern};
 use crate::error::{HandlerError, chain};
 use crate::json;
@@ -70,6 +71,8 @@ pub(crate) struct RunningHandler {
     pub(crate) observer: Option<Observer>,
     /// What is held of a queue, if it is one.
     pub(crate) ledger: Option<Arc<Ledger>>,
+    /// Where some of its events make cached values out of date.
+    pub(crate) cache: Option<Arc<Cache>>,
     /// Closed while a resync runs; handlers without one have no gate to pass.
     pub(crate) gate: Option<Arc<RwLock<()>>>,
     /// Ends the handler's tasks.

@@ -85,6 +85,11 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             Some(gate) => Some(gate.read().await),
             None => None,
         };
+        if let Some(cache) = &running.cache {
+            // What the handler reads from the cache is not older than its event.
+            cache.catch_up(&delivery.received.channel, &delivery.received.payload).await;
+            begun = Instant::now();
+        }
         loop {
             let called = {
                 let call = pin!(AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind());

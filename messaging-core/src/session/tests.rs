@@ -27,7 +27,8 @@ fn supervisor() -> (Supervisor, mpsc::UnboundedSender<Control>) {
         requests: 0,
         status: Arc::default(),
         serving: false,
-        generation: 0,
+        generation: Arc::default(),
+        internal: "msg:cache:".to_owned(),
         oversized: Burst::default(),
     };
     (supervisor, control)

@@ -40,6 +40,7 @@ impl Place {
         config.namespace = unique("ns");
         // A machine that is busy with other tests must not look like a slow Redis.
         config.cache_timeout = Duration::from_secs(5);
+        config.cache_lag = Duration::from_secs(5);
         config.command_timeout = Duration::from_secs(10);
         // Nor like a process that has died.
         config.reclaim = Duration::from_secs(15);

@@ -12,7 +12,7 @@ mod stream;
 mod streams;
 mod unfinished;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ pub(crate) use news::StreamWatch;
 pub(crate) use reader::StreamReader;
 use store::Store;
 
-use super::{CacheKey, Lease, Outgoing, Push, Reply, Request, Token, Via, closed};
+use super::{
+    Attempt, CacheKey, Catalog, Generation, Joined, Joining, Lease, Looked, Names, Notice, Outgoing,
+    Published, Push, Registration, Reply, Request, Token, Via, closed,
+};
 use crate::activity::Activity;
 use crate::channel::{Kind, Wire, glob_matches};
 use crate::config::Config;
@@ -42,6 +45,7 @@ pub(crate) struct Memory {
     bus: Arc<Bus>,
     channel_prefix: String,
     namespace: String,
+    names: Names,
     max_payload: usize,
     activity: Activity,
 }
@@ -55,6 +59,11 @@ struct BusState {
     entries: HashMap<String, Entry>,
     writes: usize,
     store: Store,
+    /// Of the cached functions, by namespace and name.
+    definitions: BTreeMap<String, String>,
+    generation: i64,
+    /// The sessions that hear the events of each family.
+    listeners: HashMap<String, Vec<Weak<()>>>,
 }
 
 #[derive(Debug)]
@@ -105,6 +114,7 @@ impl Memory {
             bus,
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
+            names: Names::new(&config.namespace, &config.channel_prefix),
             max_payload: config.max_payload,
             activity,
         }
@@ -123,7 +133,7 @@ impl Memory {
         Connection(inbox)
     }
 
-    pub(crate) fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> u64 {
+    pub(crate) fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Published {
         let mut bus = lock(&self.bus.0);
         bus.forget(forget);
         let inboxes = bus.inboxes();
@@ -133,35 +143,91 @@ impl Memory {
             if let Some(append) = &message.durable {
                 bus.store.append(append, &channel, &message.payload);
             }
+            if let Some(mark) = message.mark.as_ref().filter(|_| message.carrier == Carrier::Broadcast) {
+                let own = Bytes::from(self.names.own());
+                inboxes.iter().for_each(|inbox| _ = inbox.offer(Carrier::Broadcast, &own, mark));
+            }
             let offered =
                 inboxes.iter().map(|inbox| inbox.offer(message.carrier, &channel, &message.payload));
             receivers += offered.sum::<u64>();
         }
-        receivers
+        let generation = Generation::Number(bus.generation);
+        Published { receivers, forgotten: Ok(()), generation }
     }
 
-    pub(crate) fn look(&self, key: &CacheKey) -> (Option<Bytes>, Option<Token>) {
+    pub(crate) fn announce(&self, notice: &Notice) {
+        lock(&self.bus.0).announce(notice);
+    }
+
+    pub(crate) fn register_families(&self, registrations: &[Registration]) -> i64 {
         let mut bus = lock(&self.bus.0);
-        (bus.get(&key.value), bus.holder(key))
+        for Registration { name, definition, .. } in registrations {
+            let name = format!("{}:{name}", self.namespace);
+            if bus.definitions.insert(name, definition.clone()).is_none() {
+                bus.generation += 1;
+            }
+        }
+        bus.generation
     }
 
-    pub(crate) fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration) {
+    pub(crate) fn catalog(&self) -> Catalog {
+        let bus = lock(&self.bus.0);
+        let prefix = format!("{}:", self.namespace);
+        let ours = bus.definitions.iter().filter(|(name, _)| name.starts_with(&prefix));
+        let definitions = ours.map(|(_, definition)| definition.clone()).collect();
+        Catalog { generation: bus.generation, definitions }
+    }
+
+    /// A family that nobody hears is flushed, under the lock that also holds publishers off: whoever joins after that has
+    /// missed nothing.
+    pub(crate) fn join_cover(&self, families: &[Joining<'_>], session: &Arc<()>) -> Vec<Joined> {
+        let mut bus = lock(&self.bus.0);
+        for family in families {
+            let name = format!("{}:{}", self.namespace, family.name);
+            let listeners = bus.listeners.entry(name).or_default();
+            listeners.retain(|listener| listener.strong_count() > 0);
+            let was_heard = !listeners.is_empty();
+            listeners.push(Arc::downgrade(session));
+            if !was_heard {
+                bus.forget_matching(&self.namespace, &family.glob, family.keep);
+            }
+        }
+        families.iter().map(|_| Joined::Covered).collect()
+    }
+
+    pub(crate) fn look(&self, key: &CacheKey) -> Looked {
+        let mut bus = lock(&self.bus.0);
+        let value = bus.get(&key.value);
+        let left = bus.entries.get(&key.value).map(|entry| entry.expires - Instant::now());
+        Looked { value, holder: bus.holder(key), left }
+    }
+
+    pub(crate) fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration, notice: &Notice) {
         let mut bus = lock(&self.bus.0);
         bus.put(&key.value, value.clone(), ttl);
         bus.entries.remove(&key.lease);
+        bus.announce(notice);
     }
 
-    pub(crate) fn lease(&self, key: &CacheKey, token: &Token, seen: Option<&Bytes>, ttl: Duration) -> Lease {
+    pub(crate) fn lease(
+        &self,
+        key: &CacheKey,
+        attempt: &Attempt<'_>,
+        seen: Option<&Bytes>,
+        ttl: Duration,
+    ) -> Lease {
         let mut bus = lock(&self.bus.0);
         match bus.get(&key.value) {
             Some(value) if Some(&value) != seen => return Lease::Value(value),
             _ => {}
         }
-        if let Some(holder) = bus.holder(key) {
+        if let Some(holder) = bus.holder(key)
+            && !attempt.earlier.contains(&holder)
+        {
             return Lease::Held(holder);
         }
-        bus.put(&key.lease, Bytes::copy_from_slice(token.0.as_bytes()), ttl);
-        Lease::Granted
+        bus.put(&key.lease, Bytes::copy_from_slice(attempt.token.0.as_bytes()), ttl);
+        Lease::Granted(None)
     }
 
     pub(crate) fn store(
@@ -195,40 +261,16 @@ impl Memory {
         }
     }
 
-    pub(crate) fn forget(&self, keys: &[CacheKey]) {
-        lock(&self.bus.0).forget(keys);
+    pub(crate) fn forget(&self, keys: &[CacheKey], notice: Option<&Notice>) {
+        let mut bus = lock(&self.bus.0);
+        bus.forget(keys);
+        if let Some(notice) = notice {
+            bus.announce(notice);
+        }
     }
 
     pub(crate) fn forget_matching(&self, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> u64 {
-        let mut bus = lock(&self.bus.0);
-        let now = Instant::now();
-        let matching: Vec<_> = bus
-            .entries
-            .iter()
-            .filter(|(key, entry)| {
-                entry.expires > now && glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in &matching {
-            bus.entries.remove(key);
-        }
-        // One lock holds everyone off, so the leases of loads that have stored nothing yet are found by their values'
-        // glob in the same pass.
-        let leases: Vec<_> = bus
-            .entries
-            .keys()
-            .filter(|lease| {
-                super::lease_is_of(&self.namespace, lease, &|key| {
-                    glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key)
-                })
-            })
-            .cloned()
-            .collect();
-        for lease in leases {
-            bus.entries.remove(&lease);
-        }
-        matching.len() as u64
+        lock(&self.bus.0).forget_matching(&self.namespace, glob, keep)
     }
 
     pub(crate) fn info(&self) -> String {
@@ -308,6 +350,30 @@ impl BusState {
             self.entries.remove(&key.value);
             self.entries.remove(&key.lease);
         }
+    }
+}
+
+impl BusState {
+    fn announce(&mut self, Notice { channel, payload }: &Notice) {
+        let channel = Bytes::copy_from_slice(channel.as_bytes());
+        for inbox in self.inboxes() {
+            inbox.offer(Carrier::Broadcast, &channel, payload);
+        }
+    }
+
+    fn forget_matching(&mut self, namespace: &str, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> u64 {
+        let wanted = |key: &str| glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key);
+        let now = Instant::now();
+        // One lock holds everyone off, so that values and leases can be removed in one pass.
+        let mut removed = 0;
+        self.entries.retain(|key, entry| {
+            if wanted(key) {
+                removed += u64::from(entry.expires > now);
+                return false;
+            }
+            !super::lease_is_of(namespace, key, &wanted)
+        });
+        removed
     }
 }
 

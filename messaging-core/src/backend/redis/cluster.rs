@@ -137,6 +137,10 @@ struct Traced {
     /// Something was sent that no node has refused to carry out.
     sent: bool,
     last: Option<(Arc<Node>, Numbered)>,
+    /// Only this connection will do.
+    only: Option<u64>,
+    /// It is gone, or another node has the slot now.
+    elsewhere: bool,
     /// Why there was no connection, which says more than the `redis` crate's error that stands for it.
     unreachable: Option<Error>,
 }
@@ -152,6 +156,13 @@ enum Elsewhere {
 impl Routed {
     pub(super) fn new(cluster: &Arc<Cluster>) -> Self {
         Self { cluster: Arc::clone(cluster), trace: Trace::default() }
+    }
+
+    /// For a command that must not go to another connection than this.
+    pub(super) fn only(cluster: &Arc<Cluster>, only: Option<u64>) -> Self {
+        let routed = Self::new(cluster);
+        routed.trace.lock().only = only;
+        routed
     }
 
     pub(super) fn trace(&self) -> Trace {
@@ -195,6 +206,10 @@ impl Routed {
             };
             {
                 let mut traced = self.trace.lock();
+                if traced.only.is_some_and(|only| only != current.identity()) {
+                    traced.elsewhere = true;
+                    return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+                }
                 traced.sent = true;
                 traced.last = Some((Arc::clone(&node), current.clone()));
             }
@@ -335,6 +350,16 @@ impl Trace {
             (None, true) => describe(error, endpoint),
             (None, false) => describe(error, endpoint).before_sending(),
         }
+    }
+
+    /// The connection that has answered.
+    pub(super) fn served_by(&self) -> u64 {
+        self.lock().last.as_ref().map_or(0, |(_, current)| current.identity())
+    }
+
+    /// The connection that was wanted is gone, and nothing was sent.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.lock().elsewhere
     }
 
     /// The caller has no answer within this limit.

@@ -76,6 +76,8 @@ impl Stream for tokio::io::DuplexStream {
 pub(super) enum Role {
     Subscriber,
     Publisher,
+    /// Who reads cached values.
+    Cache,
 }
 
 /// Opens connections.
@@ -192,7 +194,10 @@ impl Dialer {
             stream: self.dial(address).await?,
             // What it begins with is what it grows to again after each chunk that is taken out of it.
             buffer: BytesMut::with_capacity(CHUNK),
-            decoder: Decoder::new(self.max_payload),
+            decoder: match role {
+                Role::Subscriber => Decoder::new(self.max_payload),
+                Role::Publisher | Role::Cache => Decoder::of_commands(),
+            },
             watch: Watch(self.locator.watch(address)),
         };
         self.greet(&mut dialled, role).await?;
@@ -250,6 +255,7 @@ impl Dialer {
         let name = match role {
             Role::Subscriber => "messaging-subscriber",
             Role::Publisher => "messaging-publisher",
+            Role::Cache => "messaging-cache",
         };
         let mut needed = 0;
         if let Some(password) = &self.credentials.password {
@@ -258,7 +264,7 @@ impl Dialer {
             needed += 1;
         }
         // Messages know no database, but what is removed from the cache before them does.
-        if role == Role::Publisher && self.database != 0 {
+        if role != Role::Subscriber && self.database != 0 {
             command(&mut out, &[b"SELECT", self.database.to_string().as_bytes()]);
             needed += 1;
         }

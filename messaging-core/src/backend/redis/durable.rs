@@ -6,10 +6,10 @@ use futures_util::future::join;
 use redis::{cmd, pipe};
 use tokio::time::Instant;
 
-use super::publisher::Replies;
-use super::{APPEND, Link, Redis, count, millis, unlink};
+use super::pipe::Replies;
+use super::{APPEND, Ask, Link, Redis, count, millis, unlink};
 use crate::backend::streams::Append;
-use crate::backend::{CacheKey, Outgoing, Published, Reply};
+use crate::backend::{CacheKey, Generation, Outgoing, Published, Reply};
 use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
@@ -21,6 +21,8 @@ enum Step<'a> {
     /// The stream that is registered is only there if it is used, so that a refusal is that of its message.
     Register,
     Message(&'a Outgoing),
+    /// What comes before the answer that counts.
+    Marked,
 }
 
 /// What a batch has come to so far.
@@ -45,9 +47,9 @@ impl Tally {
         }
     }
 
-    fn finish(self, forgotten: Result<()>) -> Result<Published> {
+    fn finish(self, forgotten: Result<()>, generation: Generation) -> Result<Published> {
         match self.refusal {
-            None => Ok(Published { receivers: self.receivers, forgotten }),
+            None => Ok(Published { receivers: self.receivers, forgotten, generation }),
             Some(error) => Err(if self.any_sent { error.maybe_sent() } else { error }),
         }
     }
@@ -84,7 +86,10 @@ impl Redis {
         let mut registering = Vec::new();
         for message in messages {
             match message.durable.as_deref() {
-                None => self.encode_message(&mut bytes, message),
+                None => {
+                    let commands = self.encode_message(&mut bytes, message);
+                    steps.extend((1..commands).map(|_| Step::Marked));
+                }
                 Some(append) => {
                     if self.registered.is_due(append.stream.template()) {
                         registering.push(append);
@@ -113,16 +118,17 @@ impl Redis {
             match step {
                 Step::Forget => forgotten = count(&self.endpoint, reply).map(drop),
                 Step::Register => registered = Some(count(&self.endpoint, reply).map(drop)),
+                Step::Marked => {}
                 Step::Message(message) => {
                     let outcome = match message.durable.as_deref() {
-                        None => count(&self.endpoint, reply),
+                        None => self.published(until, message, reply).await,
                         Some(append) => self.appended(until, append, message, reply, registered.take()).await,
                     };
                     tally.note(message, outcome);
                 }
             }
         }
-        tally.finish(forgotten)
+        tally.finish(forgotten, self.publisher.noted())
     }
 
     /// What appending came to. A server that does not know the script is sent it.
@@ -188,7 +194,8 @@ impl Redis {
     fn append_command(&self, append: &Append, message: &Outgoing, whole: bool) -> redis::Cmd {
         let channel = self.prefixed(message);
         let publish = if message.carrier == Carrier::Sharded { "" } else { "PUBLISH" };
-        let (keys, arguments) = self.append_parts(append, &channel, &message.payload, publish);
+        let mark = message.mark.as_ref();
+        let (keys, arguments) = self.append_parts(append, &channel, &message.payload, publish, mark);
         let mut command = if whole { cmd("EVAL") } else { cmd("EVALSHA") };
         command.arg(if whole { APPEND } else { self.stream_scripts.append.get_hash() });
         command.arg(keys.len()).arg(&keys);
@@ -200,7 +207,8 @@ impl Redis {
     /// most the command timeout; the keys may take half of that, so that the messages go out in any case.
     async fn publish_one_by_one(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
         let until = deadline(self.command_timeout);
-        let forgotten = self.forget_within(self.command_timeout / 2, forget).await;
+        let half = self.command_timeout / 2;
+        let (forgotten, generation) = join(self.forget_within(half, forget), self.generation(half)).await;
         let mut tally = Tally::default();
         for message in messages {
             let outcome = match message.durable.as_deref() {
@@ -218,11 +226,16 @@ impl Redis {
                 break;
             }
         }
-        tally.finish(forgotten)
+        tally.finish(forgotten, generation)
     }
 
     async fn publish_plainly_until(&self, until: Instant, message: &Outgoing) -> Result<u64> {
-        let published = self.publish_plainly(until, std::slice::from_ref(message), &[]).await;
+        if self.is_cluster() {
+            let published =
+                self.publish_on_cluster(until, std::slice::from_ref(message), &[], Ask::Nothing).await;
+            return published.map(|done| done.receivers);
+        }
+        let published = self.publish_together(until, std::slice::from_ref(message), &[]).await;
         published.map(|done| done.receivers)
     }
 

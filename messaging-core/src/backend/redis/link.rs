@@ -7,18 +7,26 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::answers::describe;
 use super::cluster::{Cluster, Routed};
 use super::commands::Commands;
 use super::connection::Watch;
-use super::node::{Node, open};
+use super::node::{Node, Numbered, open};
 use super::slots::SlotMap;
 use super::topology::Locator;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
+
+/// What became of a command that only one connection would do for.
+pub(super) enum Served<T> {
+    /// The connection, by a number that no other one has.
+    By(u64, T),
+    /// The connection that was wanted is gone; nothing was sent.
+    Elsewhere,
+}
 
 pub(super) struct Link {
     servers: Servers,
@@ -86,6 +94,44 @@ impl Link {
         }
     }
 
+    /// [`run`](Self::run), telling on which connection, or only on this one.
+    pub(super) async fn run_served<T, F>(
+        &self,
+        limit: Duration,
+        only: Option<u64>,
+        command: impl FnOnce(Commands) -> F,
+    ) -> Result<Served<T>>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        match &self.servers {
+            Servers::One(node) => {
+                let deadline = deadline(limit);
+                let current = match timeout_at(deadline, node.connection()).await {
+                    Ok(connected) => connected?,
+                    Err(_) => return Err(self.no_answer(limit).before_sending()),
+                };
+                let number = current.identity();
+                if only.is_some_and(|only| only != number) {
+                    return Ok(Served::Elsewhere);
+                }
+                self.ask(node, current, limit, deadline, command)
+                    .await
+                    .map(|answer| Served::By(number, answer))
+            }
+            Servers::Cluster(cluster) => {
+                let routed = Routed::only(cluster, only);
+                let trace = routed.trace();
+                match timeout_at(deadline(limit), command(Commands::Cluster(routed))).await {
+                    Ok(Ok(answer)) => Ok(Served::By(trace.served_by(), answer)),
+                    Ok(Err(_)) if trace.is_elsewhere() => Ok(Served::Elsewhere),
+                    Ok(Err(error)) => Err(trace.failed(error, &self.endpoint)),
+                    Err(_) => Err(trace.silent(limit, self.no_answer(limit))),
+                }
+            }
+        }
+    }
+
     /// [`run`](Self::run) on one of the [`primaries`](Self::primaries).
     pub(super) async fn run_on<T, F>(
         &self,
@@ -101,6 +147,20 @@ impl Link {
             Ok(connected) => connected?,
             Err(_) => return Err(self.no_answer(limit).before_sending()),
         };
+        self.ask(node, current, limit, deadline, command).await
+    }
+
+    async fn ask<T, F>(
+        &self,
+        node: &Node,
+        current: Numbered,
+        limit: Duration,
+        deadline: Instant,
+        command: impl FnOnce(Commands) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
         match timeout_at(deadline, command(Commands::One(current.connection.clone()))).await {
             Ok(answer) => answer.map_err(|error| {
                 node.failed(current.number, &error);

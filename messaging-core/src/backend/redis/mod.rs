@@ -2,14 +2,16 @@
 //! crate.
 
 mod answers;
+mod cache;
 mod client;
 mod cluster;
 mod commands;
 mod connection;
+mod cover;
 mod durable;
 mod link;
 mod node;
-mod publisher;
+mod pipe;
 mod push;
 mod scripts;
 mod shards;
@@ -22,12 +24,12 @@ mod topology;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{join_all, try_join};
-use redis::{Cmd, FromRedisValue, cmd, pipe};
+use futures_util::future::{join, join_all};
+use redis::{Cmd, FromRedisValue, cmd};
 use tokio::time::Instant;
 
 pub(crate) use connection::Connection;
@@ -36,26 +38,38 @@ pub(crate) use connection::Stream;
 pub(crate) use shards::Connection as ClusterConnection;
 
 use answers::refusal;
-use connection::{Dialer, command};
+use connection::{Dialer, Role, command};
 use link::Link;
 use node::Node;
-use publisher::{Publisher, Replies};
-use scripts::{Scripts, fingerprint};
+use pipe::{Pipe, Replies};
+use scripts::Scripts;
 use stream_scripts::{APPEND, StreamScripts};
 use streams::Registered;
 pub(crate) use streams::StreamReader;
 use topology::Locator;
 
-use super::{CacheKey, Lease, Outgoing, Published, Reply, Token};
-use crate::channel::glob_matches;
+use super::names::Names;
+use super::{CacheKey, Generation, Outgoing, Published, Reply};
 use crate::config::{Config, Server};
 use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
 
+/// How many commands publish a message with its mark.
+const MARKED: usize = 4;
+
+/// What is asked beside publishing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    Generation,
+    Nothing,
+}
+
 pub(crate) struct Redis {
     link: Link,
-    publisher: Publisher,
+    publisher: Pipe,
+    reader: Pipe,
+    names: Names,
     dialer: Arc<Dialer>,
     endpoint: String,
     scripts: Scripts,
@@ -67,6 +81,8 @@ pub(crate) struct Redis {
     namespace: String,
     command_timeout: Duration,
     cache_timeout: Duration,
+    /// It has been told that announcements are refused.
+    told_refused: AtomicBool,
 }
 
 impl Redis {
@@ -74,9 +90,19 @@ impl Redis {
         let locator = Arc::new(Locator::new(server, config)?);
         let dialer = Arc::new(Dialer::new(server, config, Arc::clone(&locator))?);
         let endpoint = config.endpoint.to_string();
+        let names = Names::new(&config.namespace, &config.channel_prefix);
+        // On a cluster the connection may lead to any node, which does not have the key.
+        let question = (!locator.is_cluster()).then(|| {
+            let mut question = Vec::new();
+            command(&mut question, &[b"GET", names.generation.as_bytes()]);
+            question
+        });
+        let pipe = |role, timeout, question| Pipe::new(&dialer, role, timeout, endpoint.clone(), question);
         Ok(Self {
             link: Link::new(config, &locator),
-            publisher: Publisher::new(&dialer, config.command_timeout, endpoint.clone()),
+            publisher: pipe(Role::Publisher, config.command_timeout, question),
+            reader: pipe(Role::Cache, config.cache_timeout, None),
+            names,
             dialer,
             endpoint,
             scripts: Scripts::new(),
@@ -87,6 +113,7 @@ impl Redis {
             namespace: config.namespace.clone(),
             command_timeout: config.command_timeout,
             cache_timeout: config.cache_timeout,
+            told_refused: AtomicBool::new(false),
         })
     }
 
@@ -117,7 +144,7 @@ impl Redis {
         forget: &[CacheKey],
     ) -> Result<Published> {
         if self.is_cluster() {
-            return self.publish_on_cluster(until, messages, forget).await;
+            return self.publish_on_cluster(until, messages, forget, Ask::Generation).await;
         }
         self.publish_together(until, messages, forget).await
     }
@@ -128,8 +155,25 @@ impl Redis {
         until: Instant,
         messages: &[Outgoing],
         forget: &[CacheKey],
+        ask: Ask,
     ) -> Result<Published> {
-        let forgotten = self.forget_within(self.command_timeout / 2, forget).await;
+        let half = self.command_timeout / 2;
+        let asking = async {
+            match ask {
+                Ask::Generation => self.generation(half).await,
+                Ask::Nothing => Generation::Refused,
+            }
+        };
+        if forget.is_empty() {
+            let (generation, published) = join(asking, self.publish_to_all(until, messages)).await;
+            return published.map(|receivers| Published { receivers, forgotten: Ok(()), generation });
+        }
+        let (generation, forgotten) = join(asking, self.forget_within(half, forget)).await;
+        let receivers = self.publish_to_all(until, messages).await?;
+        Ok(Published { receivers, forgotten, generation })
+    }
+
+    async fn publish_to_all(&self, until: Instant, messages: &[Outgoing]) -> Result<u64> {
         let (sharded, plain): (Vec<_>, Vec<_>) =
             messages.iter().cloned().partition(|message| message.carrier == Carrier::Sharded);
         let (mut receivers, mut any_sent) = (0, false);
@@ -158,7 +202,7 @@ impl Redis {
             }
         }
         match failure {
-            None => Ok(Published { receivers, forgotten }),
+            None => Ok(receivers),
             Some(error) => Err(if any_sent { error.maybe_sent() } else { error }),
         }
     }
@@ -166,12 +210,13 @@ impl Redis {
     /// In one piece on one connection.
     async fn publish_together(
         &self,
-        deadline: Instant,
+        until: Instant,
         messages: &[Outgoing],
         forget: &[CacheKey],
     ) -> Result<Published> {
-        let commands = messages.len() + usize::from(!forget.is_empty());
-        let replies = self.publisher.send(deadline, commands, |out| {
+        let commands = |message: &Outgoing| if self.is_marked(message) { MARKED } else { 1 };
+        let commands = messages.iter().map(commands).sum::<usize>() + usize::from(!forget.is_empty());
+        let replies = self.publisher.send(until, commands, |out| {
             if !forget.is_empty() {
                 out.extend_from_slice(&unlink(forget).get_packed_command());
             }
@@ -182,18 +227,19 @@ impl Redis {
         let replies = match replies.await? {
             Replies::One(reply) => {
                 let receivers = count(&self.endpoint, reply)?;
-                return Ok(Published { receivers, forgotten: Ok(()) });
+                return Ok(Published { receivers, forgotten: Ok(()), generation: self.publisher.noted() });
             }
             Replies::Several(replies) => replies,
         };
-        let mut replies = replies.into_iter().map(|reply| count(&self.endpoint, reply));
+        let mut replies = replies.into_iter();
         let forgotten = match forget {
             [] => Ok(()),
-            _ => replies.next().unwrap_or(Ok(0)).map(drop),
+            _ => replies.next().map_or(Ok(0), |reply| count(&self.endpoint, reply)).map(drop),
         };
         let (mut receivers, mut any_sent, mut refusal) = (0, false, None);
-        for (message, reply) in messages.iter().zip(replies) {
-            match reply {
+        for message in messages {
+            let reply = if self.is_marked(message) { replies.nth(MARKED - 1) } else { replies.next() };
+            match self.published(until, message, reply.unwrap_or(Reply::Done)).await {
                 Ok(count) => {
                     receivers += count;
                     any_sent = true;
@@ -202,7 +248,7 @@ impl Redis {
             }
         }
         match refusal {
-            None => Ok(Published { receivers, forgotten }),
+            None => Ok(Published { receivers, forgotten, generation: self.publisher.noted() }),
             Some((channel, error)) => {
                 let error = error.context(format_args!("channel {channel:?}"));
                 Err(if any_sent { error.maybe_sent() } else { error })
@@ -210,7 +256,44 @@ impl Redis {
         }
     }
 
-    fn encode_message(&self, out: &mut Vec<u8>, message: &Outgoing) {
+    /// Whether a message is announced as our own.
+    fn is_marked(&self, message: &Outgoing) -> bool {
+        message.mark.is_some() && message.durable.is_none() && message.carrier == Carrier::Broadcast
+    }
+
+    /// How many receivers there were, by the last answer to a message's commands. A mark that is refused refuses the
+    /// message with it; then it goes without.
+    async fn published(&self, until: Instant, message: &Outgoing, reply: Reply) -> Result<u64> {
+        match reply {
+            Reply::Values(both) => {
+                both.into_iter().last().map_or(Ok(0), |reply| count(&self.endpoint, reply))
+            }
+            Reply::Error(error) if self.is_marked(message) && error.starts_with("EXECABORT") => {
+                let plain = |out: &mut Vec<u8>| self.encode_plainly(out, message);
+                match self.publisher.send(until, 1, plain).await? {
+                    Replies::One(reply) => count(&self.endpoint, reply),
+                    Replies::Several(_) => Ok(0),
+                }
+            }
+            reply => count(&self.endpoint, reply),
+        }
+    }
+
+    /// Appends the commands that publish a message, and returns how many there are. Its mark and the message are one
+    /// transaction: a mark without its message would hide an equal one of somebody else.
+    fn encode_message(&self, out: &mut Vec<u8>, message: &Outgoing) -> usize {
+        let Some(mark) = message.mark.as_ref().filter(|_| self.is_marked(message)) else {
+            self.encode_plainly(out, message);
+            return 1;
+        };
+        command(out, &[b"MULTI"]);
+        command(out, &[b"PUBLISH", self.names.own().as_bytes(), mark]);
+        self.encode_plainly(out, message);
+        command(out, &[b"EXEC"]);
+        MARKED
+    }
+
+    fn encode_plainly(&self, out: &mut Vec<u8>, message: &Outgoing) {
         let verb: &[u8] = match message.carrier {
             Carrier::Broadcast => b"PUBLISH",
             Carrier::Sharded => b"SPUBLISH",
@@ -233,194 +316,6 @@ impl Redis {
     pub(crate) async fn ping_within(&self, limit: Duration) -> Result<()> {
         let ping = cmd("PING");
         self.link.run(limit, async |mut connection| ping.query_async(&mut connection).await).await
-    }
-
-    pub(crate) async fn look(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
-        if self.is_cluster() {
-            return self.look_apart(key).await;
-        }
-        let mut look = cmd("MGET");
-        look.arg(&key.value).arg(&key.lease);
-        let (value, holder): (Option<Bytes>, Option<String>) = self
-            .link
-            .run(self.cache_timeout, async |mut connection| look.query_async(&mut connection).await)
-            .await?;
-        Ok((value, holder.map(Token)))
-    }
-
-    /// While a slot moves between two nodes, only commands of one key work there. What is between the two answers does not
-    /// matter: whoever takes the lease asks for the value once more.
-    async fn look_apart(&self, key: &CacheKey) -> Result<(Option<Bytes>, Option<Token>)> {
-        let get = |key: &str| {
-            let mut get = cmd("GET");
-            get.arg(key);
-            get
-        };
-        let (value, lease) = (get(&key.value), get(&key.lease));
-        let looking = self.link.run(self.cache_timeout, async |connection| {
-            let (mut one, mut other) = (connection.clone(), connection);
-            try_join(value.query_async(&mut one), lease.query_async::<Option<String>>(&mut other)).await
-        });
-        let (value, holder) = looking.await?;
-        Ok((value, holder.map(Token)))
-    }
-
-    pub(crate) async fn set(&self, key: &CacheKey, value: &Bytes, ttl: Duration) -> Result<()> {
-        let mut batch = pipe();
-        batch.atomic();
-        batch.cmd("SET").arg(&key.value).arg(&value[..]).arg("PX").arg(millis(ttl)).ignore();
-        batch.cmd("UNLINK").arg(&key.lease).ignore();
-        self.link
-            .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
-            .await
-    }
-
-    pub(crate) async fn lease(
-        &self,
-        key: &CacheKey,
-        token: &Token,
-        seen: Option<&Bytes>,
-        ttl: Duration,
-    ) -> Result<Lease> {
-        let mut call = self.scripts.lease.key(&key.value);
-        call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(millis(ttl));
-        let (outcome, found): (u8, Option<Bytes>) = self
-            .link
-            .run(self.cache_timeout, async |mut connection| call.invoke_async(&mut connection).await)
-            .await?;
-        let found = found.unwrap_or_default();
-        Ok(match outcome {
-            0 => Lease::Granted,
-            1 => Lease::Value(found),
-            _ => Lease::Held(Token(String::from_utf8_lossy(&found).into_owned())),
-        })
-    }
-
-    pub(crate) async fn store(
-        &self,
-        key: &CacheKey,
-        token: &Token,
-        seen: Option<&Bytes>,
-        value: &Bytes,
-        ttl: Duration,
-    ) -> Result<bool> {
-        let mut call = self.scripts.store.key(&key.value);
-        call.key(&key.lease).arg(&token.0).arg(fingerprint(seen)).arg(&value[..]).arg(millis(ttl));
-        // What is refused in the middle of this script has written the value already.
-        self.link
-            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
-            .await
-            .map_err(Error::maybe_sent)
-    }
-
-    pub(crate) async fn renew(&self, key: &CacheKey, token: &Token, ttl: Duration) -> Result<()> {
-        let mut call = self.scripts.renew.key(&key.lease);
-        call.arg(&token.0).arg(millis(ttl));
-        self.link
-            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
-            .await
-    }
-
-    pub(crate) async fn release(&self, key: &CacheKey, token: &Token) -> Result<()> {
-        let mut call = self.scripts.release.key(&key.lease);
-        call.arg(&token.0);
-        self.link
-            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
-            .await
-    }
-
-    pub(crate) async fn forget(&self, keys: &[CacheKey]) -> Result<()> {
-        self.forget_within(self.command_timeout, keys).await
-    }
-
-    async fn forget_within(&self, limit: Duration, keys: &[CacheKey]) -> Result<()> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        if !self.is_cluster() {
-            return self.command_within(limit, &unlink(keys)).await;
-        }
-        // One key at a time, which works also in a slot that is moving between two nodes. The lease goes first: a load that
-        // has lost it stores nothing, and one that takes it in between finds another value than it saw.
-        let forgetting = keys.iter().map(async |key| {
-            let (mut lease, mut value) = (cmd("UNLINK"), cmd("UNLINK"));
-            lease.arg(&key.lease);
-            value.arg(&key.value);
-            self.link
-                .run(limit, async |mut connection| {
-                    lease.query_async::<()>(&mut connection).await?;
-                    value.query_async::<()>(&mut connection).await
-                })
-                .await
-        });
-        let forgotten: Result<()> = join_all(forgetting).await.into_iter().collect();
-        // Some may be gone already.
-        forgotten.map_err(|error| if keys.len() > 1 { error.maybe_sent() } else { error })
-    }
-
-    /// Two complete scans: first the leases, so that no running load stores a value behind the second, then the values.
-    pub(crate) async fn forget_matching(
-        &self,
-        glob: &str,
-        keep: &(dyn Fn(&str) -> bool + Sync),
-    ) -> Result<u64> {
-        let wanted = |key: &str| glob_matches(glob.as_bytes(), key.as_bytes()) && keep(key);
-        let mut leases = String::new();
-        crate::channel::escape_glob(&self.namespace, &mut leases);
-        leases.push_str(":lease:*");
-        let removed = async {
-            self.scan_and_unlink(&leases, &|lease| super::lease_is_of(&self.namespace, lease, &wanted))
-                .await?;
-            self.scan_and_unlink(glob, &wanted).await
-        };
-        // Some may be gone already.
-        removed.await.map_err(Error::maybe_sent)
-    }
-
-    /// On all primaries; once more if slots were moved meanwhile, since keys that moved may have been missed.
-    async fn scan_and_unlink(&self, glob: &str, wanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<u64> {
-        let mut removed = 0;
-        loop {
-            let (nodes, slots) = self.link.primaries(self.command_timeout).await?;
-            for node in nodes {
-                removed += self.scan_node_and_unlink(&node, glob, wanted).await?;
-            }
-            if !self.is_cluster() || self.link.primaries(self.command_timeout).await?.1 == slots {
-                return Ok(removed);
-            }
-        }
-    }
-
-    async fn scan_node_and_unlink(
-        &self,
-        node: &Node,
-        glob: &str,
-        wanted: &(dyn Fn(&str) -> bool + Sync),
-    ) -> Result<u64> {
-        let (mut cursor, mut removed) = (0_u64, 0);
-        loop {
-            let mut scan = cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(1_000).arg("TYPE").arg("string");
-            let (next, keys): (u64, Vec<Bytes>) = self.command_on(node, &scan).await?;
-            // Keys that are not text are nobody's of ours.
-            let keys: Vec<&str> = keys
-                .iter()
-                .filter_map(|key| std::str::from_utf8(key).ok())
-                .filter(|key| wanted(key))
-                .collect();
-            if self.is_cluster() {
-                let unlinking =
-                    keys.iter().map(async |key| self.command::<u64>(cmd("UNLINK").arg(key)).await);
-                let counts: Result<Vec<_>> = join_all(unlinking).await.into_iter().collect();
-                removed += counts?.into_iter().sum::<u64>();
-            } else if !keys.is_empty() {
-                removed += self.command::<u64>(cmd("UNLINK").arg(&keys)).await?;
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(removed);
-            }
-        }
     }
 
     /// Of a cluster, that of each primary in turn.
@@ -492,7 +387,7 @@ fn count(endpoint: &str, reply: Reply) -> Result<u64> {
     match reply {
         Reply::Integer(count) => Ok(count.unsigned_abs()),
         Reply::Error(error) => Err(refusal(endpoint, &error)),
-        Reply::Done | Reply::Pong | Reply::Unsubscribed(_) => Ok(0),
+        Reply::Done | Reply::Pong | Reply::Unsubscribed(_) | Reply::Value(_) | Reply::Values(_) => Ok(0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One connection for commands, shared by all callers: connects on demand, where the locator says or to one node of a
 //! cluster, and drops a connection that broke, fell silent, or leads to a server that is the master no more.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -43,6 +44,15 @@ pub(super) struct Numbered {
     probed: Arc<AtomicBool>,
     /// When it was known to lead to the master.
     checked: Arc<Mutex<Instant>>,
+}
+
+impl Numbered {
+    /// A number that no other connection of this process has, to whichever server.
+    pub(super) fn identity(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.number, &self.address).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// A task that connects. Its owner is the node, so that a caller who gives up does not end it for the others.

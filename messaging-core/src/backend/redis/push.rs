@@ -29,6 +29,7 @@ pub(crate) struct ProtocolError(pub(crate) &'static str);
 /// Decodes as many frames as there are in the buffer and leaves an unfinished one in it.
 #[derive(Debug)]
 pub(crate) struct Decoder {
+    of: Of,
     /// Payloads that are longer are skipped while they stream in.
     longest_payload: usize,
     longest_name: usize,
@@ -39,6 +40,14 @@ pub(crate) struct Decoder {
     /// How many bytes the buffer needs before it is worth looking again.
     wanted: usize,
     frames: Vec<Frame>,
+}
+
+/// What is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Messages,
+    /// The answers to commands, whose values are of any size.
+    Commands,
 }
 
 /// Where a frame's parts are in the buffer.
@@ -59,6 +68,8 @@ enum Frame {
     },
     Unsubscribed(Range<usize>),
     Reply(Reply),
+    Value(Option<Range<usize>>),
+    Values(Vec<Frame>),
 }
 
 /// A part of a message: its place, or its size if that is too long.
@@ -71,10 +82,21 @@ enum Part {
 type Step<T> = Result<Option<(T, usize)>, ProtocolError>;
 
 impl Decoder {
+    /// For a subscriber.
     pub(crate) fn new(longest_payload: usize) -> Self {
+        Self::of(Of::Messages, longest_payload)
+    }
+
+    /// For who sends commands and is answered.
+    pub(crate) fn of_commands() -> Self {
+        Self::of(Of::Commands, usize::MAX)
+    }
+
+    fn of(of: Of, longest_payload: usize) -> Self {
         Self {
+            of,
             longest_payload,
-            longest_name: LONGEST_NAME,
+            longest_name: if of == Of::Commands { usize::MAX } else { LONGEST_NAME },
             skip: 0,
             skip_parts: 0,
             wanted: 0,
@@ -150,10 +172,16 @@ impl Decoder {
         let frame = match buffer[at] {
             b'*' => {
                 let Some((elements, after)) = length(buffer, at + 1)? else { return Ok(None) };
-                return self.array(buffer, elements, after);
+                return match self.of {
+                    Of::Messages => self.array(buffer, elements, after),
+                    Of::Commands => self.values(buffer, elements, after),
+                };
             }
             b':' => integer(buffer, at + 1)?.map(|(number, after)| (Reply::Integer(number), after)),
-            b'$' => self.bulk(buffer, at)?.map(|(_, after)| (Reply::Done, after)),
+            b'$' => {
+                let Some((value, after)) = self.bulk(buffer, at)? else { return Ok(None) };
+                return Ok(Some((Frame::Value(value), after)));
+            }
             b'+' => line(buffer, at + 1)?
                 .map(|(text, after)| (if text == b"PONG" { Reply::Pong } else { Reply::Done }, after)),
             b'-' => line(buffer, at + 1)?
@@ -161,6 +189,23 @@ impl Decoder {
             _ => return Err(ProtocolError("an unknown type byte")),
         };
         Ok(frame.map(|(reply, after)| (Frame::Reply(reply), after)))
+    }
+
+    /// The answer to a command: a flat array.
+    fn values(&mut self, buffer: &[u8], elements: Option<usize>, mut at: usize) -> Step<Frame> {
+        let Some(elements) = elements else { return Ok(Some((Frame::Value(None), at))) };
+        let mut values = Vec::with_capacity(elements.min(64));
+        for _ in 0..elements {
+            match buffer.get(at) {
+                None => return Ok(None),
+                Some(b'*') => return Err(ProtocolError("an array within an array")),
+                Some(_) => {}
+            }
+            let Some((value, after)) = self.frame(buffer, at)? else { return Ok(None) };
+            values.push(value);
+            at = after;
+        }
+        Ok(Some((Frame::Values(values), at)))
     }
 
     fn array(&mut self, buffer: &[u8], elements: Option<usize>, at: usize) -> Step<Frame> {
@@ -284,7 +329,19 @@ impl Frame {
             },
             Self::Oversized { channel, size, .. } => Push::Oversized { channel: chunk.slice(channel), size },
             Self::Unsubscribed(channel) => Push::Reply(Reply::Unsubscribed(chunk.slice(channel))),
-            Self::Reply(reply) => Push::Reply(reply),
+            reply => Push::Reply(reply.into_reply(chunk)),
+        }
+    }
+
+    fn into_reply(self, chunk: &Bytes) -> Reply {
+        match self {
+            Self::Reply(reply) => reply,
+            Self::Value(value) => Reply::Value(value.map(|place| chunk.slice(place))),
+            Self::Values(values) => {
+                Reply::Values(values.into_iter().map(|value| value.into_reply(chunk)).collect())
+            }
+            // None of these is part of an answer.
+            Self::Message { .. } | Self::Oversized { .. } | Self::Unsubscribed(_) => Reply::Done,
         }
     }
 }

@@ -100,6 +100,7 @@ impl Redis {
         channel: &str,
         payload: &Bytes,
         publish: &str,
+        mark: Option<&Bytes>,
     ) -> ([String; 2], Vec<Bytes>) {
         let stream = append.target(channel);
         let text = |text: String| Bytes::from(text);
@@ -113,6 +114,8 @@ impl Redis {
             text(publish.to_owned()),
             text(append.event.as_str().to_owned()),
             text(now.as_millis().to_string()),
+            text(if mark.is_some() { self.names.own() } else { String::new() }),
+            mark.cloned().unwrap_or_default(),
         ];
         let kind = append.kind.iter().map(|kind| ("type", kind));
         let key = append.key.iter().map(|key| ("key", key));

@@ -52,10 +52,17 @@ fn append(stream: &StreamName) -> Append {
 fn publish_as(memory: &Memory, channel: &str, append: Append) -> u64 {
     let channel = Channel::new(channel).unwrap();
     let payload = Bytes::from_static(b"{}");
-    memory.publish(
-        &[Outgoing { channel, payload, carrier: Carrier::Broadcast, durable: Some(Box::new(append)) }],
+    let published = memory.publish(
+        &[Outgoing {
+            channel,
+            payload,
+            carrier: Carrier::Broadcast,
+            durable: Some(Box::new(append)),
+            mark: None,
+        }],
         &[],
-    )
+    );
+    published.receivers
 }
 
 fn publish(memory: &Memory, stream: &StreamName) {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::{Answer, Publisher};
+use super::super::{Answer, Pipe};
 use super::*;
 use crate::backend::redis::connection::Watch;
 use crate::backend::redis::push::Decoder;
@@ -19,33 +19,33 @@ use crate::retry::deadline;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A publisher whose connections go to this port.
-fn publisher(port: u16) -> Publisher {
-    publisher_at(&format!("127.0.0.1:{port}"))
+/// A pipe whose connections go to this port.
+fn pipe(port: u16) -> Pipe {
+    pipe_at(&format!("127.0.0.1:{port}"))
 }
 
-fn publisher_at(place: &str) -> Publisher {
+fn pipe_at(place: &str) -> Pipe {
     let config = Config::new(&format!("redis://{place}")).unwrap();
     let Kind::Redis(server) = &config.endpoint.0 else { unreachable!() };
     let locator = Arc::new(Locator::new(server, &config).unwrap());
     let dialer = Dialer::new(server, &config, locator).unwrap();
-    Publisher::new(&Arc::new(dialer), TIMEOUT, config.endpoint.to_string())
+    Pipe::new(&Arc::new(dialer), Role::Publisher, TIMEOUT, config.endpoint.to_string(), None)
 }
 
 /// A driver that the test drives, and what callers hand over to.
-fn driver() -> (Publisher, Driver) {
-    let publisher = publisher(1);
-    let driver = Driver::new(Arc::clone(&publisher.shared), Arc::clone(&publisher.dialer));
-    publisher.shared.queue().driven_by = Some(Handle::current().id());
-    (publisher, driver)
+fn driver() -> (Pipe, Driver) {
+    let pipe = pipe(1);
+    let driver = Driver::new(Arc::clone(&pipe.shared), Arc::clone(&pipe.dialer), Role::Publisher);
+    pipe.shared.queue().driven_by = Some(Handle::current().id());
+    (pipe, driver)
 }
 
-fn hand_over(publisher: &Publisher, bytes: &[u8]) -> oneshot::Receiver<Answer> {
-    hand_over_until(publisher, bytes, Instant::now() + TIMEOUT)
+fn hand_over(pipe: &Pipe, bytes: &[u8]) -> oneshot::Receiver<Answer> {
+    hand_over_until(pipe, bytes, Instant::now() + TIMEOUT)
 }
 
-fn hand_over_until(publisher: &Publisher, bytes: &[u8], deadline: Instant) -> oneshot::Receiver<Answer> {
-    let sent = publisher.try_send(deadline, 1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes));
+fn hand_over_until(pipe: &Pipe, bytes: &[u8], deadline: Instant) -> oneshot::Receiver<Answer> {
+    let sent = pipe.try_send(deadline, 1, &|out: &mut Vec<u8>| out.extend_from_slice(bytes));
     sent.unwrap().expect("there is room").answer
 }
 
@@ -59,7 +59,7 @@ fn not_sent(answer: &mut oneshot::Receiver<Answer>) -> Option<bool> {
 }
 
 fn dialled(stream: DuplexStream) -> Dialled {
-    let (buffer, decoder) = (BytesMut::new(), Decoder::new(100));
+    let (buffer, decoder) = (BytesMut::new(), Decoder::of_commands());
     Dialled { stream: Box::new(stream), buffer, decoder, watch: Watch::default() }
 }
 
@@ -93,7 +93,7 @@ proptest! {
     fn not_sent_is_never_said_of_what_has_left(turns in proptest::collection::vec(turn(), 1..80)) {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let (publisher, mut driver) = driver();
+            let (pipe, mut driver) = driver();
             let mut requests = Vec::new();
             let mut carried = vec![Vec::new()];
             for turn in turns {
@@ -101,7 +101,7 @@ proptest! {
                     Turn::Ask(size, waited) => {
                         let number = u8::try_from(requests.len()).unwrap();
                         let deadline = Instant::now() + TIMEOUT - Duration::from_millis(waited);
-                        let answer = hand_over_until(&publisher, &vec![number; size], deadline);
+                        let answer = hand_over_until(&pipe, &vec![number; size], deadline);
                         requests.push((size, answer, None));
                     }
                     Turn::TakeUp => driver.take_up(),
@@ -155,15 +155,15 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_left_is_lost_with_the_connection_and_the_rest_goes_out_on_the_next() {
-    let (publisher, mut driver) = driver();
+    let (pipe, mut driver) = driver();
     let (near, far) = tokio::io::duplex(10);
-    let mut sent = hand_over(&publisher, b"*1\r\n$4\r\nPING\r\n");
-    let mut unsent = hand_over(&publisher, b"*1\r\n$4\r\nPONG\r\n");
-    publisher.shared.work.notify_one();
+    let mut sent = hand_over(&pipe, b"*1\r\n$4\r\nPING\r\n");
+    let mut unsent = hand_over(&pipe, b"*1\r\n$4\r\nPONG\r\n");
+    pipe.shared.work.notify_one();
     let serving = driver.serve(dialled(near));
     let cut = async {
         // Nobody reads at the far end; ten bytes fit in.
-        while driver_took_nothing(&publisher) {
+        while driver_took_nothing(&pipe) {
             yield_now().await;
         }
         sleep(TIMEOUT / 2).await;
@@ -179,22 +179,22 @@ async fn what_has_left_is_lost_with_the_connection_and_the_rest_goes_out_on_the_
     assert_eq!(not_sent(&mut unsent), Some(true));
 }
 
-fn driver_took_nothing(publisher: &Publisher) -> bool {
-    !publisher.shared.queue().requests.is_empty()
+fn driver_took_nothing(pipe: &Pipe) -> bool {
+    !pipe.shared.queue().requests.is_empty()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_given_up_and_a_slow_one_is_not() {
     for answers in [false, true] {
-        let (publisher, mut driver) = driver();
+        let (pipe, mut driver) = driver();
         let (near, mut far) = tokio::io::duplex(1_000);
-        let mut late = hand_over(&publisher, b"1");
-        publisher.shared.work.notify_one();
+        let mut late = hand_over(&pipe, b"1");
+        pipe.shared.work.notify_one();
         let serving = driver.serve(dialled(near));
         let test = async {
             sleep(TIMEOUT * 3 / 4).await;
-            let mut next = hand_over(&publisher, b"2");
-            publisher.shared.work.notify_one();
+            let mut next = hand_over(&pipe, b"2");
+            pipe.shared.work.notify_one();
             let half = if answers { &b":"[..] } else { b"" };
             far.write_all(half).await.unwrap();
             sleep(TIMEOUT / 2).await;
@@ -220,10 +220,10 @@ async fn a_silent_connection_is_given_up_and_a_slow_one_is_not() {
 
 #[tokio::test]
 async fn a_replica_is_left_when_everything_asked_has_been_answered() {
-    let (publisher, mut driver) = driver();
+    let (pipe, mut driver) = driver();
     let (near, mut far) = tokio::io::duplex(1_000);
-    let mut answers = [hand_over(&publisher, b"1"), hand_over(&publisher, b"2")];
-    publisher.shared.work.notify_one();
+    let mut answers = [hand_over(&pipe, b"1"), hand_over(&pipe, b"2")];
+    pipe.shared.work.notify_one();
     let mut third = None;
     let test = async {
         let mut heard = [0; 2];
@@ -231,9 +231,9 @@ async fn a_replica_is_left_when_everything_asked_has_been_answered() {
         far.write_all(b"-READONLY You can't write against a read only replica.\r\n").await.unwrap();
         let replies = (&mut answers[0]).await.unwrap().unwrap();
         assert!(matches!(replies, Replies::One(Reply::Error(_))));
-        third = Some(hand_over(&publisher, b"3"));
-        publisher.shared.work.notify_one();
-        while driver_took_nothing(&publisher) {
+        third = Some(hand_over(&pipe, b"3"));
+        pipe.shared.work.notify_one();
+        while driver_took_nothing(&pipe) {
             yield_now().await;
         }
         far.write_all(b":7\r\n").await.unwrap();
@@ -250,30 +250,30 @@ async fn a_replica_is_left_when_everything_asked_has_been_answered() {
 
 #[tokio::test]
 async fn what_a_driver_that_ends_has_not_sent_is_said_to_be_not_sent() {
-    let (publisher, mut driver) = driver();
-    let mut answers = [hand_over(&publisher, b"1"), hand_over(&publisher, b"2")];
+    let (pipe, mut driver) = driver();
+    let mut answers = [hand_over(&pipe, b"1"), hand_over(&pipe, b"2")];
     driver.take_up();
     driver.wrote(1);
-    let mut queued = hand_over(&publisher, b"3");
+    let mut queued = hand_over(&pipe, b"3");
     drop(driver);
     assert_eq!(answers.each_mut().map(not_sent), [Some(false), Some(true)]);
     assert_eq!(not_sent(&mut queued), Some(true));
-    assert!(publisher.shared.queue().driven_by.is_none(), "the next caller starts another");
+    assert!(pipe.shared.queue().driven_by.is_none(), "the next caller starts another");
 }
 
 #[tokio::test(start_paused = true)]
 async fn callers_wait_for_room_and_give_up_without_having_sent() {
-    let (publisher, mut driver) = driver();
+    let (pipe, mut driver) = driver();
     let large = vec![b'x'; MOST_UNWRITTEN];
-    let _first = hand_over(&publisher, &large);
-    let _second = hand_over(&publisher, b"y");
-    let error = publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'z')).await.unwrap_err();
+    let _first = hand_over(&pipe, &large);
+    let _second = hand_over(&pipe, b"y");
+    let error = pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'z')).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Timeout && error.is_not_sent(), "{error}");
-    let waiting = publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'z'));
+    let waiting = pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'z'));
     let writing = async {
         yield_now().await;
         driver.take_up();
-        let more = publisher.try_send(Instant::now(), 1, &|out: &mut Vec<u8>| out.push(b'?'));
+        let more = pipe.try_send(Instant::now(), 1, &|out: &mut Vec<u8>| out.push(b'?'));
         assert!(more.unwrap().is_none(), "what was taken up and not written takes room too");
         driver.wrote(MOST_UNWRITTEN);
         yield_now().await;
@@ -326,25 +326,25 @@ fn one_thread() -> Runtime {
 fn a_driver_whose_runtime_ends_has_a_successor() {
     let (first, second) = (one_thread(), another_runtime());
     let (port, mut accepted) = second.block_on(greeter(b"+OK\r\n"));
-    let publisher = Arc::new(publisher(port));
+    let pipe = Arc::new(pipe(port));
     second.spawn(async move {
         while let Some(stream) = accepted.recv().await {
             tokio::spawn(answer_bytes(stream));
         }
     });
     first.block_on(async {
-        publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1')).await.unwrap();
+        pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'1')).await.unwrap();
         // Something stays asked, so that the driver lets others run before it takes the next up.
-        let _asked = hand_over(&publisher, b"?");
-        while !publisher.shared.queue().requests.is_empty() {
+        let _asked = hand_over(&pipe, b"?");
+        while !pipe.shared.queue().requests.is_empty() {
             yield_now().await;
         }
     });
     let waiting = second.spawn({
-        let publisher = Arc::clone(&publisher);
-        async move { publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'2')).await }
+        let pipe = Arc::clone(&pipe);
+        async move { pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'2')).await }
     });
-    while publisher.shared.queue().requests.is_empty() {
+    while pipe.shared.queue().requests.is_empty() {
         std::thread::yield_now();
     }
     // The driver is woken, and its runtime ends before it has taken anything up.
@@ -353,7 +353,7 @@ fn a_driver_whose_runtime_ends_has_a_successor() {
     second.block_on(async {
         // Whether it had been taken up is a matter of chance; it is told in any case.
         let _ = waiting.await.unwrap();
-        publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'3')).await.unwrap();
+        pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'3')).await.unwrap();
     });
 }
 
@@ -361,28 +361,28 @@ fn a_driver_whose_runtime_ends_has_a_successor() {
 fn a_caller_is_not_held_up_by_the_standstill_of_another_runtime() {
     let (first, second) = (one_thread(), another_runtime());
     let (port, mut accepted) = second.block_on(greeter(b"+OK\r\n"));
-    let publisher = publisher(port);
+    let pipe = pipe(port);
     second.spawn(async move { answer_bytes(accepted.recv().await.unwrap()).await });
-    first.block_on(publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1'))).unwrap();
+    first.block_on(pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'1'))).unwrap();
     // It is still there, but nobody drives it.
-    let error = second.block_on(publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'2'))).unwrap_err();
+    let error = second.block_on(pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'2'))).unwrap_err();
     assert!(error.kind() == ErrorKind::Timeout && !error.is_not_sent(), "{error}");
 }
 
 #[tokio::test]
 async fn answers_that_have_come_count_though_the_connection_is_lost() {
     for end in [&b""[..], b"HTTP/1.1 400\r\n"] {
-        let (publisher, mut driver) = driver();
+        let (pipe, mut driver) = driver();
         let (near, mut far) = tokio::io::duplex(4_000);
-        let mut answers: Vec<_> = (0..40).map(|_| hand_over(&publisher, b"1")).collect();
-        publisher.shared.work.notify_one();
+        let mut answers: Vec<_> = (0..40).map(|_| hand_over(&pipe, b"1")).collect();
+        pipe.shared.work.notify_one();
         let redis = async {
             far.read_exact(&mut [0; 40]).await.unwrap();
             far.write_all(&[&b":1\r\n".repeat(40), end].concat()).await.unwrap();
             drop(far);
             // Who is answered first has more to send, and that write fails.
             (&mut answers[0]).await.unwrap().unwrap();
-            let _more = hand_over(&publisher, b"2");
+            let _more = hand_over(&pipe, b"2");
             std::future::pending::<()>().await;
         };
         let ended =
@@ -437,10 +437,10 @@ impl Stream for TornWrites {
 
 #[tokio::test]
 async fn what_tls_may_have_sent_is_not_sent_again() {
-    let (publisher, mut driver) = driver();
+    let (pipe, mut driver) = driver();
     let (near, mut far) = tokio::io::duplex(4_000);
-    let mut answer = hand_over(&publisher, b"12345");
-    publisher.shared.work.notify_one();
+    let mut answer = hand_over(&pipe, b"12345");
+    pipe.shared.work.notify_one();
     let ended =
         driver.serve(Dialled { stream: Box::new(TornWrites(near)), ..dialled(tokio::io::duplex(1).0) }).await;
     driver.lose(ended.error);
@@ -455,14 +455,13 @@ async fn what_tls_may_have_sent_is_not_sent_again() {
 async fn a_connection_that_is_refused_at_the_door_is_a_refusal() {
     for credentials in ["", ":secret@"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let publisher =
-            publisher_at(&format!("{credentials}127.0.0.1:{}", listener.local_addr().unwrap().port()));
+        let pipe = pipe_at(&format!("{credentials}127.0.0.1:{}", listener.local_addr().unwrap().port()));
         let door = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 1_000]).await.unwrap();
             stream.write_all(b"-ERR max number of clients reached\r\n").await.unwrap();
         };
-        let (error, ()) = tokio::join!(publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1')), door);
+        let (error, ()) = tokio::join!(pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'1')), door);
         let error = error.unwrap_err();
         assert!(error.kind() == ErrorKind::Refused && error.is_not_sent(), "{error}");
         assert!(error.to_string().contains("max number of clients"), "{error}");
@@ -470,16 +469,16 @@ async fn a_connection_that_is_refused_at_the_door_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn what_was_handed_over_is_sent_though_caller_and_publisher_are_gone() {
+async fn what_was_handed_over_is_sent_though_caller_and_pipe_are_gone() {
     let (port, mut accepted) = greeter(b"+OK\r\n").await;
     let before = Handle::current().metrics().num_alive_tasks();
-    let publisher = publisher(port);
+    let pipe = pipe(port);
     assert!(
-        Box::pin(publisher.send(deadline(TIMEOUT), 2, |out| out.extend_from_slice(b"12")))
+        Box::pin(pipe.send(deadline(TIMEOUT), 2, |out| out.extend_from_slice(b"12")))
             .now_or_never()
             .is_none()
     );
-    drop(publisher);
+    drop(pipe);
     let mut stream = accepted.recv().await.unwrap();
     let mut arrived = [0; 2];
     stream.read_exact(&mut arrived).await.unwrap();
@@ -494,7 +493,7 @@ async fn what_was_handed_over_is_sent_though_caller_and_publisher_are_gone() {
 #[tokio::test]
 async fn several_commands_have_several_answers() {
     let (port, mut accepted) = greeter(b"+OK\r\n").await;
-    let publisher = publisher(port);
+    let pipe = pipe(port);
     let redis = async {
         let mut stream = accepted.recv().await.unwrap();
         stream.read_exact(&mut [0; 2]).await.unwrap();
@@ -502,7 +501,7 @@ async fn several_commands_have_several_answers() {
         stream
     };
     let (replies, _stream) =
-        tokio::join!(publisher.send(deadline(TIMEOUT), 2, |out| out.extend_from_slice(b"12")), redis);
+        tokio::join!(pipe.send(deadline(TIMEOUT), 2, |out| out.extend_from_slice(b"12")), redis);
     let Ok(Replies::Several(replies)) = replies else { panic!("{replies:?}") };
     assert_eq!(replies, [Reply::Integer(1), Reply::Error("ERR no".to_owned())]);
 }
@@ -510,7 +509,7 @@ async fn several_commands_have_several_answers() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_up_at_once_is_not_asked_in_a_tight_loop() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let publisher = publisher(listener.local_addr().unwrap().port());
+    let pipe = pipe(listener.local_addr().unwrap().port());
     let doors = async {
         let mut connections = 0;
         loop {
@@ -526,7 +525,7 @@ async fn a_server_that_hangs_up_at_once_is_not_asked_in_a_tight_loop() {
     let begun = Instant::now();
     let publishing = async {
         loop {
-            let _ = publisher.send(deadline(TIMEOUT), 1, |out| out.push(b'1')).await;
+            let _ = pipe.send(deadline(TIMEOUT), 1, |out| out.push(b'1')).await;
         }
     };
     tokio::select! {

@@ -1,4 +1,4 @@
-//! The task behind a publisher: the only one that touches the connection.
+//! The task behind a pipe: the only one that touches the connection.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,9 +13,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Lost, MOST_UNWRITTEN, Replies, Request, Shared};
+use super::{Lost, MOST_UNWRITTEN, REFUSED, Replies, Request, Shared, UNKNOWN};
 use crate::backend::redis::connection::{Dialer, Dialled, Role, Stream, broken, garbled};
-use crate::backend::{Push, Reply, closed};
+use crate::backend::redis::push::Decoder;
+use crate::backend::{Generation, Push, Reply, closed, generation_of};
 use crate::error::Error;
 
 /// A buffer that a burst has made larger than this is given back.
@@ -31,6 +32,7 @@ const SMALLEST_SHARE: usize = 16;
 pub(super) struct Driver {
     shared: Arc<Shared>,
     dialer: Arc<Dialer>,
+    role: Role,
     /// What is to be written; what comes before `written` has been.
     out: Vec<u8>,
     written: usize,
@@ -56,10 +58,11 @@ struct Ended {
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, dialer: Arc<Dialer>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, dialer: Arc<Dialer>, role: Role) -> Self {
         Self {
             shared,
             dialer,
+            role,
             out: Vec::new(),
             written: 0,
             rest_of_asked: 0,
@@ -84,7 +87,8 @@ impl Driver {
                 self.take_up();
             }
             let dialer = Arc::clone(&self.dialer);
-            match self.meanwhile(dialer.connect(Role::Publisher)).await {
+            let role = self.role;
+            match self.meanwhile(dialer.connect(role)).await {
                 None => {}
                 Some(Ok(dialled)) => {
                     let Ended { error, fruitful } = self.serve(dialled).await;
@@ -165,6 +169,14 @@ impl Driver {
                 biased;
                 () = &mut alarm, if armed => {
                     armed = false;
+                    // After this process has stood still, the answers may be there.
+                    if let Err(error) = self.take_what_has_come(&mut reader, &mut dialled.buffer, &mut dialled.decoder, &mut pushes, &mut heard) {
+                        break error;
+                    }
+                    if !pushes.is_empty() {
+                        share = pushes.len();
+                        continue;
+                    }
                     if self.expire(Instant::now()) && heard.elapsed() >= shared.timeout {
                         // Nothing was heard since the oldest request: a half-open connection never answers again.
                         break shared.no_answer(false).into();
@@ -211,15 +223,34 @@ impl Driver {
             }
         };
         // What has come counts, though the connection is lost.
-        while let Some(Ok(())) = read(&mut reader, &mut dialled.buffer).now_or_never() {
-            if dialled.decoder.decode(&mut dialled.buffer, &mut pushes).is_err() {
-                break;
-            }
-        }
+        let _ = self.take_what_has_come(
+            &mut reader,
+            &mut dialled.buffer,
+            &mut dialled.decoder,
+            &mut pushes,
+            &mut heard,
+        );
         for push in pushes {
             fruitful |= self.answered(push);
         }
         Ended { error, fruitful }
+    }
+
+    /// Reads without waiting.
+    fn take_what_has_come(
+        &self,
+        reader: &mut ReadHalf<Box<dyn Stream>>,
+        buffer: &mut BytesMut,
+        decoder: &mut Decoder,
+        pushes: &mut Vec<Push>,
+        heard: &mut Instant,
+    ) -> Result<(), Error> {
+        while let Some(read) = read(reader, buffer).now_or_never() {
+            read.map_err(|error| broken(&self.shared.endpoint, error))?;
+            *heard = Instant::now();
+            decoder.decode(buffer, pushes).map_err(|error| garbled(&self.shared.endpoint, &error))?;
+        }
+        Ok(())
     }
 
     /// Whether an answer is to come that somebody waits for, or would, had he not gone away.
@@ -252,6 +283,7 @@ impl Driver {
                 let of_it = at..at + request.size;
                 at = of_it.end;
                 if request.deadline <= now {
+                    self.shared.forget_noted(&request);
                     request.fail(&lost);
                 } else {
                     self.out.extend_from_slice(&bytes[of_it]);
@@ -289,6 +321,10 @@ impl Driver {
     /// Takes the answer to the oldest command; `false` if nobody asked.
     fn answered(&mut self, push: Push) -> bool {
         let (Push::Reply(reply), Some(oldest)) = (push, self.asked.front_mut()) else { return false };
+        if std::mem::take(&mut oldest.asks) {
+            self.shared.noted.store(number_of(&reply), Ordering::Release);
+            return true;
+        }
         oldest.missing -= 1;
         match &mut oldest.replies {
             Replies::One(one) => *one = reply,
@@ -308,8 +344,11 @@ impl Driver {
     fn lose(&mut self, error: Error) {
         let lost = Lost::new(error, false);
         for request in self.asked.drain(..) {
+            self.shared.forget_noted(&request);
             request.fail(&lost);
         }
+        // What is left of a batch goes without its question.
+        self.shared.noted.store(UNKNOWN, Ordering::Release);
         self.out.drain(..self.written + self.rest_of_asked);
         (self.written, self.rest_of_asked) = (0, 0);
         self.say_unwritten();
@@ -340,6 +379,18 @@ impl Drop for Driver {
         self.unsent.extend(queue.requests.drain(..));
         drop(queue);
         self.fail_unsent(&Lost::new(closed(), true));
+    }
+}
+
+/// What is noted of the answer to the question ahead of a batch.
+fn number_of(reply: &Reply) -> i64 {
+    let noted = match reply {
+        Reply::Value(text) => generation_of(text.as_deref()),
+        _ => Generation::Refused,
+    };
+    match noted {
+        Generation::Number(number) => number,
+        Generation::Refused | Generation::Unknown => REFUSED,
     }
 }
 

@@ -1,5 +1,6 @@
-//! The connection that messages are published on: the commands of all callers go out in as few writes as possible, the
-//! answers come back in order. Owns the waiting for them and the knowledge of what has left; sends nothing twice.
+//! The connections that messages are published and cached values read on: the commands of all callers go out in as few
+//! writes as possible, the answers come back in order. Owns the waiting for them and the knowledge of what has left; sends
+//! nothing twice.
 //!
 //! It is ours because only who writes the bytes knows which never left: the `redis` crate cannot tell a command that
 //! still waits in its queue from one that Redis may have carried out.
@@ -7,7 +8,7 @@
 mod driver;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::answers::copy;
-use super::connection::Dialer;
-use crate::backend::{Reply, closed};
+use super::connection::{Dialer, Role};
+use crate::backend::{Generation, Reply, closed};
 use crate::error::{Error, ErrorKind, Result};
 
 use driver::Driver;
@@ -30,10 +31,17 @@ const GRACE: Duration = Duration::from_millis(200);
 /// Sends commands of many callers on one connection, which it makes when there is something to send.
 ///
 /// When it is dropped, what was handed over is still sent, if the connection takes it within the timeout.
-pub(super) struct Publisher {
+pub(super) struct Pipe {
     shared: Arc<Shared>,
     dialer: Arc<Dialer>,
+    role: Role,
+    /// A question that goes ahead of each batch.
+    question: Option<Vec<u8>>,
 }
+
+/// [`Generation`] as a number of [`Shared`], where no smaller one is a number that was answered.
+const REFUSED: i64 = i64::MIN;
+const UNKNOWN: i64 = i64::MIN + 1;
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -43,6 +51,8 @@ struct Shared {
     work: Notify,
     /// Wakes callers that wait for room.
     room: Notify,
+    /// What was answered last to the question ahead of a batch.
+    noted: AtomicI64,
     timeout: Duration,
     endpoint: String,
 }
@@ -54,15 +64,17 @@ struct Queue {
     requests: Vec<Request>,
     /// The runtime that the driver runs on, if there is a driver.
     driven_by: Option<runtime::Id>,
-    /// The publisher is gone.
+    /// The pipe is gone.
     closing: bool,
 }
 
 /// The commands of one caller, who waits for the answers.
 struct Request {
     deadline: Instant,
-    /// How many bytes the commands have.
+    /// How many bytes the commands have, with the question if there is one.
     size: usize,
+    /// The question goes ahead of the commands, and is not answered yet.
+    asks: bool,
     replies: Replies,
     /// How many answers are still to come.
     missing: usize,
@@ -93,17 +105,33 @@ struct Sent {
     side_by_side: bool,
 }
 
-impl Publisher {
-    pub(super) fn new(dialer: &Arc<Dialer>, timeout: Duration, endpoint: String) -> Self {
+impl Pipe {
+    pub(super) fn new(
+        dialer: &Arc<Dialer>,
+        role: Role,
+        timeout: Duration,
+        endpoint: String,
+        question: Option<Vec<u8>>,
+    ) -> Self {
         let shared = Shared {
             queue: Mutex::default(),
             unwritten: AtomicUsize::new(0),
             work: Notify::new(),
             room: Notify::new(),
+            noted: AtomicI64::new(UNKNOWN),
             timeout,
             endpoint,
         };
-        Self { shared: Arc::new(shared), dialer: Arc::clone(dialer) }
+        Self { shared: Arc::new(shared), dialer: Arc::clone(dialer), role, question }
+    }
+
+    /// What was answered to the question ahead of the batch of commands that were answered last, or to a later one.
+    pub(super) fn noted(&self) -> Generation {
+        match self.shared.noted.load(Ordering::Acquire) {
+            REFUSED => Generation::Refused,
+            UNKNOWN => Generation::Unknown,
+            number => Generation::Number(number),
+        }
     }
 
     /// Sends the commands that `encode` writes, of which there are `commands`; nothing comes between them. Waits for room,
@@ -167,6 +195,10 @@ impl Publisher {
         if before + self.shared.unwritten.load(Ordering::Relaxed) > MOST_UNWRITTEN {
             return Ok(None);
         }
+        let asks = queue.requests.is_empty() && self.question.is_some();
+        if asks && let Some(question) = &self.question {
+            queue.bytes.extend_from_slice(question);
+        }
         encode(&mut queue.bytes);
         let size = queue.bytes.len() - before;
         let replies = match commands {
@@ -174,7 +206,14 @@ impl Publisher {
             _ => Replies::Several(Vec::with_capacity(commands)),
         };
         let (sender, answer) = oneshot::channel();
-        queue.requests.push(Request { deadline, size, replies, missing: commands, answer: Some(sender) });
+        queue.requests.push(Request {
+            deadline,
+            size,
+            asks,
+            replies,
+            missing: commands,
+            answer: Some(sender),
+        });
         // If something was there before, the driver has been woken for that.
         if queue.requests.len() == 1 {
             self.shared.work.notify_one();
@@ -189,7 +228,7 @@ impl Publisher {
             queue.driven_by = Some(here.id());
             // Not under the lock: a runtime that is ending drops the task at once, and that takes the lock.
             drop(queue);
-            here.spawn(Driver::new(Arc::clone(&self.shared), Arc::clone(&self.dialer)).run());
+            here.spawn(Driver::new(Arc::clone(&self.shared), Arc::clone(&self.dialer), self.role).run());
             queue = self.shared.queue();
         }
         match queue.driven_by {
@@ -199,7 +238,7 @@ impl Publisher {
     }
 }
 
-impl Drop for Publisher {
+impl Drop for Pipe {
     fn drop(&mut self) {
         self.shared.queue().closing = true;
         self.shared.work.notify_one();
@@ -222,6 +261,13 @@ impl From<Lost> for Error {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of a batch that loses its question, nobody knows what it would have been answered.
+    fn forget_noted(&self, lost: &Request) {
+        if lost.asks {
+            self.noted.store(UNKNOWN, Ordering::Release);
+        }
     }
 
     fn no_answer(&self, not_sent: bool) -> Lost {

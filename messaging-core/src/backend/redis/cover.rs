@@ -1,0 +1,111 @@
+//! The registry of cached functions and the counters that tell which sessions together have heard everything.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{cmd, pipe};
+
+use super::{Redis, millis};
+use crate::backend::{
+    Catalog, Cover, Generation, Joined, Joining, Proof, Registration, Token, generation_of,
+};
+use crate::error::{ErrorKind, Result};
+
+impl Redis {
+    /// Registers definitions, or renews them; forgets those that nobody has renewed. Returns the generation.
+    pub(crate) async fn register_families(&self, registrations: &[Registration]) -> Result<i64> {
+        let names = &self.names;
+        let mut call = self.scripts.register.key(&names.families);
+        call.key(&names.expiries).key(&names.generation);
+        for Registration { name, definition, keep } in registrations {
+            call.arg(name).arg(definition).arg(millis(*keep));
+        }
+        self.link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await
+    }
+
+    /// All definitions, with the generation that they are of.
+    pub(crate) async fn catalog(&self) -> Result<Catalog> {
+        let mut batch = pipe();
+        batch.atomic();
+        batch.cmd("GET").arg(&self.names.generation);
+        batch.cmd("HVALS").arg(&self.names.families);
+        let (generation, definitions): (Option<i64>, Vec<String>) = self
+            .link
+            .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
+            .await?;
+        Ok(Catalog { generation: generation.unwrap_or(0), definitions })
+    }
+
+    /// The generation of the registry, asked for on its own.
+    pub(super) async fn generation(&self, limit: Duration) -> Generation {
+        let mut get = cmd("GET");
+        get.arg(&self.names.generation);
+        match self.command_within::<Option<Bytes>>(limit, &get).await {
+            Ok(text) => generation_of(text.as_deref()),
+            Err(error) if error.kind() == ErrorKind::Refused => Generation::Refused,
+            Err(_) => Generation::Unknown,
+        }
+    }
+
+    pub(crate) async fn join_cover(&self, families: &[Joining<'_>]) -> Result<Vec<Joined>> {
+        let mut call = self.scripts.join.key(&self.names.cover);
+        // Who is subscribed at other nodes of a cluster, one node does not know.
+        call.arg(if self.is_cluster() { String::new() } else { self.names.own() });
+        families.iter().for_each(|family| _ = call.arg(family.name));
+        let (server, alone, marks): (String, bool, Vec<(u64, bool)>) = self
+            .link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await?;
+        let joined =
+            |(mark, is_first)| Joined::Marked { server: server.clone(), mark, alone: alone || is_first };
+        Ok(marks.into_iter().map(joined).collect())
+    }
+
+    /// Reads the counters, then publishes `number` on our own channel: what was published before arrives before it.
+    pub(crate) async fn read_cover(
+        &self,
+        families: &[&str],
+        session: &str,
+        number: u64,
+    ) -> Result<Vec<Cover>> {
+        let mut call = self.scripts.prove.key(&self.names.cover);
+        call.arg(self.names.here(session)).arg(number);
+        families.iter().for_each(|family| _ = call.arg(family));
+        let covers: Vec<(Option<String>, Option<u64>, Option<u64>)> = self
+            .link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await?;
+        let cover = |(server, joined, proven): (_, Option<u64>, Option<u64>)| Cover {
+            server,
+            joined: joined.unwrap_or(0),
+            proven: proven.unwrap_or(0),
+        };
+        Ok(covers.into_iter().map(cover).collect())
+    }
+
+    pub(crate) async fn prove_cover(&self, proofs: &[Proof<'_>]) -> Result<()> {
+        let mut call = self.scripts.proven.key(&self.names.cover);
+        for Proof { family, server, joined } in proofs {
+            call.arg(family).arg(server).arg(joined);
+        }
+        self.link
+            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
+            .await
+    }
+
+    /// Asks to be the one who flushes a family; `false` if somebody else does.
+    pub(crate) async fn begin_flush(&self, family: &str, token: &Token, ttl: Duration) -> Result<bool> {
+        let mut set = cmd("SET");
+        set.arg(self.names.flush(family)).arg(&token.0).arg("NX").arg("PX").arg(millis(ttl));
+        self.command::<Option<String>>(&set).await.map(|answer| answer.is_some())
+    }
+
+    /// What the server does when its memory is full; `None` if it does not say.
+    pub(crate) async fn maxmemory_policy(&self) -> Result<Option<String>> {
+        let info: String = self.command(cmd("INFO").arg("memory")).await?;
+        let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
+        Ok(policy.map(|policy| policy.trim().to_owned()))
+    }
+}

@@ -1,0 +1,312 @@
+//! Removing values: exactly, by pattern, of a whole function; here, in Redis, and in the memory of other processes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Cache;
+use super::journal::Backlog;
+use super::listener;
+use super::rules::Rules;
+use crate::backend::CacheKey;
+use crate::error::{Error, ErrorKind, Result, chain};
+use crate::registry::FunctionDescriptor;
+
+/// States of [`Rules::flushing`].
+const IDLE: u8 = 0;
+const FLUSHING: u8 = 1;
+const FLUSHING_AGAIN: u8 = 2;
+
+/// How many keys of the journal are removed at once.
+const TOGETHER: usize = 1_000;
+/// So often a server may refuse to remove what was invalidated while it was away.
+const MOST_REFUSALS: u32 = 5;
+
+impl Cache {
+    /// Removes values, and defeats the loads of them that are running.
+    ///
+    /// # Errors
+    /// What the backend says; then they are removed before this process serves anything again.
+    ///
+    /// Cancellation: what was sent is carried out.
+    pub(crate) async fn forget(self: &Arc<Self>, keys: Vec<CacheKey>) -> Result<()> {
+        let notice = listener::gone(&self.names, &self.id, Some(&keys));
+        for key in &keys {
+            if let Some(rules) = self.rules_of(&key.value) {
+                rules.tally.by_call.up();
+            }
+        }
+        let undone = Undone { cache: self, keys };
+        let forgotten = self.backend.forget(&undone.keys, Some(&notice)).await;
+        let keys = undone.done();
+        self.journal_failed(forgotten, || {
+            keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone()))
+        })
+    }
+
+    /// Writes a value and defeats any load of it that is running.
+    ///
+    /// # Errors
+    /// What the backend says; then whatever is there is removed before this process serves anything again.
+    ///
+    /// Cancellation: what was sent is carried out.
+    pub(crate) async fn set(self: &Arc<Self>, key: CacheKey, value: &Bytes, ttl: Duration) -> Result<()> {
+        let notice = listener::gone(&self.names, &self.id, Some(std::slice::from_ref(&key)));
+        let undone = Undone { cache: self, keys: vec![key] };
+        let written = self.backend.set(&undone.keys[0], value, ttl, &notice).await;
+        let keys = undone.done();
+        self.journal_failed(written, || keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone())))
+    }
+
+    pub(crate) async fn forget_matching(self: &Arc<Self>, glob: &str) -> Result<u64> {
+        let glob = self.glob(glob);
+        let forgotten = self.backend.forget_matching(&glob, &|_| true).await;
+        self.clear_local();
+        self.flights.invalidate_all();
+        if let Err(error) = &forgotten
+            && is_worth_repeating(error)
+            && self.journal.note_glob(&glob)
+        {
+            self.write_off_later();
+        }
+        let forgotten = forgotten?;
+        self.announce_all().await;
+        Ok(forgotten)
+    }
+
+    /// Removes all values of a cached function.
+    pub(crate) async fn forget_all_of(
+        self: &Arc<Self>,
+        descriptor: &'static FunctionDescriptor,
+    ) -> Result<u64> {
+        let Some(family) = self.families.get(descriptor) else { return Ok(0) };
+        let forgotten = self.flush_now(&family.rules).await;
+        if let Err(error) = &forgotten
+            && is_worth_repeating(error)
+            && self.journal.note_family(&family.rules)
+        {
+            self.write_off_later();
+        }
+        let forgotten = forgotten?;
+        self.announce_all().await;
+        Ok(forgotten)
+    }
+
+    async fn announce_all(&self) {
+        let notice = listener::gone(&self.names, &self.id, None);
+        if let Err(error) = self.backend.announce(&notice).await {
+            tracing::warn!(
+                error = %chain(&error),
+                "other processes could not be told of a flush; their local layers keep what they have for its ttl"
+            );
+        }
+    }
+
+    /// Removes all values of a family, here and on the backend.
+    pub(super) async fn flush_now(&self, rules: &Arc<Rules>) -> Result<u64> {
+        let flushed = self.backend.forget_matching(&rules.glob(), &|key: &str| rules.could_be(key)).await;
+        self.clear_local();
+        self.flights.invalidate_all();
+        if let Ok(removed) = &flushed {
+            rules.tally.flushes.up();
+            tracing::debug!(function = rules.id(), removed, "flushed a cached function");
+        }
+        flushed
+    }
+
+    /// Removes all values of a family in the background, trying until it succeeds: one flush at a time, and one more
+    /// after it if there was a new reason meanwhile, since it may have passed the key already.
+    pub(super) fn flush_later(self: &Arc<Self>, rules: &Arc<Rules>) {
+        let next = |state| Some(if state == IDLE { FLUSHING } else { FLUSHING_AGAIN });
+        if rules.flushing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) != Ok(IDLE) {
+            return;
+        }
+        let (cache, rules, stop) = (Arc::clone(self), Arc::clone(rules), self.stop.clone());
+        let busy = self.activity.guard();
+        self.background.spawn(async move {
+            let _busy = busy;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = cache.flush(&rules) => {}
+            }
+        });
+    }
+
+    async fn flush(&self, rules: &Arc<Rules>) {
+        let function = rules.id();
+        let mut attempt = 0;
+        loop {
+            rules.flushing.store(FLUSHING, Ordering::SeqCst);
+            match self.flush_now(rules).await {
+                Ok(_) => {
+                    attempt = 0;
+                    let done =
+                        rules.flushing.compare_exchange(FLUSHING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
+                    if done.is_ok() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if attempt == 0 {
+                        tracing::error!(function, error = %chain(&error), "a cached function could not be flushed; trying again");
+                    }
+                    tokio::time::sleep(self.config.reconnect.delay(attempt)).await;
+                    attempt = attempt.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Nothing that is kept in this process is served any more.
+    pub(super) fn clear_local(&self) {
+        self.epochs.raise_all();
+        self.families.with_local().for_each(|(_, layer)| layer.clear());
+    }
+
+    /// As [`clear_local`](Self::clear_local), of one key as it is on the backend.
+    pub(super) fn forget_local(&self, key: &str) {
+        let prefix = self.config.cache_prefix.as_str();
+        let text = match prefix {
+            "" => Some(key),
+            prefix => key.strip_prefix(prefix).and_then(|key| key.strip_prefix(':')),
+        };
+        if let Some(text) = text {
+            self.epochs.raise(text);
+            self.families.with_local().for_each(|(_, layer)| layer.remove(text));
+        }
+    }
+
+    /// The family that a key as it is on the backend belongs to, if it is one of ours.
+    fn rules_of(&self, key: &str) -> Option<Arc<Rules>> {
+        self.families.iter().map(|family| &family.rules).find(|rules| rules.could_be(key)).cloned()
+    }
+
+    /// Notes keys that could not be removed.
+    pub(super) fn journal_failed<I: IntoIterator<Item = (Option<Arc<Rules>>, String)>>(
+        self: &Arc<Self>,
+        outcome: Result<()>,
+        keys: impl FnOnce() -> I,
+    ) -> Result<()> {
+        if let Err(error) = &outcome
+            && is_worth_repeating(error)
+            && self.journal.note(keys())
+        {
+            self.write_off_later();
+        }
+        outcome
+    }
+
+    /// Removes what is in the journal, trying until it is done.
+    pub(super) fn write_off_later(self: &Arc<Self>) {
+        let (cache, stop) = (Arc::clone(self), self.stop.clone());
+        self.background.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = cache.write_off() => {}
+            }
+        });
+    }
+
+    async fn write_off(self: &Arc<Self>) {
+        let (mut attempt, mut refusals) = (0, 0);
+        loop {
+            let lost = self.journal.take_lost();
+            if lost > 0 {
+                tracing::error!(
+                    keys = lost,
+                    "more keys were invalidated than can be remembered while redis is away; these live until their ttl"
+                );
+            }
+            let backlog = self.journal.backlog();
+            match self.remove(&backlog).await {
+                Ok(()) => {
+                    tracing::info!(
+                        keys = backlog.keys.len(),
+                        "what was invalidated while redis was away has been removed"
+                    );
+                    if self.journal.written_off(&backlog) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
+                    if refusals > MOST_REFUSALS {
+                        tracing::error!(error = %chain(&error), "what was invalidated cannot be removed; it lives until its ttl");
+                        if self.journal.written_off(&backlog) {
+                            return;
+                        }
+                    }
+                    tokio::time::sleep(self.config.reconnect.delay(attempt)).await;
+                    attempt = attempt.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    async fn remove(self: &Arc<Self>, backlog: &Backlog) -> Result<()> {
+        for keys in backlog.keys.chunks(TOGETHER) {
+            let keys: Vec<_> = keys.iter().map(|key| self.key_of(key.clone())).collect();
+            let notice = listener::gone(&self.names, &self.id, Some(&keys));
+            self.backend.forget(&keys, Some(&notice)).await?;
+        }
+        for glob in &backlog.globs {
+            self.backend.forget_matching(glob, &|_| true).await?;
+        }
+        for rules in &backlog.families {
+            self.flush_now(rules).await?;
+        }
+        if !backlog.globs.is_empty() || !backlog.families.is_empty() {
+            self.announce_all().await;
+        }
+        Ok(())
+    }
+
+    /// Whether a loaded value of this function may be stored.
+    pub(super) fn may_store(&self, descriptor: &'static FunctionDescriptor) -> bool {
+        if self.journal.is_pending() {
+            return false;
+        }
+        match self.families.get(descriptor) {
+            Some(family) if family.has_events() => {
+                self.ear().is_some_and(|ear| ear.serves(family, tokio::time::Instant::now()))
+            }
+            _ => true,
+        }
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Refused | ErrorKind::Configuration)
+}
+
+/// Whether what failed may succeed later: a server that is not the master any more refuses, too.
+fn is_worth_repeating(error: &Error) -> bool {
+    !is_refusal(error) || !error.to_string().contains("NOPERM")
+}
+
+/// Keys that are being removed. Whatever becomes of the future, this process does not serve them from its own memory, nor
+/// lets callers join the loads of them.
+struct Undone<'c> {
+    cache: &'c Arc<Cache>,
+    keys: Vec<CacheKey>,
+}
+
+impl Undone<'_> {
+    fn done(mut self) -> Vec<CacheKey> {
+        self.forget();
+        std::mem::take(&mut self.keys)
+    }
+
+    fn forget(&self) {
+        self.cache.flights.invalidate(&self.keys);
+        self.keys.iter().for_each(|key| self.cache.forget_local(&key.value));
+    }
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}

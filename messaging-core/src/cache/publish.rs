@@ -1,0 +1,195 @@
+//! Publishing with what follows from it: what the messages make out of date is removed first, in all processes' functions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Cache;
+use super::catalog::Snapshot;
+use super::marks::mark;
+use super::rules::{Outdated, Rules};
+use crate::backend::{CacheKey, Generation, Outgoing};
+use crate::dispatch::Carrier;
+use crate::error::{Result, chain};
+
+impl Cache {
+    /// Publishes, removing first what the messages make out of date in the cache. Returns the number of receivers.
+    ///
+    /// Cancellation: what was written is carried out, and so is what follows from it.
+    pub(crate) async fn publish(self: &Arc<Self>, mut messages: Vec<Outgoing>) -> Result<u64> {
+        let snapshot = self.catalog.snapshot();
+        let mut after = After { cache: self, keys: Vec::new(), families: Vec::new(), messages: Vec::new() };
+        let mut forget = Vec::new();
+        for message in &mut messages {
+            let outdated = snapshot.book.outdated_by(&message.channel, &message.payload);
+            if outdated.is_empty() {
+                continue;
+            }
+            // Whoever hears it can rely on us if we know all functions, and which of their values it means.
+            if let Some(generation) = snapshot.generation
+                && snapshot.is_complete
+                && outdated.families.is_empty()
+                && message.carrier == Carrier::Broadcast
+            {
+                message.mark = Some(mark(&message.channel, &message.payload, generation));
+            }
+            after.take(self, outdated, &mut forget);
+        }
+        after.messages = messages;
+        let published = self.backend.publish(&after.messages, &forget).await;
+        let published = match published {
+            Ok(published) => published,
+            Err(error) => {
+                // It may have been published, and it may have removed nothing.
+                let outcome = self.journal_failed(Err(error), || after.journal());
+                after.done();
+                return outcome.map(|()| 0);
+            }
+        };
+        if let Err(error) = published.forgotten {
+            tracing::error!(error = %chain(&error), "cached values could not be removed by what was published");
+            let _ = self.journal_failed(Err(error), || after.journal());
+        }
+        if self.is_behind(&snapshot, published.generation) {
+            after.catch_up(&snapshot).await;
+        }
+        after.done();
+        Ok(published.receivers)
+    }
+
+    fn is_behind(&self, snapshot: &Snapshot, generation: Generation) -> bool {
+        match generation {
+            Generation::Number(number) => snapshot.generation != Some(number),
+            Generation::Unknown => true,
+            // Other processes' functions cannot be known.
+            Generation::Refused => false,
+        }
+    }
+
+    /// Reads the registry, unless somebody has since it was like this.
+    async fn renew_catalog(&self, old: &Arc<Snapshot>) -> Result<Arc<Snapshot>> {
+        let _turn = self.catalog.reading.lock().await;
+        let now = self.catalog.snapshot();
+        if !Arc::ptr_eq(&now, old) {
+            return Ok(now);
+        }
+        let written = self.backend.catalog().await?;
+        self.catalog.renew(&written, &self.config.channel_prefix);
+        Ok(self.catalog.snapshot())
+    }
+
+    /// An event that was heard: notes the keys that have to be removed from Redis, which for our own events is done.
+    pub(super) fn heard(
+        self: &Arc<Self>,
+        channel: &str,
+        payload: &Bytes,
+        is_own: bool,
+        forget: &mut Vec<CacheKey>,
+    ) {
+        let Outdated { keys, families } = self.families.book.outdated_by(channel, payload);
+        for (rules, key) in keys {
+            self.forget_local(&key);
+            if !is_own {
+                rules.tally.by_event.up();
+                forget.push(self.key_of(key));
+            }
+        }
+        if !families.is_empty() {
+            self.clear_local();
+        }
+        for rules in families {
+            tracing::debug!(
+                function = rules.id(),
+                channel,
+                "an event does not say which values it means; flushing"
+            );
+            self.flush_later(&rules);
+        }
+    }
+}
+
+/// What follows from a publish whatever becomes of its future.
+struct After<'c> {
+    cache: &'c Arc<Cache>,
+    keys: Vec<(Arc<Rules>, String)>,
+    families: Vec<Arc<Rules>>,
+    /// Until it is done.
+    messages: Vec<Outgoing>,
+}
+
+impl After<'_> {
+    fn take(&mut self, cache: &Cache, outdated: Outdated, forget: &mut Vec<CacheKey>) {
+        for (rules, key) in outdated.keys {
+            rules.tally.by_publish.up();
+            forget.push(cache.key_of(key.clone()));
+            self.keys.push((rules, key));
+        }
+        for rules in outdated.families {
+            tracing::debug!(
+                function = rules.id(),
+                "an event of ours does not say which values it means; flushing"
+            );
+            self.families.push(rules);
+        }
+    }
+
+    fn journal(&self) -> Vec<(Option<Arc<Rules>>, String)> {
+        self.keys.iter().map(|(rules, key)| (Some(Arc::clone(rules)), key.clone())).collect()
+    }
+
+    /// The registry has changed since we knew it: removes what we did not know of.
+    async fn catch_up(&mut self, old: &Arc<Snapshot>) {
+        let cache = self.cache;
+        let renewed = match cache.renew_catalog(old).await {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what other processes cache could not be found out after a publish");
+                return;
+            }
+        };
+        let mut forget = Vec::new();
+        for message in std::mem::take(&mut self.messages) {
+            let mut outdated = renewed.book.outdated_by(&message.channel, &message.payload);
+            outdated.keys.retain(|(_, key)| !self.keys.iter().any(|(_, known)| known == key));
+            outdated.families.retain(|rules| !self.families.iter().any(|known| known.name == rules.name));
+            self.take(cache, outdated, &mut forget);
+        }
+        if !forget.is_empty()
+            && let Err(error) = cache.backend.forget(&forget, None).await
+        {
+            tracing::error!(error = %chain(&error), "cached values could not be removed by what was published");
+            let _ = cache.journal_failed(Err(error), || self.journal());
+        }
+    }
+
+    fn done(mut self) {
+        self.messages.clear();
+    }
+}
+
+impl Drop for After<'_> {
+    fn drop(&mut self) {
+        let cache = self.cache;
+        let keys: Vec<_> = self.keys.drain(..).map(|(_, key)| cache.key_of(key)).collect();
+        cache.flights.invalidate(&keys);
+        keys.iter().for_each(|key| cache.forget_local(&key.value));
+        if !self.families.is_empty() {
+            cache.flights.invalidate_all();
+            cache.clear_local();
+        }
+        self.families.drain(..).for_each(|rules| cache.flush_later(&rules));
+        // Nobody has waited to see whether it was carried out.
+        let messages = std::mem::take(&mut self.messages);
+        if messages.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let cache = Arc::clone(cache);
+        let tasks = cache.work.clone();
+        tasks.spawn(async move {
+            let snapshot = cache.catalog.snapshot();
+            let mut after = After { cache: &cache, keys: Vec::new(), families: Vec::new(), messages };
+            after.catch_up(&snapshot).await;
+            after.done();
+        });
+    }
+}
