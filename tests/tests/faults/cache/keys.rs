@@ -50,11 +50,11 @@ impl Trial {
 
     /// An event of somebody else, and a mark on the same connection after which everybody has done what it asks.
     async fn foreign(&self, payload: &Value) {
-        let before = stats(&self.messaging, "row").invalidations;
+        let before = stats(&self.messaging, "row").invalidations.events;
         let named = payload["id"].as_array().map_or(usize::from(!payload["id"].is_null()), Vec::len) as u64;
         self.redis.cli(&["PUBLISH", "cached.row", &payload.to_string()]);
         self.redis.cli(&["PUBLISH", "cached.row", r#"{"id":0}"#]);
-        let heard = async || stats(&self.messaging, "row").invalidations > before + named;
+        let heard = async || stats(&self.messaging, "row").invalidations.events > before + named;
         eventually("it has been heard", heard).await;
     }
 }
@@ -86,13 +86,13 @@ async fn null_means_no_key() {
     for id in 1..=3 {
         trial.stored(&row_name(id), async || trial.row(id).await).await;
     }
-    let flushes = stats(&trial.messaging, "row").flushes;
+    let flushes = stats(&trial.messaging, "row").invalidations.flushes;
     trial.messaging.publish("cached.row", &json!({ "id": null })).await.unwrap();
     trial.foreign(&json!({ "id": null })).await;
     (1..=3).for_each(|id| assert!(trial.has(&row_name(id)), "{id} was not meant"));
     trial.messaging.publish("cached.row", &json!({ "id": [1, 2] })).await.unwrap();
     assert_eq!([1, 2, 3].map(|id| trial.has(&row_name(id))), [false, false, true]);
-    assert_eq!(stats(&trial.messaging, "row").flushes, flushes);
+    assert_eq!(stats(&trial.messaging, "row").invalidations.flushes, flushes);
     outcome("null", "means no key, a list means each");
 }
 
@@ -133,7 +133,7 @@ async fn what_serde_has_renamed_is_one_name_everywhere() {
         trial.redis.cli(&["PUBLISH", "cached.door", &payload]);
         eventually("somebody else's event means it too", async || !trial.has(key)).await;
     }
-    assert_eq!(stats(&trial.messaging, "keys::door").flushes, 0, "every event said which");
+    assert_eq!(stats(&trial.messaging, "keys::door").invalidations.flushes, 0, "every event said which");
     outcome("a renamed enum", "one name in keys and payloads");
 }
 

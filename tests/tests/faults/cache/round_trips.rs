@@ -14,9 +14,10 @@ use crate::outcome;
 const KEY: u64 = 7;
 const VALUE: &str = "row:7";
 const LEASE: &str = "msg:lease:{row:7}";
-const GENERATION: &str = "msg:cache:gen";
+const GENERATION: &str = "msg:{cache}:gen";
 /// What the cache asks by itself is about these, whenever it comes.
-const OF_ITS_OWN: &[&str] = &["msg:cover", "msg:flush:", "msg:cache:families"];
+const OF_ITS_OWN: &[&str] = &["msg:{cache}:cover", "msg:{cache}:families", "msg:{cache}:expiries"];
+const MARKS: &str = "msg:cache:own";
 
 /// Somebody whose every command is noted, and what the functions load from.
 struct Metered {
@@ -148,7 +149,7 @@ async fn a_publish_asks_whether_the_families_have_changed_and_marks_its_event() 
     let asked = metered.asked();
     assert_eq!(asked[0].words, ["GET", GENERATION], "{asked:#?}");
     let marks: Vec<_> =
-        asked.iter().filter(|request| request.name() == "PUBLISH" && request.mentions("msg:own")).collect();
+        asked.iter().filter(|request| request.name() == "PUBLISH" && request.mentions(MARKS)).collect();
     assert_eq!((marks.len(), round_trips(&asked)), (1, 1), "{asked:#?}");
     assert_eq!(asked[asked.len() - 2], *marks[0], "just before the message");
     // A channel of which no family wants to know has nothing of all that.
