@@ -43,6 +43,11 @@ impl Database {
         self.write(&[row.to_owned()]).await[0]
     }
 
+    /// Makes this the version of a row.
+    pub async fn is_at(&self, row: &str, version: u64) {
+        self.ask::<()>("SET", &[&format!("row/{row}"), &version.to_string()]).await;
+    }
+
     /// How often a row has been loaded by cached functions, in all processes.
     pub async fn loads(&self, row: &str) -> u64 {
         self.ask::<Option<u64>>("GET", &[&format!("loads/{row}")]).await.unwrap_or_default()

@@ -124,6 +124,8 @@ async fn what_serde_has_renamed_is_one_name_everywhere() {
     {
         assert_eq!(door::key(which).unwrap(), key);
         trial.stored(key, async || read(which).await).await;
+        // Whoever is the first to listen may have had to flush.
+        let flushes = stats(&trial.messaging, "keys::door").invalidations.flushes;
         let version = trial.source.database.write_one(&format!("{which:?}")).await;
         trial.messaging.publish("cached.door", &Opened { door: which }).await.unwrap();
         assert!(!trial.has(key));
@@ -132,8 +134,8 @@ async fn what_serde_has_renamed_is_one_name_everywhere() {
         let payload = serde_json::to_string(&Opened { door: which }).unwrap();
         trial.redis.cli(&["PUBLISH", "cached.door", &payload]);
         eventually("somebody else's event means it too", async || !trial.has(key)).await;
+        assert_eq!(stats(&trial.messaging, "keys::door").invalidations.flushes, flushes, "it said which");
     }
-    assert_eq!(stats(&trial.messaging, "keys::door").invalidations.flushes, 0, "every event said which");
     outcome("a renamed enum", "one name in keys and payloads");
 }
 

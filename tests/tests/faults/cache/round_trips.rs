@@ -42,7 +42,13 @@ impl Metered {
         metered.call(1_000).await;
         metered.messaging.publish("cached.row", &json!({ "id": 1_000 })).await.unwrap();
         metered.messaging.scope(row::invalidate(1_000)).await.unwrap();
-        metered.meter.take();
+        let mut own = 0;
+        eventually("the cache has found its pace", async || {
+            let scripts = metered.meter.take().into_iter().filter(|request| request.name() == "EVALSHA");
+            own += scripts.filter(is_of_its_own).count();
+            own > 3
+        })
+        .await;
         metered
     }
 
@@ -68,13 +74,27 @@ impl Metered {
 fn is_of_its_own(request: &Request) -> bool {
     let is_own = |word: &String| OF_ITS_OWN.iter().any(|own| word.starts_with(own));
     let of_a_connection = ["PING", "HELLO", "CLIENT", "SUBSCRIBE", "PSUBSCRIBE", "INFO", "ROLE"];
-    request.words.iter().any(is_own) || of_a_connection.contains(&request.name())
+    // A script has no keys before it is called; those of coverage speak of nothing else.
+    let is_script = request.name() == "SCRIPT" && request.words.iter().any(|word| word.contains(":proven"));
+    is_script || request.words.iter().any(is_own) || of_a_connection.contains(&request.name())
 }
 
 /// How often somebody waited for an answer before asking the next.
 fn round_trips(requests: &[Request]) -> usize {
     let rounds: BTreeSet<_> = requests.iter().map(|request| (request.connection, request.round)).collect();
     rounds.len()
+}
+
+/// A message and its mark may be one transaction.
+fn without_brackets(mut requests: Vec<Request>) -> Vec<Request> {
+    requests.retain(|request| !["MULTI", "EXEC"].contains(&request.name()));
+    requests
+}
+
+/// What is written may be preceded by the question whether others have changed what they cache.
+fn without_registry(mut requests: Vec<Request>) -> Vec<Request> {
+    requests.retain(|request| request.words != ["GET", GENERATION]);
+    requests
 }
 
 fn names(requests: &[Request]) -> Vec<&str> {
@@ -85,7 +105,9 @@ fn names(requests: &[Request]) -> Vec<&str> {
 async fn each_operation_asks_as_often_as_the_table_says() {
     let metered = Metered::start().await;
     let messaging = &metered.messaging;
-    let version = metered.source.database.write_one(VALUE).await;
+    // A version that cannot be taken for anything else.
+    let version = 123_456_789;
+    metered.source.database.is_at(VALUE, version).await;
 
     // A miss: who has it, may I, here it is; the last of them behind the caller's back.
     assert_eq!(metered.call(KEY).await, version);
@@ -111,16 +133,19 @@ async fn each_operation_asks_as_often_as_the_table_says() {
     // A value that is written: all or nothing.
     messaging.cache("row").set("7", &70, Duration::from_secs(60)).await.unwrap();
     let asked = metered.asked();
+    assert_eq!(round_trips(&asked), 1, "{asked:#?}");
+    let asked = without_registry(asked);
     assert_eq!(names(&asked)[..4], ["MULTI", "SET", "UNLINK", "EXEC"], "{asked:#?}");
     assert!(names(&asked)[4..].iter().all(|name| *name == "PUBLISH"), "others may be told: {asked:#?}");
-    assert_eq!((round_trips(&asked), asked[2].words[1..].join(" ")), (1, LEASE.to_owned()));
+    assert_eq!(asked[2].words[1..], [LEASE]);
 
     // An exact invalidation.
     messaging.scope(row::invalidate(KEY)).await.unwrap();
     let asked = metered.asked();
+    assert_eq!(round_trips(&asked), 1, "{asked:#?}");
+    let asked = without_registry(asked);
     assert_eq!(asked[0].words, ["UNLINK", VALUE, LEASE], "{asked:#?}");
     assert!(names(&asked)[1..].iter().all(|name| *name == "PUBLISH"), "others may be told: {asked:#?}");
-    assert_eq!(round_trips(&asked), 1);
 
     // An event: in one go, the value before the message.
     metered.call(KEY).await;
@@ -128,7 +153,7 @@ async fn each_operation_asks_as_often_as_the_table_says() {
     metered.meter.take();
     let payload = json!({ "id": KEY });
     messaging.publish("cached.row", &payload).await.unwrap();
-    let asked = metered.asked();
+    let asked = without_brackets(metered.asked());
     assert_eq!(round_trips(&asked), 1, "{asked:#?}");
     let place = |wanted: &dyn Fn(&Request) -> bool| asked.iter().position(wanted);
     let unlinked = place(&|request| request.name() == "UNLINK" && request.mentions(VALUE));
@@ -146,15 +171,16 @@ async fn each_operation_asks_as_often_as_the_table_says() {
 async fn a_publish_asks_whether_the_families_have_changed_and_marks_its_event() {
     let metered = Metered::start().await;
     metered.messaging.publish("cached.row", &json!({ "id": KEY })).await.unwrap();
-    let asked = metered.asked();
+    let asked = without_brackets(metered.asked());
     assert_eq!(asked[0].words, ["GET", GENERATION], "{asked:#?}");
     let marks: Vec<_> =
         asked.iter().filter(|request| request.name() == "PUBLISH" && request.mentions(MARKS)).collect();
     assert_eq!((marks.len(), round_trips(&asked)), (1, 1), "{asked:#?}");
     assert_eq!(asked[asked.len() - 2], *marks[0], "just before the message");
-    // A channel of which no family wants to know has nothing of all that.
+    // On a channel of which no family wants to know nothing is removed, and there is no mark.
     metered.messaging.publish("nobody.caches", &1).await.unwrap();
     let asked = metered.asked();
-    assert_eq!(names(&asked), ["PUBLISH"], "{asked:#?}");
+    assert_eq!(round_trips(&asked), 1, "{asked:#?}");
+    assert_eq!(names(&without_registry(asked)), ["PUBLISH"]);
     outcome("a publish", "GET, UNLINK, mark and message in one go");
 }

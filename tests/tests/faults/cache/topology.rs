@@ -116,7 +116,7 @@ async fn a_failover_voids_the_leases_of_running_loads() {
     messaging.cache("hand").invalidate("1").await.unwrap();
     assert!(!has_lease(old) && has_lease(new), "only the old master knows that the load was defeated");
     // It must not save us that the lease may run out before the load can renew it.
-    new.cli(&["PEXPIRE", "msg:lease:{hand:1}", "60000"]);
+    new.cli(&["PEXPIRE", "msg:lease:{hand:1}", "8000"]);
     sentinel.give_up_master();
     has_moved(&messaging, new).await;
     assert!(has_lease(new));
