@@ -5,7 +5,7 @@ use std::io;
 
 use crate::job::{Client, Failure, Form, Job, Logging, Report, Said};
 use crate::order::{self, Order, OrderRef};
-use crate::sides::{hand, ours, queue, raw};
+use crate::sides::{cache, hand, local, ours, queue, raw};
 use crate::{meter, publisher, replay, usage};
 
 /// Tells the number of allocations so far, if they are counted.
@@ -50,11 +50,13 @@ async fn measure(job: Job) -> Result<Report, Failure> {
             Client::Raw => raw::latency(&url(port), messages, turn).await,
             Client::Hand => no_side(),
         },
-        Job::Cache { client, port, in_flight, calls } => match client {
-            Client::Ours => ours::cache(&url(port), in_flight, calls).await,
-            Client::Raw => raw::cache(&url(port), in_flight, calls).await,
-            Client::Hand => no_side(),
-        },
+        Job::Hits { client, port, in_flight, calls } => {
+            cache::hits(client, &url(port), in_flight, calls).await
+        }
+        Job::Loads { client, port, in_flight, calls } => {
+            cache::loads(client, &url(port), in_flight, calls).await
+        }
+        Job::LocalHits { store, kept, port, rounds } => local::hits(store, kept, &url(port), rounds).await,
         Job::Queue { client, port, messages } => queue::measure(client, &url(port), messages).await,
         Job::Dispatch { messages } => ours::dispatch(messages).await,
     }

@@ -23,6 +23,26 @@ pub(crate) enum Client {
     Hand,
 }
 
+/// Whose hits in the process are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Store {
+    /// `#[redis_cache(local = …)]`.
+    Ours,
+    /// The `quick_cache` crate, used by hand.
+    QuickCache,
+    /// The `moka` crate, used by hand.
+    Moka,
+}
+
+/// What is kept in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kept {
+    /// `Arc<Order>`.
+    Shared,
+    /// `Order`.
+    Owned,
+}
+
 /// How the payload is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Form {
@@ -75,7 +95,11 @@ pub(crate) enum Job {
     /// Publishes to itself and times each message.
     Latency { client: Client, port: u16, turn: Turn, messages: u64 },
     /// Asks for cached orders with this many tasks.
-    Cache { client: Client, port: u16, in_flight: u64, calls: u64 },
+    Hits { client: Client, port: u16, in_flight: u64, calls: u64 },
+    /// Asks for orders that are not cached yet, with this many tasks.
+    Loads { client: Client, port: u16, in_flight: u64, calls: u64 },
+    /// Asks for orders that are kept in the process, so many times for all of them.
+    LocalHits { store: Store, kept: Kept, port: u16, rounds: u64 },
     /// Appends messages, and handles them as a queue.
     Queue { client: Client, port: u16, messages: u64 },
     /// Publishes to itself in memory.
@@ -118,6 +142,25 @@ pub(crate) struct Report {
     /// Of the latency, in seconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "ours",
+            Self::QuickCache => "quick_cache",
+            Self::Moka => "moka",
+        })
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shared => "shared",
+            Self::Owned => "owned",
+        })
+    }
 }
 
 impl fmt::Display for Form {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::job::{Failure, Report};
 use crate::{order, usage};
@@ -14,7 +15,6 @@ static START: OnceLock<Reading> = OnceLock::new();
 static END: OnceLock<Reading> = OnceLock::new();
 static ENDED: Notify = Notify::const_new();
 static BURST: Notify = Notify::const_new();
-static LOADS: AtomicU64 = AtomicU64::new(0);
 
 struct Reading {
     at: Instant,
@@ -65,15 +65,6 @@ pub(crate) async fn burst() {
     BURST.notified().await;
 }
 
-/// A cached function was called: its cache had no answer.
-pub(crate) fn loaded() {
-    LOADS.fetch_add(1, Ordering::Relaxed);
-}
-
-pub(crate) fn loads() -> u64 {
-    LOADS.load(Ordering::Relaxed)
-}
-
 /// Measures `count` operations that are done in one piece of work.
 pub(crate) async fn operations<F>(count: u64, work: F) -> Result<Report, Failure>
 where
@@ -82,6 +73,26 @@ where
     let start = Reading::take();
     work.await?;
     Ok(between(&start, &Reading::take(), count))
+}
+
+/// Measures `total` operations in `tasks` tasks; each is given its number and how many it has to do.
+pub(crate) async fn each_in_a_task<F>(
+    tasks: u64,
+    total: u64,
+    work: impl Fn(u64, u64) -> F,
+) -> Result<Report, Failure>
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let each = total / tasks;
+    operations(each * tasks, async {
+        let mut running: JoinSet<_> = (0..tasks).map(|task| work(task, each)).collect();
+        while let Some(done) = running.join_next().await {
+            done??;
+        }
+        Ok(())
+    })
+    .await
 }
 
 fn between(start: &Reading, end: &Reading, count: u64) -> Report {

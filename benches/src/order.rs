@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 pub(crate) const FIRST: u64 = 1_000_000_000;
 /// The order that says that there are no more.
 pub(crate) const LAST: u64 = 9_999_999_999;
+/// How many orders are cached; a multiple of the numbers of tasks that read them.
+pub(crate) const CACHED: u64 = 4_096;
+
+/// The cached orders that one of so many tasks asks for, one after the other, without an end: each begins elsewhere, so
+/// that no two ask for the same one at once.
+pub(crate) fn cached(task: u64, tasks: u64) -> impl Iterator<Item = u64> {
+    let begin = task * CACHED / tasks;
+    (begin..).map(|number| FIRST + number % CACHED)
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -111,6 +120,13 @@ mod tests {
         for id in [FIRST, FIRST + 999_999_999, LAST] {
             assert_eq!(Order::encoded(id).len(), 253, "{}", String::from_utf8_lossy(&Order::encoded(id)));
         }
+    }
+
+    #[test]
+    fn tasks_share_the_cached_orders() {
+        let mut asked: Vec<u64> = (0..64).flat_map(|task| cached(task, 64).take(64)).collect();
+        asked.sort_unstable();
+        assert!(asked.into_iter().eq(FIRST..FIRST + CACHED));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What the attributes' generated code uses. Not for users: it may change with every version.
 
+use std::borrow::Borrow;
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +11,7 @@ use serde::Serialize;
 pub use bytes::Bytes;
 pub use {inventory, serde};
 
-pub use crate::cache::source::{Again, Layer, Load, Local, Once, Remote};
+pub use crate::cache::source::{Again, Layer, Load, Local, Once, Remote, kept};
 pub use crate::cache_manager::{CachedFunction, Function, Scalar};
 pub use crate::channel::{Channel, Pattern, ToChannel, ToPattern, TypedChannel};
 pub use crate::dispatch::{
@@ -284,29 +287,72 @@ pub async fn invalidate_all(function: &'static Function) -> Result<u64> {
     crate::cache_manager::invalidate_all(function.descriptor).await
 }
 
-/// An argument as the caller has it, or a copy of it, that a load can keep for itself.
+/// A load that outlives the call, with arguments of its own.
+#[derive(Debug)]
+pub struct Outliving;
+
+/// Whether it can have a copy of what was passed by reference. Asked of [`Outliving`] and not of the argument, because the
+/// compiler would advise another `&` then.
 #[diagnostic::on_unimplemented(
-    message = "`stale` cannot keep this argument for a load that outlives the call",
-    label = "the argument must be `Clone + Send + 'static`, or a reference to something that is"
+    message = "`stale` cannot keep a copy of `{T}` for a load that outlives the call",
+    label = "what is passed by reference must be `Clone + Send + Sync + 'static`",
+    note = "to share it instead, pass an `Arc` of it or a reference to one, such as `self: &Arc<Self>`"
 )]
-pub trait Keep {
-    /// What is kept.
-    type Kept: Send + 'static;
-    /// Copies it.
-    fn keep(&self) -> Self::Kept;
+pub trait Copies<T: ?Sized> {
+    /// Makes the copy.
+    fn copy(argument: &T) -> Copied<T>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: ToOwned<Owned: Send + 'static> + ?Sized> Keep for T {
-    type Kept = T::Owned;
-
-    fn keep(&self) -> T::Owned {
-        self.to_owned()
+impl<T: ToOwned<Owned: Send + Sync + 'static> + Sync + ?Sized> Copies<T> for Outliving {
+    fn copy(argument: &T) -> Copied<T> {
+        Copied(Box::new(argument.to_owned()))
     }
 }
 
+/// The owned form of something. Without its type in this one, what cannot be copied is reported once and not again
+/// wherever the copy is used.
+pub struct Copied<T: ?Sized>(Box<dyn Borrow<T> + Send + Sync>);
+
+impl<T: ?Sized> Deref for Copied<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        (*self.0).borrow()
+    }
+}
+
+impl<T: fmt::Debug + ?Sized> fmt::Debug for Copied<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Copies an argument.
+pub fn copied<T: ?Sized>(argument: &T) -> Copied<T>
+where
+    Outliving: Copies<T>,
+{
+    Outliving::copy(argument)
+}
+
+/// An argument that can go along with a load that outlives the call.
+#[diagnostic::on_unimplemented(
+    message = "`stale` cannot keep `{Self}` for a load that outlives the call",
+    label = "what is passed by value must be `Send + 'static`"
+)]
+pub trait Lasting {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Send + 'static> Lasting for T {}
+
+/// Moves an argument.
+pub fn moved<T: Lasting>(argument: T) -> T {
+    argument
+}
+
 /// Answers a call from the cache, or by `load`. `layer` says whether values are kept in this process too.
-pub async fn cached<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
+pub async fn cached<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
     function: &'static Function,
     key: Key,
     shape: S,
@@ -317,7 +363,7 @@ pub async fn cached<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
 }
 
 /// Calls the function and replaces the cached value.
-pub async fn refresh<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
+pub async fn refresh<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
     function: &'static Function,
     key: Key,
     shape: S,
@@ -327,7 +373,7 @@ pub async fn refresh<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
     call(function, key, shape, true, layer, load).await
 }
 
-async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
+async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
     function: &'static Function,
     key: Key,
     _shape: S,

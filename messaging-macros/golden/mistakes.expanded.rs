@@ -2,7 +2,7 @@ fn get(id: u64) -> Camera {
     load(id)
 }
 ::core::compile_error! {
-    "unknown option `kye`; did you mean `key`? the options are `key`, `ttl`, `invalidate_on`, `jitter`, `cache_none`, `prefix`, `id`, `companions` and `crate`"
+    "unknown option `kye`; did you mean `key`? the options are `key`, `ttl`, `invalidate_on`, `local`, `stale`, `wait`, `jitter`, `cache_none`, `prefix`, `id`, `companions` and `crate`"
 }
 ::core::compile_error! {
     "`ttl` is given twice; remove one of them"

@@ -111,6 +111,12 @@ impl get_camera {
         );
         ::messaging_core::__private::invalidate(function, key).await
     }
+    /// Removes the values for all arguments, in all processes; returns how many there were.
+    pub async fn invalidate_all() -> ::messaging_core::__private::Result<
+        ::core::primitive::u64,
+    > {
+        ::messaging_core::__private::invalidate_all(Self::__function()).await
+    }
     /// The key of the value for these arguments.
     pub fn key(
         mac_address: &str,

@@ -161,6 +161,12 @@ impl camera_of {
         );
         ::messaging_core::__private::invalidate(function, key).await
     }
+    /// Removes the values for all arguments, in all processes; returns how many there were.
+    async fn invalidate_all() -> ::messaging_core::__private::Result<
+        ::core::primitive::u64,
+    > {
+        ::messaging_core::__private::invalidate_all(Self::__function()).await
+    }
     /// The key of the value for these arguments.
     fn key(
         user_id: impl ::messaging_core::__private::serde::Serialize + ::core::marker::Sync,

@@ -31,7 +31,7 @@ impl Cameras {
                 shape,
                 ::messaging_core::__private::Remote,
                 ::messaging_core::__private::Once(
-                    self.__get_load(mac_address, argument_1),
+                    Self::__get_load(self, mac_address, argument_1),
                 ),
             )
             .await
@@ -104,7 +104,7 @@ impl Cameras {
                 shape,
                 ::messaging_core::__private::Remote,
                 ::messaging_core::__private::Once(
-                    self.__get_load(mac_address, argument_1),
+                    Self::__get_load(self, mac_address, argument_1),
                 ),
             )
             .await

@@ -212,6 +212,9 @@ pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `key = "camera:{id}"` | the key; a placeholder is an argument, a path into one (`{user.id}`) or into the service (`{self.tenant}`) | required |
 /// | `ttl = duration` | how long a value is kept at most | required |
 /// | `invalidate_on = [events]` | what removes a value: a channel, template or glob in quotes; `Camera(update, delete)` for events of a model; `{ on = …, placeholder = path.to.value }` where the key's value stands elsewhere in the event than under the placeholder's name | nothing |
+/// | `local = duration` or `{ ttl = duration, max = 10_000 }` | values are kept in this process too, each for at most this long, and about `max` of them; the value is `Clone + Send + Sync + 'static`, and every call gets a clone | only in Redis |
+/// | `stale = duration` | for this long after `ttl` a value is still served while one new load runs, or while loads fail | not at all |
+/// | `wait = duration` | how long a caller waits for the load of another process before it loads itself | the lease, 3 s |
 /// | `jitter = 0.1` or `"10%"` | which part of `ttl` is drawn at random, so that values do not all end at once | 10 % |
 /// | `cache_none = duration` | `None` is kept, too, for this long | not kept |
 /// | `prefix = "camera"` | stands before the key, with a `:` | none |
@@ -222,10 +225,23 @@ pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// `cache_none`. The function, and the impl around it, are generic over nothing but lifetimes.
 ///
 /// Beside a function `get_camera` stands a type of that name: `get_camera::invalidate(mac_address)` removes a value,
-/// `get_camera::refresh(…)` loads it anew, `get_camera::key(mac_address)` is its key. A method `get` gets associated
-/// functions: `Cameras::get_cache()` returns a handle with the same operations, `cameras.get_refresh(…)` loads anew.
-/// Methods of two types in one module that are called the same need an `id`. A function in an impl that names neither
-/// `self` nor `Self` looks like a free one; it needs `companions = false`.
+/// `get_camera::invalidate_all()` those for all arguments, `get_camera::refresh(…)` loads it anew,
+/// `get_camera::key(mac_address)` is its key. A method `get` gets associated functions: `Cameras::get_cache()` returns a
+/// handle with the same operations, `cameras.get_refresh(…)` loads anew. Methods of two types in one module that are
+/// called the same need an `id`. A function in an impl that names neither `self` nor `Self` looks like a free one; it
+/// needs `companions = false`.
+///
+/// # A load that outlives the call
+/// With `stale`, the caller gets the old value at once, and the new one is loaded when the caller has gone. That load
+/// needs arguments of its own, which are made only when there is something to load:
+///
+/// - What is passed by reference, `&self` among it, is copied, so it is `Clone + Send + Sync + 'static`; `&str` and slices
+///   will do as well. A service that is no `Clone` is shared as `self: &Arc<Self>`.
+/// - What is passed by value goes along, so it is `Send + 'static`.
+/// - There is no `&mut`, no reference inside of another type, and nothing borrowed in what is returned. The future of the
+///   function is `Send`.
+///
+/// `refresh` calls the function with the caller's own arguments. `stale` cannot be used with `companions = false`.
 #[proc_macro_attribute]
 pub fn redis_cache(arguments: TokenStream, item: TokenStream) -> TokenStream {
     front::run(arguments.into(), item.into(), redis_cache::expand, front::item).into()

@@ -9,6 +9,8 @@ pub(super) struct Goal {
     quantity: Quantity,
     direction: Direction,
     limit: f64,
+    /// What is hoped for beyond it.
+    stretch: Option<f64>,
     force: Force,
 }
 
@@ -16,8 +18,10 @@ pub(super) struct Goal {
 enum Quantity {
     /// Our median by the other one.
     Ratio,
+    /// Our median, whatever the other one is.
+    Median,
     /// The worst of our values.
-    Value,
+    Worst,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +44,8 @@ enum Force {
 pub(super) enum Verdict {
     NoGoal,
     Met,
+    /// So is what was only hoped for.
+    Exceeded,
     Missed,
     NotYet,
     Broken,
@@ -48,22 +54,36 @@ pub(super) enum Verdict {
 impl Goal {
     /// Our median is at least so many times the other one.
     pub(super) const fn at_least(limit: f64) -> Self {
-        Self { quantity: Quantity::Ratio, direction: Direction::AtLeast, limit, force: Force::Timing }
+        Self::new(Quantity::Ratio, Direction::AtLeast, limit, Force::Timing)
     }
 
     /// Our median is at most so many times the other one.
     pub(super) const fn at_most(limit: f64) -> Self {
-        Self { quantity: Quantity::Ratio, direction: Direction::AtMost, limit, force: Force::Timing }
+        Self::new(Quantity::Ratio, Direction::AtMost, limit, Force::Timing)
+    }
+
+    /// Our median itself is at most this, on a machine like that of the goal.
+    pub(super) const fn median_at_most(limit: f64) -> Self {
+        Self::new(Quantity::Median, Direction::AtMost, limit, Force::Timing)
     }
 
     /// No value of ours is above this, whatever the machine.
     pub(super) const fn bound(limit: f64) -> Self {
-        Self { quantity: Quantity::Value, direction: Direction::AtMost, limit, force: Force::Bound }
+        Self::new(Quantity::Worst, Direction::AtMost, limit, Force::Bound)
     }
 
     /// The same for our median by the other one.
     pub(super) const fn bound_ratio(limit: f64) -> Self {
-        Self { quantity: Quantity::Ratio, direction: Direction::AtMost, limit, force: Force::Bound }
+        Self::new(Quantity::Ratio, Direction::AtMost, limit, Force::Bound)
+    }
+
+    const fn new(quantity: Quantity, direction: Direction, limit: f64, force: Force) -> Self {
+        Self { quantity, direction, limit, stretch: None, force }
+    }
+
+    /// Beyond the limit, this much is hoped for; not to reach it is no miss.
+    pub(super) const fn stretch(self, stretch: f64) -> Self {
+        Self { stretch: Some(stretch), ..self }
     }
 
     pub(super) const fn later(self) -> Self {
@@ -72,15 +92,17 @@ impl Goal {
 
     pub(super) fn verdict(self, ours: Spread, ratio: Option<f64>) -> Verdict {
         let value = match (self.quantity, ratio) {
-            (Quantity::Value, _) => ours.max,
+            (Quantity::Median, _) => ours.median,
+            (Quantity::Worst, _) => ours.max,
             (Quantity::Ratio, Some(ratio)) => ratio,
             (Quantity::Ratio, None) => f64::NAN,
         };
-        let met = match self.direction {
-            Direction::AtLeast => value >= self.limit,
-            Direction::AtMost => value <= self.limit,
+        let reaches = |limit| match self.direction {
+            Direction::AtLeast => value >= limit,
+            Direction::AtMost => value <= limit,
         };
-        match (met, self.force) {
+        match (reaches(self.limit), self.force) {
+            (true, _) if self.stretch.is_some_and(reaches) => Verdict::Exceeded,
             (true, _) => Verdict::Met,
             (false, Force::Timing) => Verdict::Missed,
             (false, Force::Later) => Verdict::NotYet,
@@ -97,7 +119,12 @@ impl fmt::Display for Goal {
         };
         match self.quantity {
             Quantity::Ratio => write!(f, "{direction} {:.2} ×", self.limit)?,
-            Quantity::Value => write!(f, "{direction} {}", self.limit)?,
+            Quantity::Median | Quantity::Worst => write!(f, "{direction} {}", self.limit)?,
+        }
+        match (self.quantity, self.stretch) {
+            (_, None) => {}
+            (Quantity::Ratio, Some(stretch)) => write!(f, " ({stretch:.2})")?,
+            (_, Some(stretch)) => write!(f, " ({stretch})")?,
         }
         f.write_str(if self.force == Force::Later { ", later" } else { "" })
     }
@@ -108,6 +135,7 @@ impl fmt::Display for Verdict {
         f.pad(match self {
             Self::NoGoal => "",
             Self::Met => "met",
+            Self::Exceeded => "exceeded",
             Self::Missed => "missed",
             Self::NotYet => "not yet",
             Self::Broken => "BROKEN",
@@ -130,6 +158,14 @@ mod tests {
         assert_eq!(Goal::bound(2.0).verdict(ours, None), Verdict::Broken);
         assert_eq!(Goal::bound(3.0).verdict(ours, None), Verdict::Met);
         assert_eq!(Goal::bound_ratio(1.25).verdict(ours, None), Verdict::Broken, "nothing was measured");
+        assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(1.9)), Verdict::Exceeded);
+        assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(1.2)), Verdict::Met);
+        assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(0.9)), Verdict::Missed);
+        assert_eq!(Goal::at_least(1.0).stretch(1.9).to_string(), "≥ 1.00 × (1.90)");
+        // Of a time it is the median that counts: one value is a mood of the machine.
+        assert_eq!(Goal::median_at_most(2.5).verdict(ours, Some(9.0)), Verdict::Met);
+        assert_eq!(Goal::median_at_most(2.5).stretch(2.0).verdict(ours, None), Verdict::Exceeded);
+        assert_eq!(Goal::median_at_most(120.0).stretch(60.0).to_string(), "≤ 120 (60)");
         assert_eq!(Goal::at_least(2.2).later().to_string(), "≥ 2.20 ×, later");
         assert_eq!(Goal::bound(3_000.0).to_string(), "≤ 3000");
     }

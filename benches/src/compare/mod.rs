@@ -19,7 +19,7 @@ use table::Verdict;
 pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
     let request = Request::parse(arguments)?;
     let chosen: Vec<Experiment> =
-        plan::all().into_iter().filter(|experiment| request.wants(experiment.name)).collect();
+        plan::all().into_iter().filter(|it| request.wants(it.name, it.when)).collect();
     if request.help || chosen.is_empty() {
         println!("{}", request::help(&plan::all()));
         return if request.help { Ok(true) } else { Err("no experiment has such a name".into()) };

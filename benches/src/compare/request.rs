@@ -1,6 +1,6 @@
 //! The command line of the comparison.
 
-use super::plan::Experiment;
+use super::plan::{Experiment, When};
 use super::stage::Scale;
 use crate::job::Failure;
 
@@ -28,8 +28,11 @@ impl Request {
         Ok(request)
     }
 
-    pub(super) fn wants(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter))
+    pub(super) fn wants(&self, name: &str, when: When) -> bool {
+        match when {
+            When::Always if self.filters.is_empty() => true,
+            _ => self.filters.iter().any(|filter| name.contains(filter)),
+        }
     }
 }
 
@@ -53,8 +56,11 @@ mod tests {
     fn command_lines() {
         let request = Request::parse(&["--quick", "latency", "cache"]).unwrap();
         assert_eq!((request.scale, request.help), (Scale::Quick, false));
-        assert!(request.wants("latency-paced") && request.wants("cache") && !request.wants("publish"));
-        assert!(Request::parse(&[]).unwrap().wants("anything"));
+        let wants = |name| request.wants(name, When::Always);
+        assert!(wants("latency-paced") && wants("cache") && !wants("publish"));
+        let everything = Request::parse(&[]).unwrap();
+        assert!(everything.wants("peer-1", When::Always) && !everything.wants("peer-1", When::Named));
+        assert!(Request::parse(&["peer"]).unwrap().wants("peer-1", When::Named));
         assert_eq!(Request::parse(&["--fast"]).unwrap_err().to_string(), "there is no option `--fast`");
     }
 }

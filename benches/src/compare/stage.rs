@@ -60,6 +60,7 @@ pub(super) struct Stage {
     pinned: bool,
     redis: OnceLock<RedisServer>,
     patient_redis: OnceLock<RedisServer>,
+    peer: OnceLock<PathBuf>,
 }
 
 impl Stage {
@@ -72,7 +73,15 @@ impl Stage {
             && works(MEASURED)
             // What is started from here on is there too, unless it is put elsewhere.
             && quiet("taskset", &["-a", "-c", "-p", OTHERS, &std::process::id().to_string()]);
-        Ok(Self { scale, program, counting, pinned, redis: OnceLock::new(), patient_redis: OnceLock::new() })
+        Ok(Self {
+            scale,
+            program,
+            counting,
+            pinned,
+            redis: OnceLock::new(),
+            patient_redis: OnceLock::new(),
+            peer: OnceLock::new(),
+        })
     }
 
     /// A Redis with its default settings.
@@ -114,6 +123,32 @@ impl Stage {
     /// Runs a job that needs nobody else, or only what is there already.
     pub(super) fn alone(&self, job: &Job) -> Result<Report, Failure> {
         self.measured(job, Under::Nothing)?.done()
+    }
+
+    /// Runs the cache of another library: cached orders in Redis, asked for by so many tasks.
+    pub(super) fn peer(&self, in_flight: u64, calls: u64) -> Result<Report, Failure> {
+        let program = match self.peer.get() {
+            Some(program) => program,
+            None => {
+                let built = self.build_peer()?;
+                self.peer.get_or_init(|| built)
+            }
+        };
+        let numbers = [self.redis().port().into(), in_flight, calls].map(|number| number.to_string());
+        Process::start(self.on_its_processor(program).args(numbers))?.done()
+    }
+
+    /// Builds the program of `benches/peers` beside this one: a workspace of its own, whose dependencies would otherwise
+    /// change what is measured here.
+    fn build_peer(&self) -> Result<PathBuf, Failure> {
+        let target = self.program.with_file_name("peers");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/Cargo.toml");
+        let mut build = Command::new(cargo);
+        build.args(["build", "--release", "--locked", "--manifest-path", manifest, "--target-dir"]);
+        let built = build.arg(&target).status()?.success();
+        let name = format!("messaging-benches-peers{}", std::env::consts::EXE_SUFFIX);
+        if built { Ok(target.join("release").join(name)) } else { Err("the peer cannot be built".into()) }
     }
 
     /// The number of instructions of a process, start to end, in the order of `callgrind`.

@@ -1,11 +1,9 @@
 //! Our side: the attributes, as a user writes them, with default settings.
 
 use std::hint::black_box;
-use std::time::Duration;
 
-use messaging_core::{Config, Handlers, Messaging, Raw, Running, redis_cache, subscribe};
+use messaging_core::{Config, Handlers, Messaging, Raw, Running, subscribe};
 
-use super::each_in_a_task;
 use crate::job::{CHANNEL, Failure, Report, Turn};
 use crate::order::{self, Order, OrderRef};
 use crate::{latency, meter};
@@ -45,14 +43,8 @@ async fn dispatched(payload: Raw) {
     }
 }
 
-#[redis_cache(key = "bench:order:{id}", ttl = 3600, invalidate_on = ["orders.changed:{id}"])]
-async fn order_by_id(id: u64) -> Order {
-    meter::loaded();
-    Order::numbered(id)
-}
-
 /// With default settings, whatever the environment says.
-async fn messaging(url: &str, handlers: Handlers) -> Result<Messaging, Failure> {
+pub(super) async fn messaging(url: &str, handlers: Handlers) -> Result<Messaging, Failure> {
     Ok(Messaging::builder().config(Config::new(url)?).handlers(handlers).build().await?)
 }
 
@@ -72,7 +64,7 @@ pub(crate) async fn send(url: &str, in_flight: u64, messages: u64) -> Result<Rep
     let messaging = messaging(url, Handlers::none()).await?;
     messaging.publish(CHANNEL, &Order::numbered(order::FIRST)).await?;
     let order = Order::numbered(order::FIRST);
-    each_in_a_task(in_flight, messages, |_, count| {
+    meter::each_in_a_task(in_flight, messages, |_, count| {
         let (messaging, order) = (messaging.clone(), order.clone());
         async move {
             for _ in 0..count {
@@ -94,34 +86,6 @@ pub(crate) async fn latency(url: &str, messages: u64, turn: Turn) -> Result<Repo
         }
     })
     .await
-}
-
-pub(crate) async fn cache(url: &str, in_flight: u64, calls: u64) -> Result<Report, Failure> {
-    let messaging = messaging(url, Handlers::none()).await?;
-    let cache = messaging.cache("bench");
-    for task in 0..in_flight {
-        let id = order::FIRST + task;
-        cache.set(&format!("order:{id}"), &Order::numbered(id), Duration::from_secs(3_600)).await?;
-    }
-    // The first call starts to listen for what invalidates.
-    messaging.scope(order_by_id(order::FIRST)).await;
-    let report = each_in_a_task(in_flight, calls, |task, count| {
-        let messaging = messaging.clone();
-        async move {
-            let ask = async {
-                for _ in 0..count {
-                    black_box(order_by_id(order::FIRST + task).await);
-                }
-            };
-            messaging.scope(ask).await;
-            Ok(())
-        }
-    })
-    .await?;
-    match meter::loads() {
-        0 => Ok(report),
-        loads => Err(format!("{loads} of {calls} calls were no hits").into()),
-    }
 }
 
 /// Publishes in memory, in bursts that the handler's buffer has room for.

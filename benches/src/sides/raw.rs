@@ -3,16 +3,14 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, cmd};
 
-use super::each_in_a_task;
 use crate::job::{CHANNEL, Failure, Form, PATTERN, Report, Turn};
-use crate::latency;
 use crate::order::{self, Order, OrderRef};
+use crate::{latency, meter};
 
 /// What its pipeline holds by default, and what is best with many in flight.
 const SMALL_PIPELINE: usize = 50;
@@ -26,7 +24,7 @@ fn client(url: &str) -> Result<Client, Failure> {
     Ok(Client::open(info)?)
 }
 
-async fn commands(url: &str, in_flight: u64) -> Result<MultiplexedConnection, Failure> {
+pub(super) async fn commands(url: &str, in_flight: u64) -> Result<MultiplexedConnection, Failure> {
     let many = in_flight > SMALL_PIPELINE as u64;
     let settings = AsyncConnectionConfig::new()
         .set_pipeline_buffer_size(if many { LARGE_PIPELINE } else { SMALL_PIPELINE })
@@ -69,7 +67,7 @@ pub(crate) async fn send(url: &str, in_flight: u64, messages: u64) -> Result<Rep
     let mut connection = commands(url, in_flight).await?;
     let order = Order::numbered(order::FIRST);
     publish(&mut connection, &order).await?;
-    each_in_a_task(in_flight, messages, |_, count| {
+    meter::each_in_a_task(in_flight, messages, |_, count| {
         let (mut connection, order) = (connection.clone(), order.clone());
         async move {
             for _ in 0..count {
@@ -93,25 +91,4 @@ pub(crate) async fn latency(url: &str, messages: u64, turn: Turn) -> Result<Repo
         report = measured => report,
         ended = handling => Err(ended?.err().unwrap_or_else(|| "it stopped handling".into())),
     }
-}
-
-pub(crate) async fn cache(url: &str, in_flight: u64, calls: u64) -> Result<Report, Failure> {
-    let mut connection = commands(url, in_flight).await?;
-    for task in 0..in_flight {
-        let id = order::FIRST + task;
-        let key = format!("bench:order:{id}");
-        cmd("SET").arg(key).arg(Order::encoded(id)).query_async::<()>(&mut connection).await?;
-    }
-    each_in_a_task(in_flight, calls, |task, count| {
-        let mut connection = connection.clone();
-        async move {
-            for _ in 0..count {
-                let key = format!("bench:order:{}", order::FIRST + task);
-                let value: Bytes = cmd("GET").arg(key).query_async(&mut connection).await?;
-                black_box(serde_json::from_slice::<Order>(&value)?);
-            }
-            Ok(())
-        }
-    })
-    .await
 }

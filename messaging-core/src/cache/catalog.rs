@@ -16,6 +16,8 @@ pub(super) struct Snapshot {
     pub(super) book: Book,
     /// Nothing in the registry was beyond us.
     pub(super) is_complete: bool,
+    /// It cannot be read here.
+    pub(super) is_unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(super) struct Catalog {
 impl Catalog {
     pub(super) fn new(ours: Vec<Arc<Rules>>) -> Self {
         let book = Book::new(ours.clone());
-        let snapshot = Snapshot { generation: None, book, is_complete: false };
+        let snapshot = Snapshot { generation: None, book, is_complete: false, is_unreadable: false };
         Self { snapshot: RwLock::new(Arc::new(snapshot)), ours, reading: tokio::sync::Mutex::new(()) }
     }
 
@@ -64,7 +66,17 @@ impl Catalog {
             }
         }
         let generation = Some(written.generation);
-        let snapshot = Snapshot { generation, book: Book::new(rules), is_complete };
+        let book = Book::new(rules);
+        self.set(Snapshot { generation, book, is_complete, is_unreadable: false });
+    }
+
+    /// The registry cannot be read: only our own functions are known.
+    pub(super) fn give_up(&self) {
+        let book = Book::new(self.ours.clone());
+        self.set(Snapshot { generation: Some(0), book, is_complete: false, is_unreadable: true });
+    }
+
+    fn set(&self, snapshot: Snapshot) {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 }

@@ -152,6 +152,11 @@ impl Session<'_> {
         if !registrations.is_empty() {
             let generation = cache.backend.register_families(&registrations).await?;
             self.ear.generation.store(generation, Ordering::Release);
+            // So that already the first event that we publish is marked as ours.
+            let known = cache.snapshot_now();
+            if known.generation != Some(generation) {
+                cache.renew_catalog(&known).await?;
+            }
         }
         Ok(())
     }

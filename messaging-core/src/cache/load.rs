@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::flight::{Flight, Landing, Sight};
-use super::local::{Epoch, Kept};
+use super::local::Epoch;
 use super::rules::Rules;
 use super::shape::{Shape, Split};
-use super::source::{Layer, Load};
+use super::source::{Kept, Layer, Load, Loaded};
 use super::{Cache, Family, LEASE, listener};
 use crate::backend::{Attempt, Backend, CacheKey, Grant, Lease, Looked, Token};
 use crate::core::Current;
@@ -65,7 +65,7 @@ impl Cache {
     /// Answers a call from this process, from Redis, or by `load`, which runs at most once.
     ///
     /// Cancellation: a load that this caller leads is dropped with it; the next caller takes over.
-    pub(crate) async fn call<R, S: Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
+    pub(crate) async fn call<R, S: Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
         self: &Arc<Self>,
         ask: Ask<'_>,
         load: L,
@@ -146,7 +146,7 @@ impl Cache {
         answer
     }
 
-    async fn miss<R, S: Shape<R>, Y: Layer<S::Value>, L: Load<R>>(
+    async fn miss<R, S: Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
         self: &Arc<Self>,
         call: Call<'_>,
         mut looked: Result<Looked>,
@@ -155,7 +155,7 @@ impl Cache {
         let tally = &call.family.rules.tally;
         let began = Instant::now();
         let until = began + call.family.descriptor.wait.unwrap_or(LEASE);
-        let mut first = true;
+        let (mut missed, mut waited) = (false, false);
         loop {
             let found = match looked {
                 Ok(found) => found,
@@ -165,15 +165,12 @@ impl Cache {
             if !call.replace {
                 match self.used::<R, S, Y>(&call, &found) {
                     Use::Fresh(returned) => {
-                        tally.waits.up();
+                        if waited { &tally.waits } else { &tally.hits }.up();
                         return returned;
                     }
                     Use::Stale(returned) => stale = Some(returned),
                     Use::Nothing => {}
                 }
-            }
-            if std::mem::take(&mut first) && stale.is_none() {
-                tally.misses.up();
             }
             let Looked { value: seen, holder, .. } = found;
             let holder = match holder.filter(|_| !call.replace) {
@@ -186,7 +183,12 @@ impl Cache {
                     let leased = self.backend.lease(&call.key, &attempt, lead.seen.as_ref(), LEASE).await;
                     match self.asked(leased) {
                         Ok(Lease::Granted(by)) => match stale {
-                            None => return lead.load(by, call.replace, load, loaded::<R, S, Y>).await,
+                            None => {
+                                if !missed {
+                                    tally.misses.up();
+                                }
+                                return lead.load(by, call.replace, load, loaded::<R, S, Y>).await;
+                            }
                             Some(stale) => {
                                 tally.stale.up();
                                 // Without copies of the arguments the next caller may try.
@@ -226,6 +228,9 @@ impl Cache {
                 tally.stale.up();
                 return stale;
             }
+            if !std::mem::replace(&mut missed, true) {
+                tally.misses.up();
+            }
             looked = match self.flights.with_token(&call.key, &holder) {
                 Some(flight) => {
                     if let Some(returned) = self.landed::<R, S>(&call, &flight).await {
@@ -235,7 +240,10 @@ impl Cache {
                     self.look_again::<S, R, Y>(&call).await
                 }
                 None => match self.wait_for(&call.key, &holder, until).await {
-                    Some(Some(found)) => Ok(found),
+                    Some(Some(found)) => {
+                        waited = true;
+                        Ok(found)
+                    }
                     Some(None) => self.look_again::<S, R, Y>(&call).await,
                     None => {
                         // One extra load for all who have waited so long, and only one that began after they called.
@@ -364,7 +372,7 @@ impl Cache {
 
     /// The cache cannot be used: the function is called, one call at a time for each key in this process. Loads that
     /// began before `not_before` are waited for and not shared.
-    async fn without_cache<R, S: Shape<R>, L: Load<R>>(
+    async fn without_cache<R, S: Shape<R>, L: Load<Output = R>>(
         self: &Arc<Self>,
         call: &Call<'_>,
         error: &Error,
@@ -420,16 +428,6 @@ fn decode<R, S: Shape<R>>(call: &Call<'_>, bytes: &Bytes) -> Option<S::Value> {
     }
 }
 
-/// What a load has come to, without its types.
-#[derive(Debug)]
-pub(crate) enum Loaded {
-    Value(Bytes, Option<Kept>),
-    Nothing,
-    /// With an error that can be shared, if there is one.
-    Failed(Option<Arc<dyn std::any::Any + Send + Sync>>),
-    Unwritable(Error),
-}
-
 fn loaded<R, S: Shape<R>, Y: Layer<S::Value>>(returned: &R) -> Loaded {
     match S::split(returned) {
         Split::Failed => Loaded::Failed(S::share(returned)),
@@ -478,7 +476,7 @@ impl Lead {
         self.cache.flights.remove(&self.flight);
     }
 
-    async fn load<R, L: Load<R>>(
+    async fn load<R, L: Load<Output = R>>(
         mut self,
         by: Option<u64>,
         replace: bool,

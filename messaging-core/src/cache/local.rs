@@ -1,10 +1,8 @@
 //! Values that are kept in this process, each for a short time. It knows nothing of Redis; whether it may be used at the
 //! moment is the listener's to say.
 
-use std::any::Any;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,15 +10,13 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
+use super::source::Kept;
 use crate::registry::LocalOptions;
 
 /// How many groups of keys have an epoch of their own.
 const STRIPES: usize = 1_024;
 /// An entry counts once for each so many bytes of JSON that it has begun.
 const UNIT: usize = 1 << 10;
-
-/// A value of a type that its function knows; `None` where the function has returned `None`.
-pub(crate) type Kept = Option<Arc<dyn Any + Send + Sync>>;
 
 /// The values of one function.
 pub(crate) struct LocalLayer {
@@ -149,7 +145,7 @@ mod tests {
     }
 
     fn kept(number: u32) -> Kept {
-        Some(Arc::new(number))
+        Some(std::sync::Arc::new(number))
     }
 
     fn got(layer: &LocalLayer, key: &str) -> Option<u32> {

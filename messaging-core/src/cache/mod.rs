@@ -175,6 +175,10 @@ impl Cache {
         listener.catch_up(self, self.config.cache_timeout).await;
     }
 
+    fn snapshot_now(&self) -> Arc<catalog::Snapshot> {
+        self.catalog.snapshot()
+    }
+
     /// What an operator should know.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warning.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()

@@ -10,14 +10,14 @@ use super::marks::mark;
 use super::rules::{Outdated, Rules};
 use crate::backend::{CacheKey, Generation, Outgoing};
 use crate::dispatch::Carrier;
-use crate::error::{Result, chain};
+use crate::error::{ErrorKind, Result, chain};
 
 impl Cache {
     /// Publishes, removing first what the messages make out of date in the cache. Returns the number of receivers.
     ///
     /// Cancellation: what was written is carried out, and so is what follows from it.
     pub(crate) async fn publish(self: &Arc<Self>, mut messages: Vec<Outgoing>) -> Result<u64> {
-        let snapshot = self.catalog.snapshot();
+        let snapshot = self.snapshot().await;
         let mut after = After { cache: self, keys: Vec::new(), families: Vec::new(), messages: Vec::new() };
         let mut forget = Vec::new();
         for message in &mut messages {
@@ -57,8 +57,22 @@ impl Cache {
         Ok(published.receivers)
     }
 
+    /// What all processes cache; asks for it if that has not been done.
+    async fn snapshot(&self) -> Arc<Snapshot> {
+        let known = self.catalog.snapshot();
+        if known.generation.is_some() {
+            return known;
+        }
+        // Redis may be away; the publish will tell.
+        match tokio::time::timeout(self.config.cache_timeout, self.renew_catalog(&known)).await {
+            Ok(Ok(renewed)) => renewed,
+            Ok(Err(_)) | Err(_) => known,
+        }
+    }
+
     fn is_behind(&self, snapshot: &Snapshot, generation: Generation) -> bool {
         match generation {
+            _ if snapshot.is_unreadable => false,
             Generation::Number(number) => snapshot.generation != Some(number),
             Generation::Unknown => true,
             // Other processes' functions cannot be known.
@@ -67,14 +81,23 @@ impl Cache {
     }
 
     /// Reads the registry, unless somebody has since it was like this.
-    async fn renew_catalog(&self, old: &Arc<Snapshot>) -> Result<Arc<Snapshot>> {
+    pub(super) async fn renew_catalog(&self, old: &Arc<Snapshot>) -> Result<Arc<Snapshot>> {
         let _turn = self.catalog.reading.lock().await;
         let now = self.catalog.snapshot();
         if !Arc::ptr_eq(&now, old) {
             return Ok(now);
         }
-        let written = self.backend.catalog().await?;
-        self.catalog.renew(&written, &self.config.channel_prefix);
+        match self.backend.catalog().await {
+            Ok(written) => self.catalog.renew(&written, &self.config.channel_prefix),
+            Err(error) if error.kind() == ErrorKind::Refused => {
+                tracing::warn!(
+                    error = %chain(&error),
+                    "what other processes cache cannot be known here, so that what is published makes only our own values out of date at once"
+                );
+                self.catalog.give_up();
+            }
+            Err(error) => return Err(error),
+        }
         Ok(self.catalog.snapshot())
     }
 

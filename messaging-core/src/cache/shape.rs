@@ -49,7 +49,7 @@ pub trait Shape<R> {
 
 /// Checks once that a return type can be cached: the result is a `Shape<R>` whatever `S` is, so that a type that cannot
 /// is not reported again wherever the shape is used.
-pub fn checked<R, S: Shape<R>>(shape: S) -> impl Shape<R> {
+pub fn checked<R, S: Shape<R>>(shape: S) -> impl Shape<R, Value = S::Value> {
     shape
 }
 

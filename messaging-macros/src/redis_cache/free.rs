@@ -13,20 +13,16 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
     let companion = &sig.ident;
     let cfgs = parts.function.cfgs();
     let (attrs, load_attrs) = parts.attributes();
-    let arguments = parts.argument_names();
 
     let plain = parts.plain_signature();
-    let load = quote!(#companion::__load(#(#arguments),*));
+    let load = parts.load(Mode::Cached, &quote!(#companion::__load));
     let cached = parts.through_cache(Mode::Cached, &quote!(#companion::__function()), &load);
 
     let family = parts.family();
     let load_sig = parts.load_signature(format_ident!("__load"));
     let refresh_sig = Signature { ident: format_ident!("refresh"), ..plain.clone() };
-    let refresh = parts.through_cache(
-        Mode::Refresh,
-        &quote!(Self::__function()),
-        &quote!(Self::__load(#(#arguments),*)),
-    );
+    let load = parts.load(Mode::Refresh, &quote!(Self::__load));
+    let refresh = parts.through_cache(Mode::Refresh, &quote!(Self::__function()), &load);
 
     let parameters = parts.key_parameters();
     let taken = parameters.iter().map(|KeyParameter { name, argument, .. }| quote!(#name: #argument));
@@ -71,6 +67,11 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
             #vis async fn invalidate(#taken) -> #runtime::Result<()> {
                 #filled
                 #runtime::invalidate(#function, #key).await
+            }
+
+            /// Removes the values for all arguments, in all processes; returns how many there were.
+            #vis async fn invalidate_all() -> #runtime::Result<::core::primitive::u64> {
+                #runtime::invalidate_all(Self::__function()).await
             }
 
             /// The key of the value for these arguments.

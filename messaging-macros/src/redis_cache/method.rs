@@ -13,19 +13,15 @@ pub(super) fn expand(parts: &Parts<'_>) -> TokenStream {
     let runtime = &parts.config.runtime;
     let cfgs = parts.function.cfgs();
     let (attrs, load_attrs) = parts.attributes();
-    let arguments = parts.argument_names();
     let name = sig.ident.unraw();
 
     let function_name = format_ident!("__{name}_function");
     let load_name = format_ident!("__{name}_load");
     let family = quote!(Self::#function_name());
-    let load = match parts.function.receiver() {
-        Some(_) => quote!(self.#load_name(#(#arguments),*)),
-        None => quote!(Self::#load_name(#(#arguments),*)),
-    };
+    let load = |mode| parts.load(mode, &quote!(Self::#load_name));
     let plain = parts.plain_signature();
-    let cached = parts.through_cache(Mode::Cached, &family, &load);
-    let refresh = parts.through_cache(Mode::Refresh, &family, &load);
+    let cached = parts.through_cache(Mode::Cached, &family, &load(Mode::Cached));
+    let refresh = parts.through_cache(Mode::Refresh, &family, &load(Mode::Refresh));
     let load_sig = parts.load_signature(load_name);
     let refresh_sig = Signature { ident: format_ident!("{name}_refresh"), ..plain.clone() };
 

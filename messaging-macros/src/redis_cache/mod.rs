@@ -1,6 +1,8 @@
 //! `#[redis_cache]`: the function looks into the cache first, and its companions act on the same entries.
 
 mod free;
+mod keep;
+mod layer;
 mod method;
 mod options;
 mod parts;

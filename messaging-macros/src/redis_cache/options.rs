@@ -6,6 +6,8 @@ use proc_macro2::{Ident, TokenStream};
 use syn::ext::IdentExt;
 use syn::{LitStr, Path, Type};
 
+use super::keep;
+use super::layer::Local;
 use crate::descriptor::{Identity, Runtime};
 use crate::function::{Argument, Function};
 use crate::mistakes::Mistakes;
@@ -17,8 +19,20 @@ use crate::place::Place;
 use crate::template::{Key, Pattern};
 use crate::value::{Value, ValueKind, split};
 
-const KNOWN: &[&str] =
-    &["key", "ttl", "invalidate_on", "jitter", "cache_none", "prefix", "id", "companions", "crate"];
+const KNOWN: &[&str] = &[
+    "key",
+    "ttl",
+    "invalidate_on",
+    "local",
+    "stale",
+    "wait",
+    "jitter",
+    "cache_none",
+    "prefix",
+    "id",
+    "companions",
+    "crate",
+];
 
 /// One `#[redis_cache]`.
 pub(super) struct Config {
@@ -30,6 +44,9 @@ pub(super) struct Config {
     pub(super) ttl: Duration,
     pub(super) jitter: f64,
     pub(super) cache_none: Option<(Name, Duration)>,
+    pub(super) stale: Option<(Name, Duration)>,
+    pub(super) wait: Option<Duration>,
+    pub(super) local: Option<Local>,
     pub(super) triggers: Vec<Trigger>,
     pub(super) has_companions: bool,
 }
@@ -75,8 +92,29 @@ impl Config {
         let cache_none = options
             .get("cache_none")
             .and_then(|entry| Some((entry.name.clone(), mistakes.keep(entry.value.duration())?)));
+        let stale = options
+            .get("stale")
+            .and_then(|entry| Some((entry.name.clone(), mistakes.keep(entry.value.duration())?)));
+        let wait = options.optional("wait", mistakes, Value::duration);
+        let local = options.get("local").and_then(|entry| {
+            let longest = options.get("ttl").map(|entry| &entry.value).zip(ttl);
+            Local::read(&entry.value, longest, mistakes)
+        });
         let prefix = options.optional("prefix", mistakes, read_prefix);
         let has_companions = options.optional("companions", mistakes, Value::truth).unwrap_or(true);
+        if let Some(name) = options.name("stale") {
+            if !has_companions {
+                let message = "`stale` loads again after the call has ended, for which it needs a function beside \
+                    this one; remove `companions = false`, or leave `stale` out";
+                mistakes.add(name, message);
+            } else if let Some(function) = function {
+                keep::check(function, mistakes);
+            }
+        } else if options.has("local")
+            && let Some(function) = function
+        {
+            keep::check_returned(function, "`local` keeps what the function returns, so it", mistakes);
+        }
         let key = text.as_ref().and_then(|text| mistakes.keep(Key::of(text)));
         let triggers = match options.get("invalidate_on") {
             Some(entry) => read_triggers(&entry.value, key.as_ref(), mistakes),
@@ -97,6 +135,9 @@ impl Config {
             ttl: ttl?,
             jitter,
             cache_none,
+            stale,
+            wait,
+            local,
             triggers,
             has_companions,
         })

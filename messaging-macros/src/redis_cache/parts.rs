@@ -5,6 +5,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, Meta, Pat, PatType, Path, ReturnType, Signature, Type};
 
+use super::keep;
 use super::options::{Config, Placeholder, Trigger, TriggerOn};
 use crate::assertion::assertion;
 use crate::constants::{DurationTokens, option};
@@ -31,10 +32,14 @@ pub(super) enum Mode {
 impl Parts<'_> {
     /// `&'static Function`, with its descriptor registered, as a block.
     pub(super) fn family(&self) -> TokenStream {
-        let Config { runtime, identity, key, ttl, jitter, cache_none, triggers, .. } = self.config;
+        let Config { runtime, identity, key, ttl, jitter, cache_none, stale, wait, triggers, .. } =
+            self.config;
         let id = identity.or_name(&self.function.name());
         let ttl = DurationTokens(*ttl);
         let cache_none = option(cache_none.as_ref().map(|(_, duration)| DurationTokens(*duration)));
+        let stale = option(stale.as_ref().map(|(_, duration)| DurationTokens(*duration)));
+        let wait = option(wait.map(DurationTokens));
+        let local = option(self.config.local.as_ref().map(|local| local.tokens(runtime)));
         let location = location(runtime, Span::call_site());
         let checks = triggers.iter().map(|trigger| self.check(trigger));
         let triggers = triggers.iter().map(|trigger| self.trigger(trigger));
@@ -45,9 +50,9 @@ impl Parts<'_> {
                 ttl: #ttl,
                 jitter: #jitter,
                 cache_none: #cache_none,
-                stale: ::core::option::Option::None,
-                wait: ::core::option::Option::None,
-                local: ::core::option::Option::None,
+                stale: #stale,
+                wait: #wait,
+                local: #local,
                 invalidate_on: &[#(#triggers),*],
                 location: #location,
             };
@@ -103,7 +108,21 @@ impl Parts<'_> {
         quote!(#(#published)* #(#carried)*)
     }
 
-    /// `key(…)` and the call around the load. `family` is an expression.
+    /// How `callee`, the function with the user's body, is called.
+    pub(super) fn load(&self, mode: Mode, callee: &TokenStream) -> TokenStream {
+        let Config { runtime, stale, .. } = self.config;
+        match (mode, stale) {
+            (Mode::Cached, Some((name, _))) => keep::again(self.function, runtime, Place::of(name), callee),
+            _ => {
+                let receiver = self.function.receiver().map(|receiver| Ident::from(receiver.self_token));
+                let arguments = self.function.arguments().into_iter().map(|argument| argument.ident);
+                let arguments = receiver.into_iter().chain(arguments);
+                quote!(#runtime::Once(#callee(#(#arguments),*)))
+            }
+        }
+    }
+
+    /// `key(…)` and the call around the load. `family` and `load` are expressions.
     pub(super) fn through_cache(&self, mode: Mode, family: &TokenStream, load: &TokenStream) -> TokenStream {
         let Config { runtime, cache_none, .. } = self.config;
         let call = match mode {
@@ -111,7 +130,7 @@ impl Parts<'_> {
             Mode::Refresh => quote!(refresh),
         };
         let returned = self.function.returned();
-        let [function, key, probe, shape] = ["function", "key", "probe", "shape"].map(local);
+        let [function, key, probe, shape, layer] = ["function", "key", "probe", "shape", "layer"].map(local);
         let values = self.key_values();
         let option = cache_none.as_ref().map(|(name, _)| {
             let argument = Place::of(name).put(quote!(&#shape));
@@ -124,9 +143,16 @@ impl Parts<'_> {
         };
         let passed = place.put(shape.to_token_stream());
         let checked = place.put(quote!(#runtime::shape::checked::<#returned, _>(#passed)));
-        let call = place.put(
-            quote!(#runtime::#call(#function, #key, #passed, #runtime::Remote, #runtime::Once(#load)).await),
-        );
+        let kept = self.config.local.as_ref().map(|_| {
+            let local = place.put(quote!(#runtime::Local));
+            let kept = place.put(quote!(#runtime::kept::<#returned, _, _>(&#shape, #local)));
+            quote!(let #layer = #kept;)
+        });
+        let layer = match &kept {
+            Some(_) => layer.to_token_stream(),
+            None => quote!(#runtime::Remote),
+        };
+        let call = place.put(quote!(#runtime::#call(#function, #key, #passed, #layer, #load).await));
         quote! {
             let #function = #family;
             let #key = #runtime::key(#function, &[#(#values),*]);
@@ -137,6 +163,7 @@ impl Parts<'_> {
             };
             #option
             let #shape = #checked;
+            #kept
             #call
         }
     }
@@ -156,12 +183,13 @@ impl Parts<'_> {
         let returned = self.function.returned();
         let pinned = local("returned");
         // The first `return` tells the compiler the block's type, so that `?` and `return` know theirs.
-        let load = quote!(async move {
+        let runtime = &self.config.runtime;
+        let load = quote!(#runtime::Once(async move {
             if let ::core::option::Option::Some(#pinned) = ::core::option::Option::None::<#returned> {
                 return #pinned;
             }
             #body
-        });
+        }));
         let call = self.through_cache(Mode::Cached, &self.family(), &load);
         quote! {
             #(#attrs)*
@@ -195,11 +223,6 @@ impl Parts<'_> {
             }
         }
         sig
-    }
-
-    /// The names of all arguments.
-    pub(super) fn argument_names(&self) -> Vec<Ident> {
-        self.function.arguments().into_iter().map(|argument| argument.ident).collect()
     }
 
     /// Attributes for the function with the user's body: those about lints. The wrapper keeps all of them, but what it

@@ -2,7 +2,9 @@
 #![deny(warnings, clippy::all)]
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use messaging_core::{
     Attempt, Channel, ChannelOf, Context, HandlerError, Messaging, Raw, State, channel, event_config, redis_cache,
@@ -258,6 +260,116 @@ async fn nested() -> u64 {
     Local::new().0
 }
 
+// Everything that `stale` can keep: copies of what is behind references, the rest as it is.
+#[redis_cache(
+    key = "everything:{name}:{user.id}",
+    ttl = "1h",
+    stale = "5m",
+    wait = "500ms",
+    local = { ttl = "5s", max = 500 },
+    cache_none = 1,
+)]
+async fn outlived<'a>(
+    name: &'a str,
+    user: &User,
+    path: &std::path::Path,
+    names: &[String],
+    fixed: &'static str,
+    mut cell: Cell<u64>,
+    NotClone(number): NotClone,
+    maybe: Option<String>,
+    call: Arc<dyn Fn(&str) -> u64 + Send + Sync>,
+    pointer: fn(&str) -> &str,
+) -> Result<Option<User>, AppError> {
+    *cell.get_mut() += number;
+    let known: &'static str = fixed;
+    if names.iter().any(|it| it == known) || path.is_absolute() {
+        return Err(AppError);
+    }
+    Ok(maybe.map(|it| User { id: user.id + cell.get() + call(pointer(&it)) + name.len() as u64 }))
+}
+
+pub struct NotClone(u64);
+
+// The words alone, and with values in Redis that outlive those in the process.
+#[redis_cache(key = "wait", ttl = 60, wait = 1)]
+async fn with_wait() -> u64 {
+    1
+}
+
+#[redis_cache(key = "local", ttl = 60, local = 60)]
+async fn with_local() -> Result<Vec<Cow<'static, str>>, AppError> {
+    Ok(vec![])
+}
+
+#[redis_cache(key = "all", ttl = 60, local = 60, stale = 60)]
+async fn with_all(text: Cow<'static, str>, fixed: &'static str) -> Option<Cow<'static, str>> {
+    Some(text + fixed)
+}
+
+#[redis_cache(key = "stale", ttl = 60, stale = "1d")]
+async fn with_stale(Pair(first, second): Pair) -> u64 {
+    first + second
+}
+
+pub struct Pair(u64, u64);
+
+#[derive(Clone)]
+pub struct Shared {
+    tenant: u64,
+}
+
+impl Shared {
+    #[redis_cache(key = "shared:{self.tenant}:{user.id}", ttl = 60, stale = 60, local = 5)]
+    pub async fn by_reference(&self, user: &User, (first, _): (u32, u32)) -> Result<User, AppError> {
+        Ok(User { id: self.tenant + user.id + u64::from(first) })
+    }
+
+    #[redis_cache(key = "shared a:{self.tenant}", ttl = 60, stale = 60)]
+    async fn of_a_lifetime<'a>(&'a self, other: &'a Self) -> u64 {
+        self.tenant + other.tenant
+    }
+
+    #[redis_cache(key = "shared b:{self.tenant}", ttl = 60, stale = 60)]
+    async fn by_value(mut self) -> u64 {
+        self.tenant += 1;
+        self.tenant
+    }
+
+    #[redis_cache(key = "shared c:{self.tenant}", ttl = 60, stale = 60)]
+    async fn typed(self: &Self) -> u64 {
+        self.tenant
+    }
+
+    #[redis_cache(key = "shared d", ttl = 60, stale = 60)]
+    async fn of_nobody(name: &str) -> usize {
+        name.len() + size_of::<Self>()
+    }
+}
+
+// Without `Clone`, what is shared is the pointer.
+impl Cameras {
+    #[redis_cache(key = "arc:{self.tenant}", ttl = 60, stale = 60)]
+    async fn by_arc(self: Arc<Self>) -> u64 {
+        self.tenant
+    }
+
+    #[redis_cache(key = "ref arc:{self.tenant}", ttl = 60, stale = 60)]
+    async fn by_ref_arc(self: &Arc<Self>, name: &str) -> usize {
+        name.len()
+    }
+
+    #[redis_cache(key = "box:{self.tenant}", ttl = 60, stale = 60)]
+    async fn by_box(self: Box<Self>) -> u64 {
+        self.tenant
+    }
+
+    #[redis_cache(key = "static:{self.tenant}", ttl = 60, stale = 60)]
+    async fn by_static(&'static self) -> u64 {
+        self.tenant
+    }
+}
+
 pub struct Cameras {
     tenant: u64,
 }
@@ -307,7 +419,7 @@ trait Fetch {
 }
 
 impl Fetch for Cameras {
-    #[redis_cache(key = "camera:{id}", ttl = 60, invalidate_on = [Camera(delete)], companions = false)]
+    #[redis_cache(key = "camera:{id}", ttl = 60, local = 5, wait = 1, invalidate_on = [Camera(delete)], companions = false)]
     async fn fetch(&self, id: u64) -> Result<User, AppError> {
         let user: User = serde_json::from_str("{\"id\":1}").map_err(|_| AppError)?;
         if id > self.tenant {
@@ -363,6 +475,38 @@ fn main() {
     is_send(cameras.only_in_the_key(1));
     is_send(Cameras { tenant: 1 }.exclusive());
     is_send(cameras.by_value());
+    is_send(outlived::invalidate_all());
+    is_send(outlived::invalidate("a", 1));
+    let shared = Shared { tenant: 1 };
+    is_send(shared.by_reference(&user, (1, 2)));
+    is_send(shared.by_reference_refresh(&user, (1, 2)));
+    is_send(Shared::by_reference_cache().invalidate_all());
+    is_send(shared.of_a_lifetime(&shared));
+    is_send(shared.typed());
+    is_send(shared.clone().by_value());
+    is_send(Shared::of_nobody("a"));
+    is_send(Arc::new(Cameras { tenant: 1 }).by_ref_arc("a"));
+    is_send(Arc::new(Cameras { tenant: 1 }).by_arc());
+    is_send(Box::new(Cameras { tenant: 1 }).by_box());
+    is_send(Cameras::by_static(Box::leak(Box::new(Cameras { tenant: 1 }))));
+    is_send(with_wait());
+    is_send(with_local());
+    is_send(with_local::refresh());
+    is_send(with_all("a".into(), "b"));
+    is_send(with_all::refresh("a".into(), "b"));
+    is_send(with_stale(Pair(1, 2)));
+    is_send(outlived(
+        "a",
+        &user,
+        "b".as_ref(),
+        &[],
+        "c",
+        Cell::new(1),
+        NotClone(1),
+        None,
+        Arc::new(|it| it.len() as u64),
+        |it| it,
+    ));
     let _ = (notify_admins, audit, on_event, on_user, Notifications::handle, Monitor::fields, Heartbeat);
 }
 

@@ -41,6 +41,31 @@ macro_rules! service {
 
 service!(Camera { id: u64 }, "camera.created", "camera:{id}", "camera:{id}", 60, on_camera, Cameras, camera, id);
 
+macro_rules! outlived {
+    ($name:ident, $self:ident, $argument:ident: $type:ty, $duration:literal) => {
+        impl Held {
+            #[redis_cache(
+                key = "held",
+                ttl = $duration,
+                stale = $duration,
+                wait = $duration,
+                local = { ttl = $duration, max = 1 },
+                id = "held",
+            )]
+            async fn $name(&$self, $argument: $type) -> usize {
+                $argument.len() + $self.0
+            }
+        }
+    };
+}
+
+#[derive(Clone)]
+pub struct Held(usize);
+
+outlived!(of_text, self, text: &str, 60);
+outlived!(of_list, self, list: &[u64], "1m");
+outlived!(of_value, self, list: Vec<u64>, "1m");
+
 macro_rules! text_channel {
     ($name:ident, $text:expr) => {
         #[channel($text)]

@@ -39,6 +39,18 @@ struct Function;
 struct FunctionDescriptor;
 struct Key;
 struct Scalar;
+struct Load;
+struct Once;
+struct Again;
+struct Layer;
+struct Local;
+struct Remote;
+struct LocalOptions;
+struct Copies;
+struct Copied;
+struct Deref;
+struct Clone;
+struct ToOwned;
 struct Shape;
 struct ShapeProbe;
 struct SchemaProbe;
@@ -156,10 +168,35 @@ async fn r#type(r#type: u8) -> u8 {
     r#type
 }
 
+#[redis_cache(key = "{key}:{function}:{shape}:{probe}", ttl = 2, stale = 1, wait = 1, local = { ttl = 1, max = 1 })]
+async fn again(
+    key: u8,
+    function: &u8,
+    shape: &str,
+    probe: u8,
+    layer: u8,
+    load: &[u8],
+    again: &u8,
+    local: u8,
+    kept: u8,
+    copied: &u8,
+    moved: u8,
+    service: u8,
+    this: u8,
+) -> u8 {
+    local
+}
+
+#[redis_cache(key = "{invalidate_all}", ttl = 2, stale = 1, local = 1)]
+async fn invalidate_all(invalidate_all: &str) -> ::core::result::Result<::std::string::String, ()> {
+    ::core::result::Result::Err(())
+}
+
 struct Argument {
     key: u8,
 }
 
+#[derive(::core::clone::Clone)]
 struct Store {
     op: u8,
 }
@@ -169,10 +206,17 @@ impl Store {
     async fn function(&self, key: u8) -> u8 {
         key
     }
+
+    #[redis_cache(key = "{service}:{self.op}", ttl = 2, stale = 1, local = 1)]
+    async fn stale(&self, service: &u8, this: &str, load: u8, layer: u8) -> u8 {
+        self.op
+    }
 }
 
 fn main() {
     let _ = invalidate::key(1_u8, 2);
     let _ = r#type::key(1);
     let _ = Store::function_cache();
+    let _ = invalidate_all::invalidate_all();
+    let _ = Store::stale_cache();
 }

@@ -7,7 +7,7 @@ async fn nothing() -> u64 {
     1
 }
 
-#[redis_cache(kye = "a:{id}", tttl = 60, local = "5s")]
+#[redis_cache(kye = "a:{id}", tttl = 60, locla = "5s")]
 async fn unknown(id: u64) -> u64 {
     id
 }
@@ -24,6 +24,16 @@ async fn values(id: u64) -> u64 {
 
 #[redis_cache(key = "a", ttl = 1h, jitter = "10", prefix = "{id}")]
 async fn more_values(id: u64) -> u64 {
+    id
+}
+
+#[redis_cache(key = "a", ttl = 60, stale = 0, wait = "0ms", local = "0s")]
+async fn zero(id: u64) -> u64 {
+    id
+}
+
+#[redis_cache(key = "a", ttl = 60, stale = 5m, wait = "500", local = 5s)]
+async fn units(id: u64) -> u64 {
     id
 }
 

@@ -1,13 +1,11 @@
-//! Commands and round trips: publishing, the way from publisher to handler, cache hits, dispatch in memory.
+//! Commands and round trips: publishing, the way from publisher to handler, queues, dispatch in memory.
 
-use super::{Experiment, Goal, Repeat, Unit, Values, row, side};
+use super::{Experiment, Goal, Repeat, Unit, When, both, row, side};
 use crate::compare::stage::Stage;
-use crate::job::{Client, Job, Report, Turn};
+use crate::job::{Job, Report, Turn};
 
 const PUBLISHERS: [(&str, u64, u64); 3] =
     [("publish-1", 1, 40_000), ("publish-64", 64, 1_000_000), ("publish-1024", 1_024, 2_000_000)];
-const READERS: [(&str, u64, u64); 3] =
-    [("cache-1", 1, 40_000), ("cache-64", 64, 600_000), ("cache-1024", 1_024, 1_000_000)];
 const QUEUED: u64 = 400_000;
 const DISPATCHED: u64 = 2_000_000;
 
@@ -20,23 +18,9 @@ pub(super) fn experiments() -> Vec<Experiment> {
         Turn::PerSecond(10_000),
         40_000,
     ));
-    all.extend(READERS.map(cache));
     all.push(queue());
     all.push(dispatch());
     all
-}
-
-/// Our side and raw, as one job each.
-fn both(
-    name: &'static str,
-    about: &'static str,
-    values: fn(&Report) -> Vec<f64>,
-    job: impl Fn(Client, &Stage) -> Job + Copy + 'static,
-) -> Experiment {
-    let measure =
-        move |client| move |stage: &Stage| -> Values { Ok(values(&stage.alone(&job(client, stage))?)) };
-    let sides = vec![side("ours", measure(Client::Ours)), side("raw", measure(Client::Raw))];
-    Experiment { name, about, repeat: Repeat::InTurn, needs: None, sides, rows: Vec::new() }
 }
 
 fn publish((name, in_flight, messages): (&'static str, u64, u64)) -> Experiment {
@@ -74,24 +58,6 @@ fn latency(name: &'static str, about: &'static str, turn: Turn, messages: u64) -
     experiment
 }
 
-fn cache((name, in_flight, calls): (&'static str, u64, u64)) -> Experiment {
-    let job = move |client, stage: &Stage| Job::Cache {
-        client,
-        port: stage.redis().port(),
-        in_flight,
-        calls: stage.scale.of(calls),
-    };
-    let about = "cache hits in Redis, by so many tasks";
-    let values = |report: &Report| vec![report.thousands_per_second(), report.cpu_nanos()];
-    let mut experiment = both(name, about, values, job);
-    let named = |what| format!("{name}: {in_flight} in flight{what} vs raw");
-    experiment.rows = vec![
-        row(named(""), Unit::ThousandsPerSecond, 0, (0, Some(1)), Some(Goal::at_least(0.9).later())),
-        row(named(", processor time"), Unit::Nanoseconds, 1, (0, Some(1)), None),
-    ];
-    experiment
-}
-
 fn queue() -> Experiment {
     let job = |client, stage: &Stage| Job::Queue {
         client,
@@ -111,13 +77,14 @@ fn queue() -> Experiment {
 fn dispatch() -> Experiment {
     let measure = |stage: &Stage| {
         let report = stage.alone(&Job::Dispatch { messages: stage.scale.of(DISPATCHED) })?;
-        Ok(vec![report.seconds / report.count as f64 * 1e9])
+        Ok(vec![report.nanos()])
     };
     Experiment {
         name: "dispatch",
         about: "publish to handler on `memory://`, payload of a few bytes",
         repeat: Repeat::InTurn,
         needs: None,
+        when: When::Always,
         sides: vec![side("ours", measure)],
         rows: vec![row("dispatch: memory://, a message", Unit::Nanoseconds, 0, (0, None), None)],
     }

@@ -1,5 +1,6 @@
 //! What is measured: the experiments, their sides, and the rows that come of them.
 
+mod cache;
 mod commands;
 mod receive;
 mod resources;
@@ -8,7 +9,7 @@ use std::fmt;
 
 use super::goal::Goal;
 use super::stage::{Stage, Tool};
-use crate::job::{Failure, Report};
+use crate::job::{Client, Failure, Job, Report};
 
 /// A value for each quantity of a side.
 type Values = Result<Vec<f64>, Failure>;
@@ -20,6 +21,7 @@ pub(super) struct Experiment {
     pub(super) about: &'static str,
     pub(super) repeat: Repeat,
     pub(super) needs: Option<Tool>,
+    pub(super) when: When,
     pub(super) sides: Vec<Side>,
     pub(super) rows: Vec<Row>,
 }
@@ -30,6 +32,13 @@ pub(super) enum Repeat {
     InTurn,
     /// It comes out the same each time.
     Once,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Always,
+    /// Only for who asks for it: it needs what has to be built first.
+    Named,
 }
 
 /// One side: the values of its quantities, measured once.
@@ -56,6 +65,7 @@ pub(super) enum Unit {
     MebiBytes,
     Messages,
     EachMessage,
+    EachHit,
 }
 
 impl fmt::Display for Unit {
@@ -67,6 +77,7 @@ impl fmt::Display for Unit {
             Self::MebiBytes => "MiB",
             Self::Messages => "messages",
             Self::EachMessage => "per message",
+            Self::EachHit => "per hit",
         })
     }
 }
@@ -75,6 +86,7 @@ impl fmt::Display for Unit {
 pub(super) fn all() -> Vec<Experiment> {
     let mut all = receive::experiments();
     all.extend(commands::experiments());
+    all.extend(cache::experiments());
     all.extend(resources::experiments());
     all
 }
@@ -93,9 +105,43 @@ fn row(
     Row { name: name.into(), unit, quantity, ours, other, goal }
 }
 
+/// Our side and raw, as one job each.
+fn both(
+    name: &'static str,
+    about: &'static str,
+    values: fn(&Report) -> Vec<f64>,
+    job: impl Fn(Client, &Stage) -> Job + Copy + 'static,
+) -> Experiment {
+    let measure =
+        move |client| move |stage: &Stage| -> Values { Ok(values(&stage.alone(&job(client, stage))?)) };
+    let sides = vec![side("ours", measure(Client::Ours)), side("raw", measure(Client::Raw))];
+    Experiment {
+        name,
+        about,
+        repeat: Repeat::InTurn,
+        needs: None,
+        when: When::Always,
+        sides,
+        rows: Vec::new(),
+    }
+}
+
+/// What `count` more of them cost, each.
+fn marginal(count: u64, cost: impl Fn(u64) -> Result<f64, Failure>) -> Result<f64, Failure> {
+    Ok((cost(2 * count)? - cost(count)?) / count as f64)
+}
+
+fn counted(allocations: Option<u64>) -> Result<f64, Failure> {
+    allocations.map(|count| count as f64).ok_or_else(|| "the allocations were not counted".into())
+}
+
 impl Report {
     fn thousands_per_second(&self) -> f64 {
         self.count as f64 / self.seconds / 1e3
+    }
+
+    fn nanos(&self) -> f64 {
+        self.seconds / self.count as f64 * 1e9
     }
 
     /// Processor time for each message.

@@ -1,6 +1,6 @@
 //! Receiving: as fast as it goes, from the replay server and from a real Redis, and paced, where nothing may be lost.
 
-use super::{Experiment, Goal, Repeat, Row, Side, Unit, Values, row, side};
+use super::{Experiment, Goal, Repeat, Row, Side, Unit, Values, When, row, side};
 use crate::compare::stage::{Stage, Under};
 use crate::job::{Client, Form, Job, Logging, Pace, Report};
 
@@ -70,7 +70,7 @@ fn floods(name: &'static str, about: &'static str, measure: Measure) -> Experime
         (templates, None),
         Some(Goal::bound(0.0)),
     ));
-    Experiment { name, about, repeat: Repeat::InTurn, needs: None, sides, rows }
+    Experiment { name, about, repeat: Repeat::InTurn, needs: None, when: When::Always, sides, rows }
 }
 
 /// How many of the messages were not handled; says where they went.
@@ -111,6 +111,7 @@ fn logging() -> Experiment {
         about: "a flood from a real Redis, with a `tracing` subscriber at info and without",
         repeat: Repeat::InTurn,
         needs: None,
+        when: When::Always,
         sides: vec![side("with", measure(Logging::Info)), side("without", measure(Logging::Off))],
         rows: vec![
             row(
@@ -153,6 +154,7 @@ fn paced(rate: u64) -> Experiment {
         about: "at a steady pace from a real Redis, with and without logging",
         repeat: Repeat::InTurn,
         needs: None,
+        when: When::Always,
         sides: vec![
             side("without logging", measure(Logging::Off)),
             side("with logging", measure(Logging::Info)),

@@ -1,8 +1,8 @@
 //! What does not depend on the machine's speed: allocations, instructions, memory.
 
-use super::{Experiment, Goal, Repeat, Row, Side, Unit, Values, row, side};
+use super::{Experiment, Goal, Repeat, Row, Side, Unit, Values, When, counted, marginal, row, side};
 use crate::compare::stage::{Stage, Tool, Under};
-use crate::job::{Client, Failure, Form, Job, Logging};
+use crate::job::{Client, Form, Job, Logging};
 
 /// Counted over so many messages and twice as many: what is done once cancels out.
 const ALLOCATING: u64 = 50_000;
@@ -20,12 +20,12 @@ fn allocations() -> Experiment {
         let ours = sides.len();
         for client in [Client::Ours, Client::Raw] {
             sides.push(side(format!("{client:?}, {form}"), move |stage| {
-                let of_values = per_message(ALLOCATING, |messages| {
+                let of_values = marginal(ALLOCATING, |messages| {
                     counted(
                         stage.measured(&Job::Decode { form, messages }, Under::Counting)?.done()?.allocations,
                     )
                 })?;
-                let all = per_message(ALLOCATING, |messages| {
+                let all = marginal(ALLOCATING, |messages| {
                     let mut server = stage.beside(&Job::Replay { messages })?;
                     let job = Job::Subscribe { client, form, port: server.ready()?, logging: Logging::Off };
                     counted(stage.measured(&job, Under::Counting)?.done()?.allocations)
@@ -41,18 +41,10 @@ fn allocations() -> Experiment {
         about: "allocations of a subscriber beyond those of the decoded values",
         repeat: Repeat::Once,
         needs: None,
+        when: When::Always,
         sides,
         rows,
     }
-}
-
-fn counted(allocations: Option<u64>) -> Result<f64, Failure> {
-    allocations.map(|count| count as f64).ok_or_else(|| "the allocations were not counted".into())
-}
-
-/// What `count` more messages cost, each.
-fn per_message(count: u64, cost: impl Fn(u64) -> Result<f64, Failure>) -> Result<f64, Failure> {
-    Ok((cost(2 * count)? - cost(count)?) / count as f64)
 }
 
 fn instructions() -> Experiment {
@@ -62,8 +54,8 @@ fn instructions() -> Experiment {
         for client in [Client::Ours, Client::Raw, Client::Hand] {
             sides.push(side(format!("{client:?}, {form}"), move |stage| {
                 let decoding =
-                    per_message(INSTRUCTED, |messages| stage.instructions(&Job::Decode { form, messages }))?;
-                let all = per_message(INSTRUCTED, |messages| {
+                    marginal(INSTRUCTED, |messages| stage.instructions(&Job::Decode { form, messages }))?;
+                let all = marginal(INSTRUCTED, |messages| {
                     let mut server = stage.beside(&Job::Replay { messages })?;
                     let port = server.ready()?;
                     stage.instructions(&Job::Subscribe { client, form, port, logging: Logging::Off })
@@ -84,6 +76,7 @@ fn instructions() -> Experiment {
         about: "instructions of a subscriber, all and beyond those of decoding",
         repeat: Repeat::Once,
         needs: Some(Tool::Valgrind),
+        when: When::Always,
         sides,
         rows,
     }
@@ -115,6 +108,7 @@ fn stopped() -> Experiment {
         about: "peak memory when a flood meets a handler that has stopped",
         repeat: Repeat::InTurn,
         needs: None,
+        when: When::Always,
         sides,
         rows: vec![
             memory("4 times the flood vs the flood", 1, Some(Goal::bound_ratio(1.25))),

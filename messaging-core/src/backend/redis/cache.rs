@@ -86,7 +86,7 @@ impl Redis {
         Ok(Looked { value, holder: holder.map(token), left: lifetime(left) })
     }
 
-    fn unexpected(&self, verb: &str) -> Error {
+    pub(super) fn unexpected(&self, verb: &str) -> Error {
         Error::new(ErrorKind::Connection, format!("redis at {} answered {verb} unexpectedly", self.endpoint))
     }
 

@@ -5,11 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{cmd, pipe};
 
-use super::{Redis, millis};
+use super::connection::command;
+use super::pipe::Replies;
+use super::{Redis, millis, refusal};
 use crate::backend::{
-    Catalog, Cover, Generation, Joined, Joining, Proof, Registration, Token, generation_of,
+    Catalog, Cover, Generation, Joined, Joining, Proof, Registration, Reply, Token, generation_of,
 };
 use crate::error::{ErrorKind, Result};
+use crate::retry::deadline;
 
 impl Redis {
     /// Registers definitions, or renews them; forgets those that nobody has renewed. Returns the generation.
@@ -25,17 +28,38 @@ impl Redis {
             .await
     }
 
-    /// All definitions, with the generation that they are of.
+    /// All definitions, with the generation that they are of at least.
     pub(crate) async fn catalog(&self) -> Result<Catalog> {
-        let mut batch = pipe();
-        batch.atomic();
-        batch.cmd("GET").arg(&self.names.generation);
-        batch.cmd("HVALS").arg(&self.names.families);
-        let (generation, definitions): (Option<i64>, Vec<String>) = self
-            .link
-            .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
-            .await?;
-        Ok(Catalog { generation: generation.unwrap_or(0), definitions })
+        let names = &self.names;
+        if self.is_cluster() {
+            let mut batch = pipe();
+            batch.cmd("GET").arg(&names.generation).cmd("HVALS").arg(&names.families);
+            let (generation, definitions): (Option<i64>, Vec<String>) = self
+                .link
+                .run(self.command_timeout, async |mut connection| batch.query_async(&mut connection).await)
+                .await?;
+            return Ok(Catalog { generation: generation.unwrap_or(0), definitions });
+        }
+        // What is registered in between is of a later generation than we say.
+        let replies = self.publisher.send(deadline(self.command_timeout), 2, |out| {
+            command(out, &[b"GET", names.generation.as_bytes()]);
+            command(out, &[b"HVALS", names.families.as_bytes()]);
+        });
+        let Replies::Several(replies) = replies.await? else { return Err(self.unexpected("HVALS")) };
+        match &replies[..] {
+            [Reply::Error(error), _] | [_, Reply::Error(error)] => Err(refusal(&self.endpoint, error)),
+            [Reply::Value(generation), Reply::Values(definitions)] => {
+                let Generation::Number(generation) = generation_of(generation.as_deref()) else {
+                    return Err(self.unexpected("GET"));
+                };
+                let text = |definition: &Reply| match definition {
+                    Reply::Value(Some(text)) => String::from_utf8(text.to_vec()).ok(),
+                    _ => None,
+                };
+                Ok(Catalog { generation, definitions: definitions.iter().filter_map(text).collect() })
+            }
+            _ => Err(self.unexpected("HVALS")),
+        }
     }
 
     /// The generation of the registry, asked for on its own.

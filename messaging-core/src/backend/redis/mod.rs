@@ -97,11 +97,11 @@ impl Redis {
             command(&mut question, &[b"GET", names.generation.as_bytes()]);
             question
         });
-        let pipe = |role, timeout, question| Pipe::new(&dialer, role, timeout, endpoint.clone(), question);
+        let pipe = |role, timeouts, question| Pipe::new(&dialer, role, timeouts, endpoint.clone(), question);
         Ok(Self {
             link: Link::new(config, &locator),
-            publisher: pipe(Role::Publisher, config.command_timeout, question),
-            reader: pipe(Role::Cache, config.cache_timeout, None),
+            publisher: pipe(Role::Publisher, (config.command_timeout, config.command_timeout), question),
+            reader: pipe(Role::Cache, (config.cache_timeout, config.command_timeout), None),
             names,
             dialer,
             endpoint,

@@ -53,7 +53,10 @@ struct Shared {
     room: Notify,
     /// What was answered last to the question ahead of a batch.
     noted: AtomicI64,
+    /// How long a caller waits for the answers.
     timeout: Duration,
+    /// After how long a silence with something to answer the connection is given up.
+    dead_after: Duration,
     endpoint: String,
 }
 
@@ -109,7 +112,7 @@ impl Pipe {
     pub(super) fn new(
         dialer: &Arc<Dialer>,
         role: Role,
-        timeout: Duration,
+        (timeout, dead_after): (Duration, Duration),
         endpoint: String,
         question: Option<Vec<u8>>,
     ) -> Self {
@@ -120,6 +123,7 @@ impl Pipe {
             room: Notify::new(),
             noted: AtomicI64::new(UNKNOWN),
             timeout,
+            dead_after,
             endpoint,
         };
         Self { shared: Arc::new(shared), dialer: Arc::clone(dialer), role, question }

@@ -177,8 +177,8 @@ impl Driver {
                         share = pushes.len();
                         continue;
                     }
-                    if self.expire(Instant::now()) && heard.elapsed() >= shared.timeout {
-                        // Nothing was heard since the oldest request: a half-open connection never answers again.
+                    if self.expire(Instant::now()) && self.is_dead(heard) {
+                        // A half-open connection never answers again.
                         break shared.no_answer(false).into();
                     }
                 }
@@ -251,6 +251,13 @@ impl Driver {
             decoder.decode(buffer, pushes).map_err(|error| garbled(&self.shared.endpoint, &error))?;
         }
         Ok(())
+    }
+
+    /// Whether nothing was heard for too long since the oldest request without an answer.
+    fn is_dead(&self, heard: Instant) -> bool {
+        let Some(oldest) = self.asked.front() else { return false };
+        let asked = oldest.deadline.checked_sub(self.shared.timeout).unwrap_or(heard);
+        asked.max(heard).elapsed() >= self.shared.dead_after
     }
 
     /// Whether an answer is to come that somebody waits for, or would, had he not gone away.

@@ -29,7 +29,7 @@ fn pipe_at(place: &str) -> Pipe {
     let Kind::Redis(server) = &config.endpoint.0 else { unreachable!() };
     let locator = Arc::new(Locator::new(server, &config).unwrap());
     let dialer = Dialer::new(server, &config, locator).unwrap();
-    Pipe::new(&Arc::new(dialer), Role::Publisher, TIMEOUT, config.endpoint.to_string(), None)
+    Pipe::new(&Arc::new(dialer), Role::Publisher, (TIMEOUT, TIMEOUT), config.endpoint.to_string(), None)
 }
 
 /// A driver that the test drives, and what callers hand over to.
