@@ -7,6 +7,7 @@ mod database;
 mod failing;
 mod history;
 mod keys;
+mod options;
 mod outage;
 mod reloads;
 mod round_trips;
@@ -94,6 +95,39 @@ pub async fn page(id: u64, source: &Source) -> u64 {
 
 pub fn page_name(id: u64) -> String {
     format!("page:{id}")
+}
+
+/// It is kept in the processes too.
+#[redis_cache(key = "near:{id}", ttl = "10m", local = "5s", invalidate_on = ["cached.near"])]
+pub async fn near(id: u64, source: &Source) -> u64 {
+    source.load(&near_name(id)).await
+}
+
+pub fn near_name(id: u64) -> String {
+    format!("{NEAR}{id}")
+}
+
+/// What the names of rows begin with that processes keep themselves: they hear of others within the lag.
+pub const NEAR: &str = "near:";
+
+/// After its time it is still answered with, while it is loaded again.
+#[redis_cache(key = "aging:{id}", ttl = "200ms", stale = "10m", invalidate_on = ["cached.aging"])]
+pub async fn aging(id: u64, source: Source) -> u64 {
+    source.load(&aging_name(id)).await
+}
+
+pub fn aging_name(id: u64) -> String {
+    format!("aging:{id}")
+}
+
+/// Nobody waits long for another process.
+#[redis_cache(key = "hasty:{id}", ttl = "10m", wait = "20ms", invalidate_on = ["cached.hasty"])]
+pub async fn hasty(id: u64, source: &Source) -> u64 {
+    source.load(&hasty_name(id)).await
+}
+
+pub fn hasty_name(id: u64) -> String {
+    format!("hasty:{id}")
 }
 
 /// What one of the functions above has done.

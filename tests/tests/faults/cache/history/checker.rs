@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::record::{Entry, How, What};
-use crate::cache::{LAG, clock, stalls};
+use crate::cache::{LAG, NEAR, clock, stalls};
 
 /// A process whose network is or was disturbed may call its functions without the cache, until it has noticed that all is
 /// well: its breaker asks again every 2 s at most.
@@ -63,8 +63,10 @@ struct Row<'e> {
     ours: Writes<'e>,
     /// Of others: everybody has to know of them after a while.
     foreign: Writes<'e>,
-    /// That failed: who asked has to know of them.
-    failed: BTreeMap<u32, Writes<'e>>,
+    /// What each process asked for, whatever came of it: who asked has to know of it.
+    own: BTreeMap<u32, Writes<'e>>,
+    /// Processes keep it themselves: they hear within the lag what others have asked for.
+    is_near: bool,
     /// Values that were set and whose fate is unknown: they may arrive at any time.
     loose: BTreeSet<u64>,
     loads: Vec<&'e Entry>,
@@ -126,7 +128,14 @@ impl<'e> Row<'e> {
         };
         let ours = |how: How| matches!(how, How::Publish | How::Invalidate);
         let processes: BTreeSet<u32> = entries.iter().map(|entry| entry.process).collect();
-        let failed_of = |process: u32| writes(&|how, succeeded, by| ours(how) && !succeeded && by == process);
+        // Of a value that could not be set nothing is promised.
+        let own_of = |process: u32| {
+            writes(&|how, succeeded, by| (ours(how) || (how == How::Set && succeeded)) && by == process)
+        };
+        let is_near = entries.iter().any(|entry| match &entry.what {
+            What::Read { row, .. } => row.starts_with(NEAR),
+            _ => false,
+        });
         let loose = entries.iter().filter_map(|entry| match entry.what {
             What::Write { version, how: How::Set, succeeded: false, .. } => Some(version),
             _ => None,
@@ -135,7 +144,8 @@ impl<'e> Row<'e> {
         Self {
             ours: writes(&|how, succeeded, _| (ours(how) || how == How::Set) && succeeded),
             foreign: writes(&|how, succeeded, _| how == How::Foreign && succeeded),
-            failed: processes.into_iter().map(|process| (process, failed_of(process))).collect(),
+            own: processes.into_iter().map(|process| (process, own_of(process))).collect(),
+            is_near,
             loose: loose.collect(),
             loads: entries.iter().filter(is_load).copied().collect(),
         }
@@ -147,18 +157,21 @@ impl<'e> Row<'e> {
             return None;
         }
         let over = |write: &&Entry| write.end < read.start;
-        if let Some(write) = self.ours.first_beyond(version).filter(over) {
-            return Some((write, "it had succeeded before the read began"));
-        }
-        let failed = self.failed.get(&read.process).and_then(|failed| failed.first_beyond(version));
-        if let Some(write) = failed.filter(over) {
-            return Some((write, "it had failed in the same process before the read began"));
+        let own = self.own.get(&read.process).and_then(|own| own.first_beyond(version));
+        if let Some(write) = own.filter(over) {
+            return Some((write, "the same process had asked for it before the read began"));
         }
         // The longer ago it was the more it is out of date, whatever there was of stalls.
-        let write = self.foreign.first_beyond(version).filter(over)?;
-        let since = read.start - write.end;
-        let allowed = clock::nanos(LAG) + stalls::within(stalls, write.end, read.start);
-        (since > allowed).then_some((write, "somebody else published it long enough before the read began"))
+        let is_late = |write: &&Entry| {
+            let allowed = clock::nanos(LAG) + stalls::within(stalls, write.end, read.start);
+            read.start - write.end > allowed
+        };
+        let ours = self.ours.first_beyond(version).filter(over);
+        if let Some(write) = ours.filter(|write| !self.is_near || is_late(write)) {
+            return Some((write, "it had succeeded before the read began"));
+        }
+        let write = self.foreign.first_beyond(version).filter(over).filter(is_late)?;
+        Some((write, "somebody else published it long enough before the read began"))
     }
 
     /// Whether this read may have shared a load that runs without the cache: what other processes invalidate does not
@@ -266,6 +279,23 @@ mod tests {
         }
         let unclear = write(1, 100, 7, How::Unclear, true);
         assert!(!is_wrong(&[unclear, read(1, 101, 6)]), "it may take as long as it takes");
+    }
+
+    #[test]
+    fn what_processes_keep_themselves_is_known_to_others_after_a_while() {
+        let near = |mut entry: Entry| {
+            if let What::Read { row, .. } | What::Load { row, .. } | What::Write { row, .. } = &mut entry.what
+            {
+                *row = format!("{NEAR}1");
+            }
+            entry
+        };
+        for succeeded in [true, false] {
+            let written = near(write(1, 100, 7, How::Publish, succeeded));
+            assert!(is_wrong(&[written.clone(), near(read(1, 101, 6))]));
+            assert!(!is_wrong(&[written.clone(), near(read(2, 1_099, 6))]));
+            assert_eq!(is_wrong(&[written, near(read(2, 1_101, 6))]), succeeded);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod checker;
 mod process;
 mod record;
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::database::Database;
 use super::{LAG, clock};
+use crate::place::PATIENCE;
 use crate::programs::{Program, target};
 use crate::{child, outcome};
 pub use checker::check;
@@ -298,7 +300,8 @@ async fn said(database: &Database, wanted: &str) {
     }
 }
 
-/// `soon` for a history, which may take longer than anything else.
-async fn in_time<F: Future>(future: F) -> F::Output {
-    timeout(Duration::from_secs(60), future).await.expect("every operation has a bound")
+/// `soon`, which says what has not happened.
+async fn in_time<F: Future>(what: impl Debug, future: F) -> F::Output {
+    let ended = timeout(PATIENCE, future).await;
+    ended.unwrap_or_else(|_| panic!("{what:?} has not ended after {PATIENCE:?}; every operation has a bound"))
 }

@@ -17,7 +17,8 @@ use super::{Choices, DATABASE, DIRECTORY, NUMBER, PROCESSES, SEED, file, in_time
 use crate::cache::database::{Database, Source};
 use crate::cache::stalls::Stalls;
 use crate::cache::{
-    Seat, by_default, cell, cell_name, clock, page, page_name, row, row_name, seat, seat_name,
+    Seat, aging, aging_name, by_default, cell, cell_name, clock, hasty, hasty_name, near, near_name, page,
+    page_name, row, row_name, seat, seat_name,
 };
 use crate::child;
 use crate::stream::plain_connection;
@@ -33,6 +34,7 @@ const CELLS: u64 = 3;
 const SEATS: &[&str] = &["a:1", "b%2", "c", "d"];
 const PAGES: u64 = 3;
 const BY_HAND: u64 = 2;
+const OTHERS: u64 = 4;
 const TTL: Duration = Duration::from_secs(600);
 
 /// A load may take longer than it takes an event to arrive, and less than a lease.
@@ -101,19 +103,17 @@ impl Process {
             round += 1;
             let (kind, what) = (choices.below(100), choices.below(1 << 40));
             let pause = choices.millis(0..20);
-            in_time(async {
-                match kind {
-                    0..88 => self.read(what).await,
-                    _ => self.write(what).await,
-                }
-            })
-            .await;
+            if kind < 88 {
+                in_time(("read", what % 9, what / 9), self.read(what)).await;
+            } else {
+                in_time(("write", what % 8, what / 8 % 4, what / 32), self.write(what)).await;
+            }
             sleep(pause).await;
         }
     }
 
     async fn read(&self, what: u64) {
-        let (family, which) = (what % 6, what / 6);
+        let (family, which) = (what % 9, what / 9);
         let source = &self.source;
         let start = clock::now();
         let (name, version) = match family {
@@ -127,6 +127,9 @@ impl Process {
                 (seat_name(address), seat(address, source).await)
             }
             4 => (page_name(which % PAGES), page(which % PAGES, source).await),
+            5 => (near_name(which % OTHERS), near(which % OTHERS, source).await),
+            6 => (aging_name(which % OTHERS), aging(which % OTHERS, source.clone()).await),
+            7 => (hasty_name(which % OTHERS), hasty(which % OTHERS, source).await),
             _ => {
                 let name = hand_name(which % u64::from(PROCESSES), which / u64::from(PROCESSES) % BY_HAND);
                 let key = name.trim_start_matches("hand:").to_owned();
@@ -154,12 +157,13 @@ impl Process {
     }
 
     async fn write(&self, what: u64) {
-        let (family, how, which) = (what % 6, what / 6 % 4, what / 24);
+        let (family, how, which) = (what % 8, what / 8 % 4, what / 32);
         match family {
             0 | 1 => self.write_row(how, which).await,
             2 => self.write_cell(how, which).await,
             3 => self.write_seat(how, which).await,
             4 => self.write_page(how, which).await,
+            5 => self.write_other(how, which).await,
             _ => self.write_by_hand(how, which).await,
         }
     }
@@ -266,6 +270,28 @@ impl Process {
         }
     }
 
+    /// The functions with options.
+    async fn write_other(&self, how: u64, which: u64) {
+        let (kind, id) = (which % 3, which / 3 % OTHERS);
+        let (name, channel) = match kind {
+            0 => (near_name(id), "cached.near"),
+            1 => (aging_name(id), "cached.aging"),
+            _ => (hasty_name(id), "cached.hasty"),
+        };
+        match how {
+            0 | 1 => self.publish(How::Publish, channel, vec![name], json!({ "id": id })).await,
+            2 => self.publish(How::Foreign, channel, vec![name], json!({ "id": id })).await,
+            _ => {
+                let invalidate = async |_: &[u64]| match kind {
+                    0 => near::invalidate(id).await.is_ok(),
+                    1 => aging::invalidate(id).await.is_ok(),
+                    _ => hasty::invalidate(id).await.is_ok(),
+                };
+                self.written(vec![name], How::Invalidate, invalidate).await;
+            }
+        }
+    }
+
     /// Each process writes the values of its own, so that they are set in the order of their versions; one worker at a
     /// time, for the same reason.
     async fn write_by_hand(&self, how: u64, which: u64) {
@@ -296,6 +322,11 @@ impl Process {
         }
         for address in SEATS {
             self.settles(seat_name(address), async || seat(address, source).await).await;
+        }
+        for id in 0..OTHERS {
+            self.settles(near_name(id), async || near(id, source).await).await;
+            self.settles(aging_name(id), async || aging(id, source.clone()).await).await;
+            self.settles(hasty_name(id), async || hasty(id, source).await).await;
         }
         for id in 0..PAGES {
             self.settles(page_name(id), async || page(id, source).await).await;
