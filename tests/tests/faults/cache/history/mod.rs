@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use messaging_core::Messaging;
 use messaging_tests::{Direction, Proxy, RedisServer, eventually};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -300,8 +301,11 @@ async fn said(database: &Database, wanted: &str) {
     }
 }
 
-/// `soon`, which says what has not happened.
-async fn in_time<F: Future>(what: impl Debug, future: F) -> F::Output {
+/// `soon`, which says what has not happened, and how things are.
+async fn in_time<F: Future>(messaging: &Messaging, what: impl Debug, future: F) -> F::Output {
     let ended = timeout(PATIENCE, future).await;
-    ended.unwrap_or_else(|_| panic!("{what:?} has not ended after {PATIENCE:?}; every operation has a bound"))
+    ended.unwrap_or_else(|_| {
+        let health = serde_json::to_string(&messaging.health()).unwrap();
+        panic!("{what:?} has not ended after {PATIENCE:?}; every operation has a bound: {health}")
+    })
 }

@@ -104,9 +104,10 @@ impl Process {
             let (kind, what) = (choices.below(100), choices.below(1 << 40));
             let pause = choices.millis(0..20);
             if kind < 88 {
-                in_time(("read", what % 9, what / 9), self.read(what)).await;
+                in_time(&self.messaging, ("read", what % 9, what / 9), self.read(what)).await;
             } else {
-                in_time(("write", what % 8, what / 8 % 4, what / 32), self.write(what)).await;
+                in_time(&self.messaging, ("write", what % 8, what / 8 % 4, what / 32), self.write(what))
+                    .await;
             }
             sleep(pause).await;
         }
