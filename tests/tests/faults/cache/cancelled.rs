@@ -68,8 +68,9 @@ async fn gone_at_each_await(found: Found) {
         let version = source.database.write_one(&name).await;
         messaging.scope(row::invalidate(1)).await.unwrap();
         let begun = Instant::now();
-        let (here, there) = (messaging.scope(row(1, &source)), other.scope(row(1, &source)));
-        let both = soon(async { tokio::join!(here, there) }).await;
+        let here = Box::pin(messaging.scope(row(1, &source)));
+        let there = Box::pin(other.scope(row(1, &source)));
+        let both = soon(Box::pin(async { tokio::join!(here, there) })).await;
         longest = longest.max(begun.elapsed());
         assert_eq!(both, (version, version), "{found:?}: dropped after {polls} polls");
         eventually("the new value is stored", async || {
@@ -87,8 +88,8 @@ async fn gone_at_each_await(found: Found) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_may_go_away_at_each_await() {
-    gone_at_each_await(Found::Nothing).await;
-    gone_at_each_await(Found::Refresh).await;
+    Box::pin(gone_at_each_await(Found::Nothing)).await;
+    Box::pin(gone_at_each_await(Found::Refresh)).await;
 }
 
 /// The same without an invalidation after it: whoever comes next is not kept waiting by a lease that nobody holds.

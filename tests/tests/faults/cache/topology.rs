@@ -189,7 +189,7 @@ async fn invalidations_find_their_keys_while_slots_move() {
         for round in 0..6 {
             for kind in 0..4 {
                 let tell = Tell::new(kind, round);
-                let note = write(&messaging, &database, tell).await;
+                let note = Box::pin(write(&messaging, &database, tell)).await;
                 entries.lock().await.extend(note);
             }
         }
@@ -279,7 +279,7 @@ async fn write(messaging: &Messaging, database: &Database, tell: Tell) -> Vec<En
             (How::Invalidate, succeeded)
         }
         Tell::Family => {
-            let done = soon(messaging.scope(Grid::line_cache().invalidate_all())).await.is_ok();
+            let done = soon(Box::pin(messaging.scope(Grid::line_cache().invalidate_all()))).await.is_ok();
             (How::Invalidate, vec![done; ids.len()])
         }
         Tell::Pattern => {

@@ -194,7 +194,7 @@ impl Process {
     }
 
     async fn write_row(&self, how: u64, which: u64) {
-        let (which, seldom) = (which / SELDOM, which % SELDOM == 0);
+        let (which, seldom) = (which / SELDOM, which.is_multiple_of(SELDOM));
         let rows = if seldom { BUSY_ROWS..ROWS } else { 0..BUSY_ROWS };
         let count = rows.end - rows.start;
         let [one, other] = [which, which / count].map(|which| rows.start + which % count);
