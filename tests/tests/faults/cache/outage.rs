@@ -139,9 +139,6 @@ async fn outage(what: &str, away: fn(&RedisServer), back: fn(&RedisServer)) {
         "used again after {took:?}, {stalled:?} of which it could do nothing"
     );
 
-    for id in 0..READ {
-        assert_eq!(source.most_at_once(&row_name(id)), 1, "one load of {} at a time", row_name(id));
-    }
     let loads = source.take();
     let worst = extra(&calls, &loads, &stalls.all(), messaging.config().cache_timeout);
     entries.extend(calls.iter().map(|call| Entry {
@@ -152,6 +149,9 @@ async fn outage(what: &str, away: fn(&RedisServer), back: fn(&RedisServer)) {
     }));
     let verdict = check(&entries);
     assert!(verdict.violations.is_empty(), "{}", verdict.violations[0]);
+    for id in 0..READ {
+        assert_eq!(source.most_at_once(&row_name(id)), 1, "one load of {} at a time", row_name(id));
+    }
     outcome(
         what,
         format_args!(
