@@ -21,6 +21,7 @@
 
 mod certificates;
 mod cluster;
+mod meter;
 mod ports;
 mod proxy;
 mod python;
@@ -35,6 +36,7 @@ mod waiting;
 
 pub use certificates::TlsFiles;
 pub use cluster::{Cluster, ClusterBuilder};
+pub use meter::{Meter, Request};
 pub use ports::free_port;
 pub use proxy::{Direction, Proxy};
 pub use python::{Python, Script};

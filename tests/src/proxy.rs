@@ -2,6 +2,7 @@
 //! one direction or both, delayed, throttled. It understands nothing of what it forwards.
 
 use crate::ports::free_port;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
@@ -59,22 +60,39 @@ struct Network {
     held_to_client: usize,
     delay: Duration,
     bytes_per_second: Option<NonZeroUsize>,
+    /// What is done to single connections besides.
+    alone: BTreeMap<usize, Alone>,
 }
 
+/// What is done to one connection and no other.
 #[derive(Clone, Copy, Debug, Default)]
+struct Alone {
+    cut: bool,
+    held_to_server: bool,
+    held_to_client: bool,
+}
+
+#[derive(Clone, Debug, Default)]
 struct Status {
     listens: bool,
     accepted: usize,
-    open: usize,
+    open: BTreeSet<usize>,
 }
 
 impl Network {
     fn holds(&self, number: usize, direction: Direction) -> bool {
+        let alone = self.alone.get(&number).copied().unwrap_or_default();
+        let to_server = number <= self.held_to_server || alone.held_to_server;
+        let to_client = number <= self.held_to_client || alone.held_to_client;
         match direction {
-            Direction::ToServer => number <= self.held_to_server,
-            Direction::ToClient => number <= self.held_to_client,
-            Direction::Both => number <= self.held_to_server.min(self.held_to_client),
+            Direction::ToServer => to_server,
+            Direction::ToClient => to_client,
+            Direction::Both => to_server && to_client,
         }
+    }
+
+    fn cuts(&self, number: usize) -> bool {
+        number <= self.cut || self.alone.get(&number).is_some_and(|alone| alone.cut)
     }
 
     fn hold(&mut self, up_to: usize, direction: Direction) {
@@ -119,6 +137,20 @@ impl Proxy {
         self.network.send_modify(|network| network.cut = accepted);
     }
 
+    /// Closes one of the [`connections`](Self::connections).
+    pub fn cut_one(&self, number: usize) {
+        self.network.send_modify(|network| network.alone.entry(number).or_default().cut = true);
+    }
+
+    /// [`strand`](Self::strand) for one of the [`connections`](Self::connections).
+    pub fn strand_one(&self, number: usize, direction: Direction) {
+        self.network.send_modify(|network| {
+            let alone = network.alone.entry(number).or_default();
+            alone.held_to_server |= direction != Direction::ToClient;
+            alone.held_to_client |= direction != Direction::ToServer;
+        });
+    }
+
     /// Refuses new connections, as if nobody listened; those that there are go on.
     pub async fn refuse(&self) {
         self.network.send_modify(|network| network.refuses = true);
@@ -154,7 +186,11 @@ impl Proxy {
 
     /// A sound network again: accepts, and holds up, delays and throttles nothing.
     pub async fn heal(&self) {
-        self.network.send_modify(|network| *network = Network { cut: network.cut, ..Network::default() });
+        self.network.send_modify(|network| {
+            let cut = network.alone.iter().filter(|(_, alone)| alone.cut);
+            let alone = cut.map(|(number, _)| (*number, Alone { cut: true, ..Alone::default() })).collect();
+            *network = Network { cut: network.cut, alone, ..Network::default() };
+        });
         self.until(|status| status.listens).await;
     }
 
@@ -167,7 +203,13 @@ impl Proxy {
     /// How many of them are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.status.borrow().open
+        self.status.borrow().open.len()
+    }
+
+    /// Those that are open, by their numbers: the first one that was accepted is 1.
+    #[must_use]
+    pub fn connections(&self) -> Vec<usize> {
+        self.status.borrow().open.iter().copied().collect()
     }
 
     async fn until(&self, condition: impl Fn(&Status) -> bool) {
@@ -205,10 +247,10 @@ async fn listen(
             let mut number = 0;
             status.send_modify(|status| {
                 status.accepted += 1;
-                status.open += 1;
                 number = status.accepted;
+                status.open.insert(number);
             });
-            let open = Open(status.clone());
+            let open = Open { number, status: status.clone() };
             connections.spawn(serve(number, client, server, network.clone(), open));
         }
         drop(listener);
@@ -220,11 +262,14 @@ async fn listen(
 }
 
 /// Counts a connection as open for as long as it lives.
-struct Open(watch::Sender<Status>);
+struct Open {
+    number: usize,
+    status: watch::Sender<Status>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|status| status.open -= 1);
+        self.status.send_modify(|status| _ = status.open.remove(&self.number));
     }
 }
 
@@ -251,7 +296,7 @@ async fn serve(
     };
     tokio::select! {
         _ = connection => {}
-        _ = cut.wait_for(|network| number <= network.cut) => {}
+        _ = cut.wait_for(|network| network.cuts(number)) => {}
     }
 }
 
@@ -410,6 +455,28 @@ mod tests {
         three.send("3").await;
         three.hears("3").await;
         assert_eq!((proxy.accepted(), proxy.open()), (3, 1));
+    }
+
+    #[tokio::test]
+    async fn one_connection_is_cut_or_held_up_and_the_others_go_on() {
+        let server = Echo::start().await;
+        let proxy = Proxy::before(server.port).await;
+        let mut clients = Vec::new();
+        for number in 1..=3 {
+            clients.push(Client::to(&proxy).await);
+            eventually("it is accepted", async || proxy.connections().len() == number).await;
+        }
+        let [one, two, three] = &mut clients[..] else { panic!("there are three") };
+        proxy.cut_one(1);
+        proxy.strand_one(2, Direction::ToClient);
+        assert!(one.is_closed().await);
+        two.send("2").await;
+        three.send("3").await;
+        three.hears("3").await;
+        assert!(two.hears_nothing().await);
+        proxy.heal().await;
+        two.hears("2").await;
+        assert_eq!(proxy.connections(), [2, 3]);
     }
 
     #[tokio::test]

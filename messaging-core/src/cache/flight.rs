@@ -65,6 +65,9 @@ pub(super) type Sight = Option<Option<Looked>>;
 pub(super) struct Flights {
     leased: Mutex<HashMap<Token, Arc<Flight>>>,
     unleased: Mutex<HashMap<CacheKey, Arc<Flight>>>,
+    /// Of those with a lease, by their key: the one whose function has been called last, unless this process has
+    /// invalidated the key since.
+    running: Mutex<HashMap<CacheKey, Arc<Flight>>>,
     /// Attempts to get a lease whose fate is unknown, for as long as the lease could live.
     orphans: Mutex<HashMap<String, Vec<(Instant, Token)>>>,
     /// Who polls for the end of another process's load.
@@ -93,6 +96,10 @@ impl Flights {
     /// Nobody can join this load any more.
     pub(super) fn remove(&self, flight: &Flight) {
         lock(&self.leased).remove(&flight.token);
+        let mut running = lock(&self.running);
+        if running.get(&flight.key).is_some_and(|other| other.token == flight.token) {
+            running.remove(&flight.key);
+        }
     }
 
     /// The fate of this attempt is unknown: a later one may replace what it leaves behind.
@@ -117,15 +124,23 @@ impl Flights {
         tokens.filter(|(at, _)| now - *at < LEASE).map(|(_, token)| token.clone()).collect()
     }
 
-    /// Without leases: the load of this key (`Ok`), or a new one that the caller leads (`Err`).
+    /// Without leases: the load of this key (`Ok`), which may have begun with one, or a new one that the caller leads
+    /// (`Err`).
     pub(super) fn join_or_lead(&self, key: &CacheKey) -> Result<Arc<Flight>, Arc<Flight>> {
+        let leased = lock(&self.running).get(key).cloned();
         let mut flights = lock(&self.unleased);
-        if let Some(flight) = flights.get(key) {
-            return Ok(Arc::clone(flight));
+        if let Some(flight) = flights.get(key).cloned().or(leased) {
+            return Ok(flight);
         }
         let flight = Flight::new(key);
         flights.insert(key.clone(), Arc::clone(&flight));
         Err(flight)
+    }
+
+    /// A load with a lease begins. Returns the one of this key without a lease that runs, to be waited for.
+    pub(super) fn take_off(&self, flight: &Arc<Flight>) -> Option<Arc<Flight>> {
+        lock(&self.running).insert(flight.key.clone(), Arc::clone(flight));
+        lock(&self.unleased).get(&flight.key).cloned()
     }
 
     /// Without leases: nobody can join this load any more.
@@ -140,6 +155,9 @@ impl Flights {
     /// invalidation removes the lease, and nobody sees its token any more.)
     pub(super) fn invalidate(&self, keys: &[CacheKey]) {
         if !keys.is_empty() {
+            let mut running = lock(&self.running);
+            keys.iter().for_each(|key| _ = running.remove(key));
+            drop(running);
             let mut flights = lock(&self.unleased);
             keys.iter().for_each(|key| _ = flights.remove(key));
         }
@@ -147,6 +165,7 @@ impl Flights {
 
     /// As [`invalidate`](Self::invalidate), of all keys.
     pub(super) fn invalidate_all(&self) {
+        lock(&self.running).clear();
         lock(&self.unleased).clear();
     }
 

@@ -372,15 +372,17 @@ impl Heard {
     }
 
     async fn carry_out(self, cache: &Arc<Cache>, ear: &Ear) {
-        if !self.forget.is_empty()
-            && let Err(error) = cache.backend.forget(&self.forget, None).await
-        {
-            tracing::error!(
-                keys = self.forget.len(),
-                error = %chain(&error),
-                "what events have made out of date could not be removed; their functions are not served until it is"
-            );
-            ear.fail();
+        if !self.forget.is_empty() {
+            if let Err(error) = cache.backend.forget(&self.forget, None).await {
+                tracing::error!(
+                    keys = self.forget.len(),
+                    error = %chain(&error),
+                    "what events have made out of date could not be removed; their functions are not served until it is"
+                );
+                ear.fail();
+            }
+            // A call may have found the old value in Redis just before, and kept it here.
+            self.forget.iter().for_each(|key| cache.forget_local(&key.value));
         }
         // Only now: it tells that everything before it has been carried out.
         if let Some(number) = self.number {

@@ -488,12 +488,20 @@ impl Lead {
     }
 
     async fn load<R, L: Load<Output = R>>(mut self, by: Option<u64>, load: L, loaded: fn(&R) -> Loaded) -> R {
-        self.rules.tally.loads.up();
-        let returned = match select(pin!(load.now()), pin!(self.renew())).await {
+        let cache = Arc::clone(&self.cache);
+        let other = cache.flights.take_off(&self.flight);
+        let load = async {
+            if let Some(other) = other {
+                // From before Redis was back: one at a time.
+                other.landed().await;
+            }
+            self.rules.tally.loads.up();
+            load.now().await
+        };
+        let returned = match select(pin!(load), pin!(self.renew())).await {
             Either::Left((returned, _)) => returned,
             Either::Right((never, _)) => match never {},
         };
-        let cache = Arc::clone(&self.cache);
         if let Some(finish) = self.finished(by, loaded(&returned)) {
             // Storing is not on the caller's path, unless that is what was asked for; in memory it takes no time.
             match *cache.backend {
@@ -629,6 +637,10 @@ async fn finish(it: Finish) {
         Some(_) => cache.backend.release(&key, &grant.token).await.map(|()| false),
         None => cache.backend.release(&key, &grant.token).await.map(|()| true),
     };
+    if finished.is_err() {
+        // Nobody should wait until it expires.
+        let _ = cache.backend.release(&key, &grant.token).await;
+    }
     cache.flights.remove(&flight);
     match (finished, &store) {
         (Ok(true), Some(value)) => {

@@ -168,7 +168,9 @@ impl Cache {
             // The listener may be at another node, where the event has not arrived yet.
             let mut forget = Vec::new();
             self.heard(channel, payload, false, &mut forget);
-            if let Err(error) = self.backend.forget(&forget, None).await {
+            let forgotten = self.backend.forget(&forget, None).await;
+            forget.iter().for_each(|key| self.forget_local(&key.value));
+            if let Err(error) = forgotten {
                 tracing::debug!(channel, error = %chain(&error), "an event's values could not be removed for its handler");
                 listener.0.doubt();
             }

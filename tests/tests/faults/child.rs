@@ -1,7 +1,8 @@
 //! Parts of tests that need a process of their own: this program again, told by the environment what to do.
 
 use std::future::Future;
-use std::process::Command;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 
 use crate::programs::Program;
 
@@ -27,12 +28,22 @@ pub fn start(test: &str, url: &str) -> Program {
 pub fn start_with(test: &str, url: &str, environment: &[(&str, &str)]) -> Program {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(CHILD, test).env(URL, url);
-    command.envs(environment.iter().copied());
+    command.envs(environment.iter().copied()).stdin(Stdio::piped());
     Program::start(command)
 }
 
-/// Runs what the child does.
+/// Runs what the child does, for as long as its parent lives.
 pub fn run<F: Future>(future: F) -> F::Output {
+    // The parent holds the other end of this pipe, and says nothing: it ends when the parent does, however that is.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(1);
+    });
+    run_here(future)
+}
+
+/// Runs what the parent does.
+pub fn run_here<F: Future>(future: F) -> F::Output {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(future)
 }

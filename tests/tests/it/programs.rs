@@ -167,6 +167,12 @@ impl Program {
         assert!(kill.is_ok_and(|status| status.success()), "cannot send SIG{name}");
     }
 
+    /// Whether it has not ended yet.
+    #[allow(dead_code, reason = "only the other suite asks")]
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_none()
+    }
+
     /// Waits until it has ended by itself.
     #[track_caller]
     pub fn end(mut self) -> Ended {

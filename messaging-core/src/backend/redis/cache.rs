@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join};
-use redis::{cmd, pipe};
+use redis::{FromRedisValue, RedisResult, ScriptInvocation, cmd, pipe};
 
+use super::commands::Commands;
 use super::connection::command;
 use super::link::Served;
 use super::node::Node;
@@ -18,6 +19,9 @@ use crate::backend::{Attempt, CacheKey, Grant, Lease, Looked, Notice, Reply, Tok
 use crate::channel::glob_matches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
+
+/// How often a script is sent that the server does not know.
+const MOST_ATTEMPTS: u32 = 4;
 
 impl Redis {
     /// The value, who is loading it and, if it is asked for, how long it has to live.
@@ -170,7 +174,7 @@ impl Redis {
         call.key(&key.lease).arg(&attempt.token.0).arg(fingerprint(seen)).arg(millis(ttl));
         attempt.earlier.iter().for_each(|token| _ = call.arg(&token.0));
         let leasing = self.link.run_served(self.cache_timeout, None, async |mut connection| {
-            call.invoke_async::<(u8, Option<Bytes>)>(&mut connection).await
+            invoke::<(u8, Option<Bytes>)>(&call, &mut connection).await
         });
         let Served::By(server, (outcome, found)) = leasing.await? else {
             return Err(self.unexpected("LEASE"));
@@ -196,29 +200,29 @@ impl Redis {
         let mut call = self.scripts.store.key(&key.value);
         call.key(&key.lease).arg(&grant.token.0).arg(fingerprint(seen)).arg(&value[..]).arg(millis(ttl));
         let storing = self.link.run_served(self.command_timeout, grant.by, async |mut connection| {
-            call.invoke_async::<bool>(&mut connection).await
+            invoke::<bool>(&call, &mut connection).await
         });
         // What is refused in the middle of this script has written the value already.
         match storing.await.map_err(Error::maybe_sent)? {
             Served::By(_, stored) => Ok(stored),
-            Served::Elsewhere => Ok(false),
+            Served::Elsewhere => {
+                // Nobody should wait until the lease expires, should it be there.
+                self.release(&key.lease, &grant.token).await?;
+                Ok(false)
+            }
         }
     }
 
     pub(crate) async fn renew(&self, lease: &str, token: &Token, ttl: Duration) -> Result<()> {
         let mut call = self.scripts.renew.key(lease);
         call.arg(&token.0).arg(millis(ttl));
-        self.link
-            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
-            .await
+        self.link.run(self.command_timeout, async |mut connection| invoke(&call, &mut connection).await).await
     }
 
     pub(crate) async fn release(&self, lease: &str, token: &Token) -> Result<()> {
         let mut call = self.scripts.release.key(lease);
         call.arg(&token.0);
-        self.link
-            .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
-            .await
+        self.link.run(self.command_timeout, async |mut connection| invoke(&call, &mut connection).await).await
     }
 
     pub(crate) async fn forget(&self, keys: &[CacheKey], notice: Option<&Notice>) -> Result<()> {
@@ -341,6 +345,18 @@ impl Redis {
             if cursor == 0 {
                 return Ok(removed);
             }
+        }
+    }
+}
+
+/// Runs a script. The `redis` crate loads one that is not there; which somebody may flush again before it is run.
+async fn invoke<T: FromRedisValue>(call: &ScriptInvocation<'_>, connection: &mut Commands) -> RedisResult<T> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match call.invoke_async(connection).await {
+            Err(error) if attempts < MOST_ATTEMPTS && error.code() == Some("NOSCRIPT") => {}
+            answer => return answer,
         }
     }
 }

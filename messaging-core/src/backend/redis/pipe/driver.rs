@@ -167,7 +167,7 @@ impl Driver {
             let end = if leaving { self.written + self.rest_of_asked } else { self.out.len() };
             tokio::select! {
                 biased;
-                () = &mut alarm, if armed => {
+                () = &mut alarm, if armed && pushes.is_empty() => {
                     armed = false;
                     // After this process has stood still, the answers may be there.
                     if let Err(error) = self.take_what_has_come(&mut reader, &mut dialled.buffer, &mut dialled.decoder, &mut pushes, &mut heard) {
