@@ -94,7 +94,9 @@ async fn a_hundred_cuts() {
     eventually("the value is stored", stored).await;
     let ready = async |messaging: &Messaging| {
         eventually("it is ready again", async || messaging.health().is_ready()).await;
+        // Connections for commands are made when they are needed.
         messaging.publish("nobody", &0).await.is_ok()
+            && messaging.cache("faults").get::<usize>("1").await.is_ok()
     };
     assert!(ready(&messaging).await);
     let before = Inventory::take(&redis, &proxy);

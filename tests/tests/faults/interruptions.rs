@@ -9,6 +9,7 @@ use messaging_core::{
 };
 use messaging_tests::{Direction, Proxy, RedisServer, eventually};
 
+use crate::acl::heard_by_the_cache;
 use crate::outcome;
 use crate::place::{PATIENCE, Place, soon};
 use crate::sampler::Sampler;
@@ -326,12 +327,12 @@ async fn a_subscription_that_is_refused_for_a_while() {
     let mut place = Place::at(&redis.url_for("narrow", "pw"));
     patient(&mut place.config);
     let prefix = place.config.channel_prefix.clone();
-    // What processes tell each other about the cache.
-    let internal = format!("&{prefix}{}:cache:*", place.config.namespace);
+    let cached = heard_by_the_cache(&place.config);
     let trial = Trial::begin("re-SUBSCRIBE refused", redis, place).await;
     // Redis closes the connections of those who have lost the right to what they are subscribed to.
-    let caches = [format!("&{prefix}faults.changed"), format!("&{prefix}shelf.updated"), internal];
-    trial.redis.cli(&["ACL", "SETUSER", "narrow", "resetchannels", &caches[0], &caches[1], &caches[2]]);
+    let mut allow = vec!["ACL", "SETUSER", "narrow", "resetchannels"];
+    allow.extend(cached.iter().map(String::as_str));
+    trial.redis.cli(&allow);
     let refusals = || {
         let health = trial.messaging().health();
         let reasons =

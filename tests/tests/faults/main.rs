@@ -9,6 +9,7 @@
     reason = "tests document themselves and print their outcomes, and a test binary exports nothing"
 )]
 
+mod acl;
 mod cache;
 mod callers;
 mod child;

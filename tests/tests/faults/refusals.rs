@@ -10,6 +10,7 @@ use messaging_tests::{RedisServer, eventually, unique};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::acl::heard_by_the_cache;
 use crate::outcome;
 use crate::place::{Place, Probe, soon};
 
@@ -115,10 +116,10 @@ async fn a_channel_that_is_forbidden_for_a_while() {
     assert_eq!(messaging.scope(crate::interruptions::cached("7")).await, 1);
     let prefix = &place.config.channel_prefix;
     let (shelf, closed) = (format!("&{prefix}shelf.updated"), format!("&{prefix}closed"));
-    let cached = format!("&{prefix}faults.changed");
-    // What processes tell each other about the cache.
-    let internal = format!("&{prefix}{}:cache:*", place.config.namespace);
-    redis.cli(&["ACL", "SETUSER", "service", "resetchannels", &shelf, &cached, &internal]);
+    let cached = heard_by_the_cache(&place.config);
+    let mut allow = vec!["ACL", "SETUSER", "service", "resetchannels", &shelf];
+    allow.extend(cached.iter().map(String::as_str));
+    redis.cli(&allow);
 
     let state = |id: &str| {
         let health = messaging.health();
