@@ -383,6 +383,21 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
 ) -> R {
     static WARNED: AtomicBool = AtomicBool::new(false);
     let id = function.descriptor.id;
+    if Y::IS_LOCAL
+        && !replace
+        && let Ok(key) = &key.0
+    {
+        let hit = Current::peek(|core| {
+            let cache = &core.cache;
+            let family = cache.families.get_at(function.descriptor, &function.place)?;
+            cache.local_hit::<R, S, Y>(family, key)
+        });
+        if let Some(returned) = hit {
+            // Who only ever hits must not keep the thread from those who listen.
+            tokio::task::coop::consume_budget().await;
+            return returned;
+        }
+    }
     let Some(current) = Current::get() else {
         if !WARNED.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -401,7 +416,9 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
     };
     let cache = &current.core.cache;
     // Only a function that was linked after the registry was read, by a dynamic library, is none of these.
-    let Some(family) = cache.families.get(function.descriptor) else { return load.now().await };
+    let Some(family) = cache.families.get_at(function.descriptor, &function.place) else {
+        return load.now().await;
+    };
     let ask = Ask { family, key, ttl: function.descriptor.ttl, replace, current: Some(&current) };
     cache.call::<R, S, Y, L>(ask, load).await
 }

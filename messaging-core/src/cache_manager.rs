@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -178,13 +179,15 @@ impl CacheManager {
 pub struct Function {
     pub(crate) descriptor: &'static FunctionDescriptor,
     template: OnceLock<Result<KeyTemplate, String>>,
+    /// Where it is among the functions of this process.
+    pub(crate) place: AtomicUsize,
 }
 
 impl Function {
     #[doc(hidden)]
     #[must_use]
     pub const fn new(descriptor: &'static FunctionDescriptor) -> Self {
-        Self { descriptor, template: OnceLock::new() }
+        Self { descriptor, template: OnceLock::new(), place: AtomicUsize::new(0) }
     }
 
     /// The key for these arguments, in the placeholders' order.
@@ -193,19 +196,19 @@ impl Function {
             .template
             .get_or_init(|| KeyTemplate::parse(self.descriptor.key).map_err(|error| error.to_string()));
         let template = template.as_ref().map_err(|text| Error::new(ErrorKind::InvalidKey, text.clone()))?;
-        let mut texts = Vec::with_capacity(arguments.len());
-        for (name, argument) in template.names().zip(arguments) {
+        let mut key = String::with_capacity(self.descriptor.key.len() + 16 * arguments.len());
+        template.write(&mut key, |place, key| {
             let at = || {
+                let name = template.names().nth(place).unwrap_or_default();
                 format!("key {:?} of `{}`, placeholder {{{name}}}", self.descriptor.key, self.descriptor.id)
             };
-            let text = argument.scalar().map_err(|error| error.context(at()))?;
-            texts.push(
-                text.ok_or_else(|| {
-                    Error::new(ErrorKind::InvalidKey, format!("{}: there is no value", at()))
-                })?,
-            );
-        }
-        Ok(template.fill(texts.iter().map(String::as_str)))
+            match arguments[place].write_scalar(key) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::new(ErrorKind::InvalidKey, format!("{}: there is no value", at()))),
+                Err(error) => Err(error.context(at())),
+            }
+        })?;
+        Ok(key)
     }
 }
 
@@ -218,12 +221,18 @@ impl Function {
 pub trait Scalar {
     #[doc(hidden)]
     fn scalar(&self) -> Result<Option<String>>;
+    #[doc(hidden)]
+    fn write_scalar(&self, text: &mut String) -> Result<bool>;
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + ?Sized> Scalar for T {
     fn scalar(&self) -> Result<Option<String>> {
         json::scalar_text(self)
+    }
+
+    fn write_scalar(&self, text: &mut String) -> Result<bool> {
+        json::write_scalar(self, text)
     }
 }
 

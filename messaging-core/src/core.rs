@@ -156,6 +156,23 @@ impl Current {
         SCOPED.try_with(Self::clone).ok().or_else(|| default().filter(Self::lives))
     }
 
+    /// Lets `look` see the core of the current one.
+    pub(crate) fn peek<T>(look: impl Fn(&Core) -> Option<T>) -> Option<T> {
+        match SCOPED.try_with(|current| look(&current.core)) {
+            Ok(seen) => seen,
+            Err(_) => {
+                // Not under the lock: who looks may copy values of users.
+                let default = DEFAULT.read().unwrap_or_else(PoisonError::into_inner);
+                let core = default
+                    .as_ref()
+                    .filter(|current| current.lives())
+                    .map(|current| Arc::clone(&current.core));
+                drop(default);
+                look(&*core?)
+            }
+        }
+    }
+
     fn lives(&self) -> bool {
         !self.core.stop.is_cancelled()
     }

@@ -1,6 +1,8 @@
 //! Payloads as JSON: encoding, decoding from the received bytes, scalar text, and looking a value up by its path.
 //! Pure values; no I/O.
 
+mod scalar;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -73,6 +75,24 @@ fn printable<const LONGEST: usize>(payload: &[u8]) -> String {
 /// A value's *scalar text*: the contents of a string, an integer, or `true`/`false`, exactly as serde writes it; `None`
 /// for null. Channels and cache keys are filled with it, whether the value comes from an argument, a field or a payload.
 pub(crate) fn scalar_text<T: Serialize + ?Sized>(value: &T) -> Result<Option<String>> {
+    let mut text = String::new();
+    Ok(write_scalar(value, &mut text)?.then_some(text))
+}
+
+/// Appends a value's [`scalar_text`]; `false` and nothing for null.
+pub(crate) fn write_scalar<T: Serialize + ?Sized>(value: &T, text: &mut String) -> Result<bool> {
+    let before = text.len();
+    if let Ok(written) = scalar::write(value, text) {
+        return Ok(written);
+    }
+    // What only serde_json knows, and what is wrong.
+    text.truncate(before);
+    let other = scalar_of_json(value)?;
+    other.iter().for_each(|other| text.push_str(other));
+    Ok(other.is_some())
+}
+
+fn scalar_of_json<T: Serialize + ?Sized>(value: &T) -> Result<Option<String>> {
     match serde_json::to_value(value) {
         Ok(Value::String(text)) => Ok(Some(text)),
         Ok(Value::Bool(value)) => Ok(Some(value.to_string())),
@@ -133,14 +153,14 @@ pub(crate) fn find(json: &str, path: &str) -> Found {
         let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Found::Nothing };
         return items
             .into_iter()
-            .map(|item| scalar(item.get()))
+            .map(|item| scalar_at(item.get()))
             .collect::<Option<Vec<_>>>()
             .map_or(Found::Nothing, Found::Scalars);
     }
-    scalar(text).map_or(Found::Nothing, |text| Found::Scalars(vec![text]))
+    scalar_at(text).map_or(Found::Nothing, |text| Found::Scalars(vec![text]))
 }
 
-fn scalar(json: &str) -> Option<String> {
+fn scalar_at(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
         b'"' => serde_json::from_str(json).ok(),
         b't' | b'f' => Some(json.to_owned()),
@@ -248,6 +268,15 @@ mod tests {
         assert_eq!(scalar_text(&None::<u8>).unwrap(), None);
         assert_eq!(scalar_text(&true).unwrap().as_deref(), Some("true"));
         assert_eq!(scalar_text(&Colour::DarkRed).unwrap().as_deref(), Some("dark-red"));
+        #[derive(serde::Serialize)]
+        struct Wrapped<T>(T);
+        let uuid = uuid::Uuid::from_u128(7);
+        assert_eq!(scalar_text(&Wrapped(uuid)).unwrap().as_deref(), Some(uuid.to_string().as_str()));
+        assert_eq!(scalar_text(&'é').unwrap().as_deref(), Some("é"));
+        assert_eq!(scalar_text(&()).unwrap(), None);
+        assert_eq!(scalar_text(&u128::from(u64::MAX)).unwrap().as_deref(), Some("18446744073709551615"));
+        let raw = RawValue::from_string("7".to_owned()).unwrap();
+        assert_eq!(scalar_text(&raw).unwrap().as_deref(), Some("7"));
         for error in [scalar_text(&1.5).unwrap_err(), scalar_text(&[1, 2]).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::InvalidKey);
         }

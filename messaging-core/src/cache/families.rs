@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::local::LocalLayer;
 use super::rules::{Book, Definition, Rules};
@@ -65,6 +65,21 @@ impl Families {
     pub(crate) fn get(&self, descriptor: &'static FunctionDescriptor) -> Option<&Family> {
         let place = self.by_address.get(&std::ptr::from_ref(descriptor).addr())?;
         self.list.get(*place)
+    }
+
+    /// As [`get`](Self::get), beginning where it was the last time.
+    pub(crate) fn get_at(
+        &self,
+        descriptor: &'static FunctionDescriptor,
+        place: &AtomicUsize,
+    ) -> Option<&Family> {
+        let known = self.list.get(place.load(Ordering::Relaxed));
+        if let Some(family) = known.filter(|family| std::ptr::eq(family.descriptor, descriptor)) {
+            return Some(family);
+        }
+        let found = *self.by_address.get(&std::ptr::from_ref(descriptor).addr())?;
+        place.store(found, Ordering::Relaxed);
+        self.list.get(found)
     }
 
     /// Those whose values events make out of date.

@@ -61,13 +61,37 @@ impl KeyTemplate {
     /// The key for these values, given in the placeholders' order.
     pub(crate) fn fill<'v>(&self, mut values: impl Iterator<Item = &'v str>) -> String {
         let mut key = String::new();
+        let filled = self.write(&mut key, |_, key| {
+            key.push_str(values.next().unwrap_or_default());
+            Ok(())
+        });
+        debug_assert!(filled.is_ok(), "texts can be written");
+        key
+    }
+
+    /// Appends the key for values that `write` appends, for the placeholders by their place.
+    pub(crate) fn write(
+        &self,
+        key: &mut String,
+        mut write: impl FnMut(usize, &mut String) -> Result<()>,
+    ) -> Result<()> {
+        let mut place = 0;
         for part in &self.parts {
             match part {
                 Part::Literal(text) => key.push_str(text),
-                Part::Placeholder(_, stop) => encode(values.next().unwrap_or_default(), *stop, &mut key),
+                Part::Placeholder(_, stop) => {
+                    let begin = key.len();
+                    write(place, key)?;
+                    place += 1;
+                    let ambiguous = |character: char| is_ambiguous(character, *stop);
+                    if key[begin..].contains(ambiguous) {
+                        let value = key.split_off(begin);
+                        encode(&value, *stop, key);
+                    }
+                }
             }
         }
-        key
+        Ok(())
     }
 
     /// Whether `key` can be one of the template's: the inverse of [`fill`](Self::fill), as far as a text alone can tell.
@@ -113,10 +137,14 @@ impl KeyTemplate {
     }
 }
 
+fn is_ambiguous(character: char, stop: Option<char>) -> bool {
+    matches!(character, '%' | '{' | '}') || Some(character) == stop
+}
+
 /// Percent-encodes what would make the end of a value ambiguous: `%`, braces, and the literal character that follows.
 fn encode(value: &str, stop: Option<char>, key: &mut String) {
     for character in value.chars() {
-        if matches!(character, '%' | '{' | '}') || Some(character) == stop {
+        if is_ambiguous(character, stop) {
             let mut bytes = [0; 4];
             for byte in character.encode_utf8(&mut bytes).bytes() {
                 key.push_str(&format!("%{byte:02X}"));

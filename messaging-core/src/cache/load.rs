@@ -62,7 +62,7 @@ enum Use<R> {
 }
 
 impl Cache {
-    /// Answers a call from this process, from Redis, or by `load`, which runs at most once.
+    /// Answers a call from Redis, or by `load`, which runs at most once.
     ///
     /// Cancellation: a load that this caller leads is dropped with it; the next caller takes over.
     pub(crate) async fn call<R, S: Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
@@ -71,14 +71,6 @@ impl Cache {
         load: L,
     ) -> R {
         let Ask { family, key: text, ttl, replace, current } = ask;
-        if Y::IS_LOCAL
-            && !replace
-            && let Some(returned) = self.local_hit::<R, S, Y>(family, text)
-        {
-            // Who only ever hits must not keep the thread from those who listen.
-            tokio::task::coop::consume_budget().await;
-            return returned;
-        }
         let epoch = Y::IS_LOCAL.then(|| self.epochs.read(text));
         let call = Call { family, text, key: self.key(text), ttl, replace, current, epoch };
         if let Err(error) = self.gate(family).await {
@@ -97,7 +89,12 @@ impl Cache {
         Box::pin(self.miss::<R, S, Y, L>(call, looked, load)).await
     }
 
-    fn local_hit<R, S: Shape<R>, Y: Layer<S::Value>>(&self, family: &Family, text: &str) -> Option<R> {
+    /// The answer to a call from this process.
+    pub(crate) fn local_hit<R, S: Shape<R>, Y: Layer<S::Value>>(
+        &self,
+        family: &Family,
+        text: &str,
+    ) -> Option<R> {
         let (layer, ear) = (family.local.as_ref()?, self.ear()?);
         let now = Instant::now();
         let kept = layer.get(text, now)?;
