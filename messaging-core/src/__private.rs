@@ -351,7 +351,7 @@ pub fn moved<T: Lasting>(argument: T) -> T {
     argument
 }
 
-/// Answers a call from the cache, or by `load`. `layer` says whether values are kept in this process too.
+/// Answers a call from the cache, or by `load`.
 pub async fn cached<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
     function: &'static Function,
     key: Key,
@@ -360,6 +360,29 @@ pub async fn cached<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = 
     load: L,
 ) -> R {
     call(function, key, shape, false, layer, load).await
+}
+
+/// As [`cached`], where values are kept in this process too.
+pub async fn cached_locally<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
+    function: &'static Function,
+    key: Key,
+    shape: S,
+    layer: Y,
+    load: L,
+) -> R {
+    if let Ok(key) = &key.0 {
+        let hit = Current::peek(|core| {
+            let family = core.cache.families.get_at(function.descriptor, &function.place)?;
+            core.cache.local_hit::<R, S, Y>(family, key)
+        });
+        if let Some(returned) = hit {
+            // Who only ever hits must not keep the thread from those who listen.
+            tokio::task::coop::consume_budget().await;
+            return returned;
+        }
+    }
+    // Boxed, because a hit should not carry the size of everything that a miss may need.
+    Box::pin(call(function, key, shape, false, layer, load)).await
 }
 
 /// Calls the function and replaces the cached value.
@@ -383,21 +406,6 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
 ) -> R {
     static WARNED: AtomicBool = AtomicBool::new(false);
     let id = function.descriptor.id;
-    if Y::IS_LOCAL
-        && !replace
-        && let Ok(key) = &key.0
-    {
-        let hit = Current::peek(|core| {
-            let cache = &core.cache;
-            let family = cache.families.get_at(function.descriptor, &function.place)?;
-            cache.local_hit::<R, S, Y>(family, key)
-        });
-        if let Some(returned) = hit {
-            // Who only ever hits must not keep the thread from those who listen.
-            tokio::task::coop::consume_budget().await;
-            return returned;
-        }
-    }
     let Some(current) = Current::get() else {
         if !WARNED.swap(true, Ordering::Relaxed) {
             tracing::warn!(

@@ -30,7 +30,7 @@ impl Cameras {
             _,
             _,
         >(&shape, ::messaging_core::__private::Local);
-        ::messaging_core::__private::cached(
+        ::messaging_core::__private::cached_locally(
                 function,
                 key,
                 shape,

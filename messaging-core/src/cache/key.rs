@@ -83,8 +83,10 @@ impl KeyTemplate {
                     let begin = key.len();
                     write(place, key)?;
                     place += 1;
-                    let ambiguous = |character: char| is_ambiguous(character, *stop);
-                    if key[begin..].contains(ambiguous) {
+                    // Byte by byte, since each call of a cached function comes by here.
+                    let may_be_stop = stop.map_or(b'%', first_byte);
+                    let ambiguous = |byte: &u8| matches!(byte, b'%' | b'{' | b'}') || *byte == may_be_stop;
+                    if key.as_bytes()[begin..].iter().any(ambiguous) {
                         let value = key.split_off(begin);
                         encode(&value, *stop, key);
                     }
@@ -135,6 +137,10 @@ impl KeyTemplate {
         }
         glob
     }
+}
+
+fn first_byte(character: char) -> u8 {
+    character.encode_utf8(&mut [0; 4]).as_bytes()[0]
 }
 
 fn is_ambiguous(character: char, stop: Option<char>) -> bool {

@@ -125,9 +125,10 @@ impl Parts<'_> {
     /// `key(…)` and the call around the load. `family` and `load` are expressions.
     pub(super) fn through_cache(&self, mode: Mode, family: &TokenStream, load: &TokenStream) -> TokenStream {
         let Config { runtime, cache_none, .. } = self.config;
-        let call = match mode {
-            Mode::Cached => quote!(cached),
-            Mode::Refresh => quote!(refresh),
+        let call = match (mode, &self.config.local) {
+            (Mode::Cached, None) => quote!(cached),
+            (Mode::Cached, Some(_)) => quote!(cached_locally),
+            (Mode::Refresh, _) => quote!(refresh),
         };
         let returned = self.function.returned();
         let [function, key, probe, shape, layer] = ["function", "key", "probe", "shape", "layer"].map(local);
