@@ -27,8 +27,8 @@ pub use crate::registry::{
 pub use crate::retry::Retry;
 pub use crate::stream::{Durability, Retention};
 
-use crate::cache::Ask;
 use crate::cache::shape::OptionShape;
+use crate::cache::{Ask, is_bypassed};
 use crate::channel::Captures;
 use crate::core::Current;
 use crate::dispatch::{HandlerReturn, outcome as to_outcome, worker};
@@ -370,7 +370,9 @@ pub async fn cached_locally<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<O
     layer: Y,
     load: L,
 ) -> R {
-    if let Ok(key) = &key.0 {
+    if let Ok(key) = &key.0
+        && !is_bypassed()
+    {
         let hit = Current::peek(|core| {
             let family = core.cache.families.get_at(function.descriptor, &function.place)?;
             core.cache.local_hit::<R, S, Y>(family, key)
@@ -415,17 +417,21 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
         }
         return load.now().await;
     };
-    let key = match &key.0 {
-        Ok(key) => key,
-        Err(error) => {
-            tracing::debug!(function = id, error = %chain(error), "called without the cache");
-            return load.now().await;
-        }
-    };
     let cache = &current.core.cache;
     // Only a function that was linked after the registry was read, by a dynamic library, is none of these.
     let Some(family) = cache.families.get_at(function.descriptor, &function.place) else {
         return load.now().await;
+    };
+    let key = match &key.0 {
+        Ok(key) if replace || !is_bypassed() => key,
+        unusable => {
+            if let Err(error) = unusable {
+                tracing::debug!(function = id, error = %chain(error), "called without the cache");
+            }
+            family.rules.tally.uncached.up();
+            family.rules.tally.loads.up();
+            return load.now().await;
+        }
     };
     let ask = Ask { family, key, ttl: function.descriptor.ttl, replace, current: Some(&current) };
     cache.call::<R, S, Y, L>(ask, load).await

@@ -43,6 +43,7 @@ pub(crate) struct Session {
     status: Arc<Mutex<Status>>,
     book: Arc<Mutex<Book>>,
     generation: Arc<AtomicU64>,
+    skipped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Session {
             alive: None,
         }));
         let book = Arc::<Mutex<Book>>::default();
-        let generation = Arc::<AtomicU64>::default();
+        let (generation, skipped) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let supervisor = Supervisor {
             backend,
             config: config.clone(),
@@ -124,11 +125,12 @@ impl Session {
             status: Arc::clone(&status),
             serving: false,
             generation: Arc::clone(&generation),
+            skipped: Arc::clone(&skipped),
             oversized: Burst::default(),
             internal: Names::new(&config.namespace, &config.channel_prefix).channels,
         };
         tasks.spawn(supervisor.run());
-        Self { control, status, book, generation }
+        Self { control, status, book, generation, skipped }
     }
 
     /// Delivers to `mailbox` what arrives for the patterns, from when the backend confirms them.
@@ -171,6 +173,11 @@ impl Session {
     /// subscribed again.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
+    }
+
+    /// How many messages were skipped because they were too large.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::SeqCst)
     }
 
     pub(crate) fn health(&self) -> SessionHealth {
@@ -230,6 +237,8 @@ struct Supervisor {
     serving: bool,
     /// How often something of what was subscribed has been lost.
     generation: Arc<AtomicU64>,
+    /// How many messages were skipped because they were too large.
+    skipped: Arc<AtomicU64>,
     oversized: Burst,
     /// What the names of our own channels begin with.
     internal: String,
@@ -471,6 +480,7 @@ impl Supervisor {
                 Push::Oversized { channel, size } => {
                     messages += 1;
                     oversized += 1;
+                    self.skipped.fetch_add(1, Ordering::SeqCst);
                     let channel = String::from_utf8_lossy(&channel).into_owned();
                     let limit = self.config.max_payload;
                     if let Some(suppressed) = self.oversized.note(at) {

@@ -3,6 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::rules::{Book, Definition, Rules};
 use crate::backend::Catalog as Written;
@@ -16,8 +19,17 @@ pub(super) struct Snapshot {
     pub(super) book: Book,
     /// Nothing in the registry was beyond us.
     pub(super) is_complete: bool,
-    /// It cannot be read here.
-    pub(super) is_unreadable: bool,
+    /// Since when it is known that it must not be read here.
+    pub(super) unreadable_since: Option<Instant>,
+}
+
+/// How long what an ACL forbids is not asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+impl Snapshot {
+    pub(super) fn is_worth_another_try(&self) -> bool {
+        self.unreadable_since.is_some_and(|since| since.elapsed() >= ASK_AGAIN)
+    }
 }
 
 #[derive(Debug)]
@@ -31,7 +43,7 @@ pub(super) struct Catalog {
 impl Catalog {
     pub(super) fn new(ours: Vec<Arc<Rules>>) -> Self {
         let book = Book::new(ours.clone());
-        let snapshot = Snapshot { generation: None, book, is_complete: false, is_unreadable: false };
+        let snapshot = Snapshot { generation: None, book, is_complete: false, unreadable_since: None };
         Self { snapshot: RwLock::new(Arc::new(snapshot)), ours, reading: tokio::sync::Mutex::new(()) }
     }
 
@@ -67,13 +79,18 @@ impl Catalog {
         }
         let generation = Some(written.generation);
         let book = Book::new(rules);
-        self.set(Snapshot { generation, book, is_complete, is_unreadable: false });
+        self.set(Snapshot { generation, book, is_complete, unreadable_since: None });
     }
 
     /// The registry cannot be read: only our own functions are known.
     pub(super) fn give_up(&self) {
         let book = Book::new(self.ours.clone());
-        self.set(Snapshot { generation: Some(0), book, is_complete: false, is_unreadable: true });
+        self.set(Snapshot {
+            generation: Some(0),
+            book,
+            is_complete: false,
+            unreadable_since: Some(Instant::now()),
+        });
     }
 
     fn set(&self, snapshot: Snapshot) {

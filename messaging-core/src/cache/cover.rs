@@ -83,6 +83,9 @@ impl Session<'_> {
         let hold = Arc::new(());
         // The session before this one has missed something.
         *self.ear.hold.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hold);
+        // Everything is subscribed, and what is kept here may be from before what was missed.
+        cache.clear_local();
+        self.ear.settle(self.epoch);
         let mut renewed = Instant::now();
         self.register(&cache).await?;
         let mut marks = self.join(&cache, &hold).await?;
@@ -91,6 +94,7 @@ impl Session<'_> {
             return self.sit_out(weak).await;
         };
         self.look_at_policy(&cache, redis).await;
+        let primaries = redis.known_primaries();
         let tick = self.ear.lag() / 4;
         let mut next = Instant::now();
         loop {
@@ -103,6 +107,13 @@ impl Session<'_> {
                 tracing::debug!(family = lost, "the counters of coverage were lost");
                 self.register(&cache).await?;
                 marks = self.join(&cache, &hold).await?;
+            }
+            if let (Some(before), Some(now)) = (&primaries, redis.known_primaries())
+                && !before.is_subset(&now)
+            {
+                // The one in its place may not have kept every removal.
+                self.ear.fail();
+                return Ok(());
             }
             if renewed.elapsed() > RENEW {
                 self.register(&cache).await?;
@@ -217,11 +228,22 @@ impl Session<'_> {
     ) -> Result<Option<String>> {
         let families: Vec<_> = cache.families.with_events().collect();
         let names: Vec<_> = families.iter().map(|family| family.rules.name.as_str()).collect();
-        let were_covered: Vec<_> = families.iter().map(|family| family.is_covered(self.epoch)).collect();
+        // What was heard and is not carried out yet proves nothing.
+        let is_covered = |family: &&Family| family.is_covered(self.epoch) && !family.is_flushing();
+        let were_covered: Vec<_> = families.iter().map(is_covered).collect();
         let number = self.ear.tell();
-        let covers = redis.read_cover(&names, &self.ear.id, number).await?;
+        let (at, covers) = redis.read_cover(&names, &self.ear.id, number).await?;
+        if marks.values().any(|mark| mark.server != at) {
+            // Another server, which may not have kept everything, though our connections may lead to both.
+            self.ear.fail();
+            return Ok(None);
+        }
         let until = Instant::now() + self.ear.lag();
         if !self.ear.has_heard(number, until).await || self.ear.epoch() != self.epoch {
+            return Ok(None);
+        }
+        let is_flushing = |family: &&Family| family.is_flushing();
+        if families.iter().any(is_flushing) {
             return Ok(None);
         }
         let (mut proofs, mut uncovered) = (Vec::new(), Vec::new());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::forget;
 use super::local::LocalLayer;
 use super::rules::{Book, Definition, Rules};
 use crate::channel::Pattern;
@@ -133,6 +134,11 @@ impl Family {
     /// Whether everything has been heard in this epoch that makes values out of date.
     pub(super) fn is_covered(&self, epoch: u64) -> bool {
         self.covered.load(Ordering::Acquire) == epoch + 1
+    }
+
+    /// Whether all of it is being removed, because an event did not say which value it meant.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.rules.flushing.load(Ordering::SeqCst) != forget::IDLE
     }
 
     /// Returns whether that is news.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::LEASE;
+use super::{Cache, LEASE};
 use crate::backend::{CacheKey, Looked, Token};
 
 /// A load in progress. Callers who may share it wait for [`landed`](Self::landed).
@@ -57,6 +57,26 @@ impl Flight {
     }
 }
 
+/// A load with a lease that others can join, until this is dropped; whatever happens to whoever holds it.
+#[derive(Debug)]
+pub(super) struct Joinable {
+    cache: Arc<Cache>,
+    pub(super) flight: Arc<Flight>,
+}
+
+impl Joinable {
+    pub(super) fn new(cache: &Arc<Cache>, key: &CacheKey) -> Self {
+        Self { cache: Arc::clone(cache), flight: cache.flights.prepare(key) }
+    }
+}
+
+impl Drop for Joinable {
+    fn drop(&mut self) {
+        self.cache.flights.remove(&self.flight);
+        self.flight.land(Landing::Failed);
+    }
+}
+
 /// What those see who wait for another process: nothing yet; then what was found, if the cache answered.
 pub(super) type Sight = Option<Option<Looked>>;
 
@@ -95,11 +115,28 @@ impl Flights {
 
     /// Nobody can join this load any more.
     pub(super) fn remove(&self, flight: &Flight) {
+        self.touch_down(flight);
         lock(&self.leased).remove(&flight.token);
+    }
+
+    /// The function has returned: who does without leases has to call it again.
+    fn touch_down(&self, flight: &Flight) {
         let mut running = lock(&self.running);
         if running.get(&flight.key).is_some_and(|other| other.token == flight.token) {
             running.remove(&flight.key);
         }
+    }
+
+    /// The function will not return: who does without leases has to call it again.
+    pub(super) fn land_unleased(&self, flight: &Flight) {
+        self.touch_down(flight);
+    }
+
+    /// Tells those who have joined what a load with a lease has come to. Others may join until it is
+    /// [removed](Self::remove).
+    pub(super) fn land(&self, flight: &Flight, landing: Landing) {
+        self.touch_down(flight);
+        flight.land(landing);
     }
 
     /// The fate of this attempt is unknown: a later one may replace what it leaves behind.

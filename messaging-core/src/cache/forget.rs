@@ -15,14 +15,12 @@ use crate::error::{Error, ErrorKind, Result, chain};
 use crate::registry::FunctionDescriptor;
 
 /// States of [`Rules::flushing`].
-const IDLE: u8 = 0;
+pub(super) const IDLE: u8 = 0;
 const FLUSHING: u8 = 1;
 const FLUSHING_AGAIN: u8 = 2;
 
 /// How many keys of the journal are removed at once.
 const TOGETHER: usize = 1_000;
-/// So often a server may refuse to remove what was invalidated while it was away.
-const MOST_REFUSALS: u32 = 5;
 
 impl Cache {
     /// Removes values, and defeats the loads of them that are running.
@@ -76,7 +74,7 @@ impl Cache {
         self.clear_local();
         self.flights.invalidate_all();
         if let Err(error) = &forgotten
-            && is_worth_repeating(error)
+            && !is_forbidden(error)
             && self.journal.note_glob(&glob)
         {
             self.write_off_later();
@@ -92,9 +90,16 @@ impl Cache {
         descriptor: &'static FunctionDescriptor,
     ) -> Result<u64> {
         let Some(family) = self.families.get(descriptor) else { return Ok(0) };
+        if !family.rules.key.has_literal_head() {
+            let text = format!(
+                "the key {:?} of `{}` begins with a placeholder, so that all of its values cannot be told from the keys of others; give the function a `prefix`",
+                descriptor.key, descriptor.id
+            );
+            return Err(Error::new(ErrorKind::InvalidKey, text).before_sending());
+        }
         let forgotten = self.flush_now(&family.rules).await;
         if let Err(error) = &forgotten
-            && is_worth_repeating(error)
+            && !is_forbidden(error)
             && self.journal.note_family(&family.rules)
         {
             self.write_off_later();
@@ -104,7 +109,7 @@ impl Cache {
         Ok(forgotten)
     }
 
-    async fn announce_all(&self) {
+    pub(super) async fn announce_all(&self) {
         self.tell(None).await;
     }
 
@@ -155,13 +160,18 @@ impl Cache {
         }
         let (cache, rules, stop) = (Arc::clone(self), Arc::clone(rules), self.stop.clone());
         let busy = self.activity.guard();
-        self.background.spawn(async move {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            rules.flushing.store(IDLE, Ordering::SeqCst);
+            return;
+        };
+        let flushing = async move {
             let _busy = busy;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = cache.flush(&rules) => {}
             }
-        });
+        };
+        drop(self.work.spawn_on(flushing, &runtime));
     }
 
     async fn flush(&self, rules: &Arc<Rules>) {
@@ -210,7 +220,9 @@ impl Cache {
 
     /// The family that a key as it is on the backend belongs to, if it is one of ours.
     fn rules_of(&self, key: &str) -> Option<Arc<Rules>> {
-        self.families.iter().map(|family| &family.rules).find(|rules| rules.could_be(key)).cloned()
+        // A key that begins with a placeholder could be anybody's.
+        let mut rules = self.families.iter().map(|family| &family.rules);
+        rules.find(|rules| rules.key.has_literal_head() && rules.could_be(key)).cloned()
     }
 
     /// Notes keys that could not be removed.
@@ -220,7 +232,7 @@ impl Cache {
         keys: impl FnOnce() -> I,
     ) -> Result<()> {
         if let Err(error) = &outcome
-            && is_worth_repeating(error)
+            && !is_forbidden(error)
             && self.journal.note(keys())
         {
             self.write_off_later();
@@ -228,19 +240,30 @@ impl Cache {
         outcome
     }
 
+    /// Notes keys of which it is not known whether they were removed.
+    pub(super) fn journal_keys(self: &Arc<Self>, keys: &[CacheKey]) {
+        let noted = keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone()));
+        if self.journal.note(noted) {
+            self.write_off_later();
+        }
+    }
+
     /// Removes what is in the journal, trying until it is done.
     pub(super) fn write_off_later(self: &Arc<Self>) {
         let (cache, stop) = (Arc::clone(self), self.stop.clone());
-        self.background.spawn(async move {
+        // Without a runtime nothing can be removed any more, and nobody asks.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let writing_off = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = cache.write_off() => {}
             }
-        });
+        };
+        drop(self.work.spawn_on(writing_off, &runtime));
     }
 
     async fn write_off(self: &Arc<Self>) {
-        let (mut attempt, mut refusals) = (0, 0);
+        let mut attempt = 0;
         loop {
             let lost = self.journal.take_lost();
             if lost > 0 {
@@ -256,35 +279,33 @@ impl Cache {
                         keys = backlog.keys.len(),
                         "what was invalidated while redis was away has been removed"
                     );
-                    if self.journal.written_off(&backlog) {
-                        return;
-                    }
+                }
+                Err(error) if is_forbidden(&error) => {
+                    tracing::error!(error = %chain(&error), "what was invalidated must not be removed; it lives until its ttl");
                 }
                 Err(error) => {
-                    refusals = if is_refusal(&error) { refusals + 1 } else { 0 };
-                    if refusals > MOST_REFUSALS {
-                        tracing::error!(error = %chain(&error), "what was invalidated cannot be removed; it lives until its ttl");
-                        if self.journal.written_off(&backlog) {
-                            return;
-                        }
-                    }
+                    tracing::debug!(error = %chain(&error), "what was invalidated cannot be removed yet");
                     tokio::time::sleep(self.config.reconnect.delay(attempt)).await;
                     attempt = attempt.saturating_add(1);
+                    continue;
                 }
+            }
+            if self.journal.written_off(&backlog) {
+                return;
             }
         }
     }
 
     async fn remove(self: &Arc<Self>, backlog: &Backlog) -> Result<()> {
         for keys in backlog.keys.chunks(TOGETHER) {
-            let keys: Vec<_> = keys.iter().map(|key| self.key_of(key.clone())).collect();
+            let keys: Vec<_> = keys.iter().map(|(key, _)| self.key_of(key.clone())).collect();
             let notice = listener::gone(&self.names, &self.id, Some(&keys));
             self.backend.forget(&keys, Some(&notice)).await?;
         }
-        for glob in &backlog.globs {
+        for (glob, _) in &backlog.globs {
             self.backend.forget_matching(glob, &|_| true).await?;
         }
-        for rules in &backlog.families {
+        for (rules, _) in &backlog.families {
             self.flush_now(rules).await?;
         }
         if !backlog.globs.is_empty() || !backlog.families.is_empty() {
@@ -323,13 +344,10 @@ fn common_glob(families: &[Arc<Rules>]) -> String {
     format!("{}*", &first[..common])
 }
 
-fn is_refusal(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Refused | ErrorKind::Configuration)
-}
-
-/// Whether what failed may succeed later: a server that is not the master any more refuses, too.
-fn is_worth_repeating(error: &Error) -> bool {
-    !is_refusal(error) || !error.to_string().contains("NOPERM")
+/// Whether an ACL forbids it. Any other refusal may be of a moment: of a server that is not the master any more, or whose
+/// disk is full.
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    error.kind() == ErrorKind::Refused && error.to_string().contains("NOPERM")
 }
 
 /// Keys that are being removed. Whatever becomes of the future, this process does not serve them from its own memory, nor
@@ -353,7 +371,12 @@ impl Undone<'_> {
 
 impl Drop for Undone<'_> {
     fn drop(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
+        // Nobody has waited to see whether it was carried out.
         self.forget();
+        self.cache.journal_keys(&self.keys);
     }
 }
 

@@ -19,24 +19,26 @@ pub(super) struct Journal {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Keys as they are on the backend, with the family if it is known.
-    keys: HashMap<String, Option<Arc<Rules>>>,
+    /// Keys as they are on the backend, with the family if it is known. Each entry has a number of its own, so that what
+    /// is noted again is not taken for what was removed before that.
+    keys: HashMap<String, (u64, Option<Arc<Rules>>)>,
     /// Families of which all values are to be removed, by their name.
-    families: HashMap<String, Arc<Rules>>,
+    families: HashMap<String, (u64, Arc<Rules>)>,
     /// Globs by which values are to be removed.
-    globs: Vec<String>,
+    globs: HashMap<String, u64>,
+    last: u64,
     /// Keys of no family that were more than can be remembered.
     lost: u64,
     /// Somebody is writing it off.
     tended: bool,
 }
 
-/// What is to be removed.
+/// What is to be removed, with the numbers of the entries.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    pub(super) keys: Vec<String>,
-    pub(super) families: Vec<Arc<Rules>>,
-    pub(super) globs: Vec<String>,
+    pub(super) keys: Vec<(String, u64)>,
+    pub(super) families: Vec<(Arc<Rules>, u64)>,
+    pub(super) globs: Vec<(String, u64)>,
 }
 
 impl Journal {
@@ -49,10 +51,14 @@ impl Journal {
     pub(super) fn note(&self, keys: impl IntoIterator<Item = (Option<Arc<Rules>>, String)>) -> bool {
         self.add(|state| {
             for (rules, key) in keys {
-                if rules.as_ref().is_some_and(|rules| state.families.contains_key(&rules.name)) {
+                let number = state.number();
+                if let Some(rules) = &rules
+                    && let Some(family) = state.families.get_mut(&rules.name)
+                {
+                    family.0 = number;
                     continue;
                 }
-                state.keys.insert(key, rules);
+                state.keys.insert(key, (number, rules));
                 if state.keys.len() > MOST {
                     state.overflow();
                 }
@@ -61,14 +67,16 @@ impl Journal {
     }
 
     pub(super) fn note_family(&self, rules: &Arc<Rules>) -> bool {
-        self.add(|state| _ = state.families.insert(rules.name.clone(), Arc::clone(rules)))
+        self.add(|state| {
+            let number = state.number();
+            state.families.insert(rules.name.clone(), (number, Arc::clone(rules)));
+        })
     }
 
     pub(super) fn note_glob(&self, glob: &str) -> bool {
         self.add(|state| {
-            if !state.globs.iter().any(|other| other == glob) {
-                state.globs.push(glob.to_owned());
-            }
+            let number = state.number();
+            state.globs.insert(glob.to_owned(), number);
         })
     }
 
@@ -89,27 +97,39 @@ impl Journal {
         }
         let state = self.lock();
         state.keys.contains_key(key)
-            || state.families.values().any(|rules| rules.could_be(key))
-            || state.globs.iter().any(|glob| glob_matches(glob.as_bytes(), key.as_bytes()))
+            || state.families.values().any(|(_, rules)| rules.could_be(key))
+            || state.globs.keys().any(|glob| glob_matches(glob.as_bytes(), key.as_bytes()))
     }
 
     /// What is noted at the moment.
     pub(super) fn backlog(&self) -> Backlog {
         let state = self.lock();
         Backlog {
-            keys: state.keys.keys().cloned().collect(),
-            families: state.families.values().cloned().collect(),
-            globs: state.globs.clone(),
+            keys: state.keys.iter().map(|(key, (number, _))| (key.clone(), *number)).collect(),
+            families: state.families.values().map(|(number, rules)| (Arc::clone(rules), *number)).collect(),
+            globs: state.globs.iter().map(|(glob, number)| (glob.clone(), *number)).collect(),
         }
     }
 
-    /// This was removed. What was noted again meanwhile was so before that. Returns whether nothing is left; then nobody
-    /// tends it any more.
+    /// This was removed; what was noted again meanwhile stays. Returns whether nothing is left; then nobody tends it any
+    /// more.
     pub(super) fn written_off(&self, done: &Backlog) -> bool {
         let mut state = self.lock();
-        done.keys.iter().for_each(|key| _ = state.keys.remove(key));
-        done.families.iter().for_each(|rules| _ = state.families.remove(&rules.name));
-        state.globs.retain(|glob| !done.globs.contains(glob));
+        for (key, number) in &done.keys {
+            if state.keys.get(key).is_some_and(|(now, _)| now == number) {
+                state.keys.remove(key);
+            }
+        }
+        for (rules, number) in &done.families {
+            if state.families.get(&rules.name).is_some_and(|(now, _)| now == number) {
+                state.families.remove(&rules.name);
+            }
+        }
+        for (glob, number) in &done.globs {
+            if state.globs.get(glob) == Some(number) {
+                state.globs.remove(glob);
+            }
+        }
         let empty = state.is_empty();
         if empty {
             state.tended = false;
@@ -133,12 +153,17 @@ impl State {
         self.keys.is_empty() && self.families.is_empty() && self.globs.is_empty()
     }
 
-    /// The families with keys are flushed instead; of other keys the one that was found first makes room.
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The families with keys are flushed instead; of other keys any one makes room.
     fn overflow(&mut self) {
         let Self { keys, families, .. } = self;
-        keys.retain(|_, rules| match rules {
+        keys.retain(|_, (number, rules)| match rules {
             Some(rules) => {
-                families.entry(rules.name.clone()).or_insert_with(|| Arc::clone(rules));
+                families.entry(rules.name.clone()).or_insert_with(|| (*number, Arc::clone(rules)));
                 false
             }
             None => true,
@@ -178,6 +203,9 @@ mod tests {
         assert!(!journal.has("a") && journal.has("cx") && journal.has("d:7"));
         assert!(journal.written_off(&journal.backlog()) && !journal.is_pending());
         assert!(journal.note([(None, "a".to_owned())]), "again somebody has to begin");
+        let backlog = journal.backlog();
+        journal.note([(None, "a".to_owned())]);
+        assert!(!journal.written_off(&backlog) && journal.has("a"), "it was invalidated again since");
     }
 
     #[test]

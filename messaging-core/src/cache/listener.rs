@@ -18,7 +18,7 @@ use super::{Cache, Family};
 use crate::backend::{Backend, CacheKey, Names, Notice, Token};
 use crate::channel::Pattern;
 use crate::config::Config;
-use crate::dispatch::{Buffer, Carrier, Entry, GapCause, Mailbox, Overflow};
+use crate::dispatch::{Buffer, Carrier, Entry, Mailbox, Overflow};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::message::Received;
 use crate::retry::deadline;
@@ -51,8 +51,6 @@ pub(super) struct Ear {
     heard: AtomicU64,
     /// Since when, in milliseconds from `began`, nothing can have been missed: when that number was told.
     alive: AtomicU64,
-    /// Numbers up to this one do not show that.
-    not_before: AtomicU64,
     began: Instant,
     waits: Mutex<Vec<(u64, Instant)>>,
     news: Notify,
@@ -99,7 +97,6 @@ impl Listener {
             told: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             alive: AtomicU64::new(0),
-            not_before: AtomicU64::new(0),
             began: Instant::now(),
             waits: Mutex::default(),
             news: Notify::new(),
@@ -138,20 +135,18 @@ impl Listener {
         self.0.session.health()
     }
 
-    /// Waits until what was published before now has been heard and carried out, and stops serving if that takes too long.
+    /// Waits until what was published before now has been heard and carried out; `false` if that takes too long.
     ///
     /// Cancellation: nothing is lost.
-    pub(super) async fn catch_up(&self, cache: &Cache, limit: Duration) {
+    pub(super) async fn catch_up(&self, cache: &Cache, limit: Duration) -> bool {
         let ear = &self.0;
         if !ear.is_alive(Instant::now()) {
-            // Nothing is served; nor is it by a number from before the event.
-            ear.doubt();
-            return;
+            return false;
         }
         let mine = ear.asked.fetch_add(1, Ordering::SeqCst);
         let mut done = ear.caught_up.lock().await;
         if mine < *done {
-            return;
+            return true;
         }
         let up_to = ear.asked.load(Ordering::SeqCst);
         let until = deadline(limit);
@@ -160,18 +155,17 @@ impl Listener {
         let notice = Notice { channel: ear.names.here(&ear.id), payload };
         let told = timeout_at(until, cache.backend.announce(&notice)).await;
         let heard = matches!(told, Ok(Ok(()))) && ear.has_heard(number, until).await;
-        if !heard {
-            // What the handler reads must not come from before its event.
-            ear.doubt();
+        if heard {
+            *done = up_to;
         }
-        *done = up_to;
+        heard
     }
 }
 
 impl Ear {
     /// Goes up whenever something may have been missed.
     pub(super) fn epoch(&self) -> u64 {
-        self.session.generation() + self.failures.load(Ordering::Acquire)
+        self.session.generation() + self.session.skipped() + self.failures.load(Ordering::Acquire)
     }
 
     /// The longest time by which a value may be older than what somebody else has published.
@@ -183,11 +177,10 @@ impl Ear {
         self.session.confirmed(&self.mailbox).await
     }
 
-    /// Nothing is served before what is told from now on has been heard.
-    pub(super) fn doubt(&self) {
-        let _waits = self.waits();
-        self.not_before.store(self.told.load(Ordering::SeqCst), Ordering::SeqCst);
-        self.alive.store(0, Ordering::Release);
+    /// Nothing is kept in the process from before this epoch.
+    pub(super) fn settle(&self, epoch: u64) {
+        self.settled.fetch_max(epoch, Ordering::AcqRel);
+        self.tell_news();
     }
 
     /// What is told ourselves next.
@@ -206,7 +199,7 @@ impl Ear {
         let mut waits = self.waits();
         let at = waits.iter().filter(|(told, _)| *told <= number).map(|(_, at)| *at).max();
         waits.retain(|(told, _)| *told > number);
-        if let Some(at) = at.filter(|_| number > self.not_before.load(Ordering::SeqCst)) {
+        if let Some(at) = at {
             let since = at.saturating_duration_since(self.began).as_millis() as u64;
             // Never nothing, which means "not at all".
             self.alive.fetch_max(since.max(1), Ordering::AcqRel);
@@ -256,7 +249,7 @@ impl Ear {
 
     /// Whether values of a family may be served and stored.
     pub(super) fn serves(&self, family: &Family, now: Instant) -> bool {
-        family.is_covered(self.epoch()) && self.is_alive(now)
+        family.is_covered(self.epoch()) && self.is_alive(now) && !family.is_flushing()
     }
 
     /// Whether values that are kept in this process may be served.
@@ -264,7 +257,9 @@ impl Ear {
         let epoch = self.epoch();
         // Until it has been settled, the values from before the gap are still there.
         let settled = self.settled.load(Ordering::Acquire) == epoch;
-        settled && self.is_alive(now) && (!family.has_events() || family.is_covered(epoch))
+        settled
+            && self.is_alive(now)
+            && (!family.has_events() || family.is_covered(epoch) && !family.is_flushing())
     }
 
     /// Waits until values of a family may be served; `false` if they may not by then. Where one has waited in vain, others
@@ -284,9 +279,10 @@ impl Ear {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something that was heard could not be carried out.
-    fn fail(&self) {
+    /// Something may not have been carried out.
+    pub(super) fn fail(&self) {
         self.failures.fetch_add(1, Ordering::AcqRel);
+        self.tell_news();
     }
 }
 
@@ -299,7 +295,6 @@ pub(super) fn gone(names: &Names, from: &str, keys: Option<&[CacheKey]>) -> Noti
 
 async fn listen(cache: Weak<Cache>, ear: Arc<Ear>, patterns: Vec<Pattern>, stop: CancellationToken) {
     let mut marks = Marks::default();
-    let (mut generation, mut settled) = (0, 0);
     loop {
         let entry = tokio::select! {
             () = stop.cancelled() => return,
@@ -312,16 +307,8 @@ async fn listen(cache: Weak<Cache>, ear: Arc<Ear>, patterns: Vec<Pattern>, stop:
             return;
         }
         while let Some(entry) = next.take() {
-            if let Entry::Gap(GapCause::Reconnected(number)) = entry {
-                generation = number;
-            }
-            let epoch = generation + ear.failures.load(Ordering::Acquire);
-            if epoch != settled {
-                // What is kept here may be from before what was missed.
+            if matches!(entry, Entry::Gap(_)) {
                 marks.clear();
-                cache.clear_local();
-                settled = epoch;
-                ear.settled.store(epoch, Ordering::Release);
                 ear.tell_news();
             }
             if let Entry::Message(event) = entry {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::flight::{Flight, Landing, Sight};
+use super::flight::{Flight, Joinable, Landing, Sight};
 use super::local::Epoch;
 use super::rules::Rules;
 use super::shape::{Shape, Split};
@@ -395,23 +395,18 @@ impl Cache {
                     tally.uncached.up();
                     tally.loads.up();
                     let returned = load.now().await;
-                    match S::split(&returned) {
-                        Split::Value(value) => {
-                            if let Ok(bytes) = json::encode(value) {
-                                lead.flight.land(Landing::Value(bytes));
-                            }
-                        }
-                        Split::Nothing => lead.flight.land(Landing::Nothing),
-                        Split::Failed => {
-                            if let Some(error) = S::share(&returned) {
-                                lead.flight.land(Landing::Error(error));
-                            }
-                        }
-                    }
+                    let landing = match S::split(&returned) {
+                        Split::Value(value) => json::encode(value).map_or(Landing::Failed, Landing::Value),
+                        Split::Nothing => Landing::Nothing,
+                        Split::Failed => S::share(&returned).map_or(Landing::Failed, Landing::Error),
+                    };
+                    lead.land(landing);
                     return returned;
                 }
                 Ok(flight) => flight,
             };
+            // Whatever it comes to, others have their turn.
+            tokio::task::yield_now().await;
             if call.replace || not_before.is_some_and(|not_before| flight.began < not_before) {
                 flight.landed().await;
             } else if let Some(returned) = self.landed::<R, S>(call, &flight).await {
@@ -439,6 +434,8 @@ fn loaded<R, S: Shape<R>, Y: Layer<S::Value>>(returned: &R) -> Loaded {
         Split::Failed => Loaded::Failed(S::share(returned)),
         Split::Nothing => Loaded::Nothing,
         Split::Value(value) => match json::encode(value) {
+            // It would be read as the `None` that it is not.
+            Ok(bytes) if &bytes[..] == b"null" && S::nothing().is_some() => Loaded::Failed(None),
             Ok(bytes) => Loaded::Value(bytes, Y::keep(value).map(Some)),
             Err(error) => Loaded::Unwritable(error),
         },
@@ -451,6 +448,8 @@ struct Lead {
     cache: Arc<Cache>,
     key: CacheKey,
     flight: Arc<Flight>,
+    /// Until the load is over.
+    joinable: Option<Joinable>,
     seen: Option<Bytes>,
     descriptor: &'static FunctionDescriptor,
     rules: Arc<Rules>,
@@ -463,10 +462,12 @@ struct Lead {
 
 impl Lead {
     fn new(cache: &Arc<Cache>, call: &Call<'_>, seen: Option<Bytes>) -> Self {
+        let joinable = Joinable::new(cache, &call.key);
         Self {
             cache: Arc::clone(cache),
             key: call.key.clone(),
-            flight: cache.flights.prepare(&call.key),
+            flight: Arc::clone(&joinable.flight),
+            joinable: Some(joinable),
             seen,
             descriptor: call.family.descriptor,
             rules: Arc::clone(&call.family.rules),
@@ -481,7 +482,11 @@ impl Lead {
     /// The lease is somebody else's, and nobody can have seen our token.
     fn not_granted(mut self) {
         self.done = true;
-        self.cache.flights.remove(&self.flight);
+    }
+
+    /// Nobody is to try before the lease is over.
+    fn keep_lease(mut self) {
+        self.done = true;
     }
 
     async fn load<R, L: Load<Output = R>>(mut self, by: Option<u64>, load: L, loaded: fn(&R) -> Loaded) -> R {
@@ -502,8 +507,14 @@ impl Lead {
         if let Some(finish) = self.finished(by, loaded(&returned)) {
             // Storing is not on the caller's path, unless that is what was asked for; in memory it takes no time.
             match *cache.backend {
-                Backend::Redis(_) if !self.replace => drop(cache.work.spawn(finish)),
-                Backend::Redis(_) | Backend::Memory(_) => finish.await,
+                Backend::Redis(_) => {
+                    let storing = cache.work.spawn(finish);
+                    if self.replace {
+                        // It goes on if this caller does not wait for it.
+                        let _ = storing.await;
+                    }
+                }
+                Backend::Memory(_) => finish.await,
             }
         }
         returned
@@ -517,7 +528,11 @@ impl Lead {
             None => load,
         };
         let (tasks, stop) = (self.cache.background.clone(), self.cache.stop.clone());
+        let other = self.cache.flights.take_off(&self.flight);
         tasks.spawn(async move {
+            if let Some(other) = other {
+                other.landed().await;
+            }
             self.rules.tally.loads.up();
             let loaded = tokio::select! {
                 () = stop.cancelled() => return,
@@ -525,9 +540,7 @@ impl Lead {
                 never = self.renew() => match never {},
             };
             if matches!(loaded, Loaded::Failed(_)) {
-                self.done = true;
-                self.cache.flights.remove(&self.flight);
-                self.flight.land(Landing::Failed);
+                self.keep_lease();
             } else if let Some(finish) = self.finished(by, loaded) {
                 finish.await;
             }
@@ -559,14 +572,14 @@ impl Lead {
             // Nothing will be kept: whoever has joined gets this result, whoever asks from now on loads again.
             self.cache.flights.remove(&self.flight);
         }
-        self.flight.land(landing);
+        self.cache.flights.land(&self.flight, landing);
         self.done = true;
         let fresh = ttl.unwrap_or_default().mul_f64(1.0 - descriptor.jitter * fastrand::f64());
         Some(finish(Finish {
             cache: Arc::clone(&self.cache),
             key: self.key.clone(),
             grant: Grant { token: self.flight.token.clone(), by },
-            flight: Arc::clone(&self.flight),
+            joinable: self.joinable.take(),
             seen: self.seen.take(),
             rules: Arc::clone(&self.rules),
             descriptor,
@@ -595,7 +608,8 @@ struct Finish {
     cache: Arc<Cache>,
     key: CacheKey,
     grant: Grant,
-    flight: Arc<Flight>,
+    /// Others can join until it is stored.
+    joinable: Option<Joinable>,
     seen: Option<Bytes>,
     rules: Arc<Rules>,
     descriptor: &'static FunctionDescriptor,
@@ -614,7 +628,7 @@ async fn finish(it: Finish) {
         cache,
         key,
         grant,
-        flight,
+        joinable,
         seen,
         rules,
         descriptor,
@@ -638,7 +652,7 @@ async fn finish(it: Finish) {
         // Nobody should wait until it expires.
         let _ = cache.backend.release(&key, &grant.token).await;
     }
-    cache.flights.remove(&flight);
+    drop(joinable);
     match (finished, &store) {
         (Ok(true), Some(value)) => {
             rules.tally.bytes_stored.by(value.len());
@@ -666,18 +680,24 @@ impl Drop for Lead {
         if self.done {
             return;
         }
-        let (cache, key, flight) = (Arc::clone(&self.cache), self.key.clone(), Arc::clone(&self.flight));
+        // Who does without leases may go on at once; who has joined, when the lease is free for him.
+        self.cache.flights.land_unleased(&self.flight);
+        let (cache, key) = (Arc::clone(&self.cache), self.key.clone());
+        let (flight, joinable) = (Arc::clone(&self.flight), self.joinable.take());
         let release = async move {
-            if let Err(error) = cache.backend.release(&key, &flight.token).await {
-                tracing::debug!(key = key.value, error = %chain(&error), "a lease could not be released; it expires");
+            let limit = cache.config.cache_timeout;
+            match timeout(limit, cache.backend.release(&key, &flight.token)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(key = key.value, error = %chain(&error), "a lease could not be released; it expires");
+                }
+                Err(_) => tracing::debug!(key = key.value, "a lease was not released in time; it expires"),
             }
-            cache.flights.remove(&flight);
-            flight.land(Landing::Failed);
+            drop(joinable);
         };
         // Without a runtime there is nobody who could wait for the flight; the lease expires by itself.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(self.cache.work.spawn_on(release, &runtime)),
-            Err(_) => self.flight.land(Landing::Failed),
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(self.cache.work.spawn_on(release, &runtime));
         }
     }
 }
@@ -689,9 +709,16 @@ struct LeadUnleased<'c> {
     flight: Arc<Flight>,
 }
 
+impl LeadUnleased<'_> {
+    /// Nobody joins a load that is over.
+    fn land(&self, landing: Landing) {
+        self.cache.flights.remove_unleased(self.key, &self.flight);
+        self.flight.land(landing);
+    }
+}
+
 impl Drop for LeadUnleased<'_> {
     fn drop(&mut self) {
-        self.cache.flights.remove_unleased(self.key, &self.flight);
-        self.flight.land(Landing::Failed);
+        self.land(Landing::Failed);
     }
 }

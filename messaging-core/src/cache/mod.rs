@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,11 +47,25 @@ pub use tally::{CacheStats, Invalidations};
 use crate::activity::Activity;
 use crate::backend::{Backend, CacheKey, Names};
 use crate::config::Config;
-use crate::error::{Result, chain};
+use crate::error::Result;
 use crate::registry::Registry;
 
 /// How long a lease lives that nobody renews: a crashed loader delays others by at most this.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+tokio::task_local! {
+    static BYPASSED: ();
+}
+
+/// Runs a future in which cached functions are called as if there were no cache.
+pub(crate) async fn bypass<F: Future>(future: F) -> F::Output {
+    BYPASSED.scope((), future).await
+}
+
+/// Whether this is within [`bypass`].
+pub(crate) fn is_bypassed() -> bool {
+    BYPASSED.try_with(|()| ()).is_ok()
+}
 
 /// The cache of one [`Messaging`](crate::Messaging).
 #[derive(Debug)]
@@ -157,26 +172,26 @@ impl Cache {
         self.listener.get().map(|listener| &*listener.0)
     }
 
-    /// Before a handler is called for an event of this channel: what the event makes out of date is not read any more.
+    /// Before a handler is called for this event: what it makes out of date is not read any more. `false` if that cannot be
+    /// made sure of; then the handler had better not read from the cache at all.
     ///
     /// Cancellation: nothing is lost.
-    pub(crate) async fn catch_up(self: &Arc<Self>, channel: &str, payload: &Bytes) {
+    pub(crate) async fn catch_up(&self, channel: &str, payload: &Bytes) -> bool {
         let Some(listener) = self.listener.get().filter(|_| self.families.book.concerns(channel)) else {
-            return;
+            return true;
         };
-        if self.backend.is_cluster() {
-            // The listener may be at another node, where the event has not arrived yet.
-            let mut forget = Vec::new();
-            self.heard(channel, payload, false, &mut forget);
-            let forgotten = self.backend.forget(&forget, None).await;
-            forget.iter().for_each(|key| self.forget_local(&key.value));
-            if let Err(error) = forgotten {
-                tracing::debug!(channel, error = %chain(&error), "an event's values could not be removed for its handler");
-                listener.0.doubt();
-            }
-            return;
+        if !self.backend.is_cluster() {
+            return listener.catch_up(self, self.config.cache_timeout).await;
         }
-        listener.catch_up(self, self.config.cache_timeout).await;
+        // The listener may be at another node, where the event has not arrived yet.
+        let outdated = self.families.book.outdated_by(channel, payload);
+        if !outdated.families.is_empty() {
+            return false;
+        }
+        let keys: Vec<_> = outdated.keys.into_iter().map(|(_, key)| self.key_of(key)).collect();
+        let forgotten = timeout(self.config.cache_timeout, self.backend.forget(&keys, None)).await;
+        keys.iter().for_each(|key| self.forget_local(&key.value));
+        matches!(forgotten, Ok(Ok(())))
     }
 
     fn snapshot_now(&self) -> Arc<catalog::Snapshot> {

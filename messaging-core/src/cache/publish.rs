@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::Cache;
 use super::catalog::Snapshot;
+use super::forget::is_forbidden;
 use super::marks::mark;
 use super::rules::{Outdated, Rules};
 use crate::backend::{CacheKey, Generation, Outgoing};
 use crate::dispatch::Carrier;
-use crate::error::{ErrorKind, Result, chain};
+use crate::error::{Result, chain};
 
 impl Cache {
     /// Publishes, removing first what the messages make out of date in the cache. Returns the number of receivers.
@@ -77,7 +78,7 @@ impl Cache {
     /// What all processes cache; asks for it if that has not been done.
     async fn snapshot(&self) -> Arc<Snapshot> {
         let known = self.catalog.snapshot();
-        if known.generation.is_some() {
+        if known.generation.is_some() && !known.is_worth_another_try() {
             return known;
         }
         // Redis may be away; the publish will tell.
@@ -89,7 +90,7 @@ impl Cache {
 
     fn is_behind(&self, snapshot: &Snapshot, generation: Generation) -> bool {
         match generation {
-            _ if snapshot.is_unreadable => false,
+            _ if snapshot.unreadable_since.is_some() => false,
             Generation::Number(number) => snapshot.generation != Some(number),
             Generation::Unknown => true,
             // Other processes' functions cannot be known.
@@ -106,7 +107,7 @@ impl Cache {
         }
         match self.backend.catalog().await {
             Ok(written) => self.catalog.renew(&written, &self.config.channel_prefix),
-            Err(error) if error.kind() == ErrorKind::Refused => {
+            Err(error) if is_forbidden(&error) => {
                 tracing::warn!(
                     error = %chain(&error),
                     "what other processes cache cannot be known here, so that what is published makes only our own values out of date at once"
@@ -210,6 +211,9 @@ impl Drop for After<'_> {
         self.families.drain(..).for_each(|rules| cache.flush_later(&rules));
         // Nobody has waited to see whether it was carried out.
         let messages = std::mem::take(&mut self.messages);
+        if !messages.is_empty() && !keys.is_empty() {
+            cache.journal_keys(&keys);
+        }
         if messages.is_empty() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }

@@ -21,6 +21,7 @@ const MOST_KEYS: usize = 1_000;
 
 /// A cached function, as it is written down for other processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Definition {
     /// The function's id.
     id: String,
@@ -34,6 +35,7 @@ pub(crate) struct Definition {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct On {
     pattern: String,
     /// For each placeholder of the key, in order: where its value stands in the payload.

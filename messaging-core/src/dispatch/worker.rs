@@ -18,6 +18,7 @@ use super::mailbox::Entry;
 use super::outcome::{HandlerReturn, outcome};
 use super::running::{Called, RunningHandler, Settled};
 use super::{Delivery, Handler};
+use crate::cache::bypass;
 use crate::channel::Captures;
 use crate::retry::deadline_from;
 
@@ -85,14 +86,22 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             Some(gate) => Some(gate.read().await),
             None => None,
         };
+        let mut up_to_date = true;
         if let Some(cache) = &running.cache {
             // What the handler reads from the cache is not older than its event.
-            cache.catch_up(&delivery.received.channel, &delivery.received.payload).await;
+            up_to_date = cache.catch_up(&delivery.received.channel, &delivery.received.payload).await;
             begun = Instant::now();
         }
         loop {
             let called = {
-                let call = pin!(AssertUnwindSafe(async { handler.call(&delivery).await }).catch_unwind());
+                let call = async {
+                    if up_to_date {
+                        handler.call(&delivery).await
+                    } else {
+                        bypass(handler.call(&delivery)).await
+                    }
+                };
+                let call = pin!(AssertUnwindSafe(call).catch_unwind());
                 match within(begun, running.options.timeout, call).await {
                     Some(Ok(returned)) => Called::Returned(returned),
                     Some(Err(panic)) => Called::Panicked(panic),

@@ -28,6 +28,7 @@ fn supervisor() -> (Supervisor, mpsc::UnboundedSender<Control>) {
         status: Arc::default(),
         serving: false,
         generation: Arc::default(),
+        skipped: Arc::default(),
         internal: "msg:cache:".to_owned(),
         oversized: Burst::default(),
     };

@@ -1,5 +1,6 @@
 //! The registry of cached functions and the counters that tell which sessions together have heard everything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,17 +88,24 @@ impl Redis {
         Ok(marks.into_iter().map(joined).collect())
     }
 
-    /// Reads the counters, then publishes `number` on our own channel: what was published before arrives before it.
+    /// The primaries of a cluster as they are known; `None` if it is none.
+    pub(crate) fn known_primaries(&self) -> Option<BTreeSet<String>> {
+        let slots = self.dialer.locator.slots_known()?;
+        Some(slots.primaries().into_iter().map(|address| format!("{address:?}")).collect())
+    }
+
+    /// Reads the counters and who the server is, then publishes `number` on our own channel: what was published before arrives before it.
     pub(crate) async fn read_cover(
         &self,
         families: &[&str],
         session: &str,
         number: u64,
-    ) -> Result<Vec<Cover>> {
+    ) -> Result<(String, Vec<Cover>)> {
         let mut call = self.scripts.prove.key(&self.names.cover);
         call.arg(self.names.here(session)).arg(number);
         families.iter().for_each(|family| _ = call.arg(family));
-        let covers: Vec<(Option<String>, Option<u64>, Option<u64>)> = self
+        type Counters = (Option<String>, Option<u64>, Option<u64>);
+        let (server, covers): (String, Vec<Counters>) = self
             .link
             .run(self.command_timeout, async |mut connection| call.invoke_async(&mut connection).await)
             .await?;
@@ -106,7 +114,7 @@ impl Redis {
             joined: joined.unwrap_or(0),
             proven: proven.unwrap_or(0),
         };
-        Ok(covers.into_iter().map(cover).collect())
+        Ok((server, covers.into_iter().map(cover).collect()))
     }
 
     pub(crate) async fn prove_cover(&self, proofs: &[Proof<'_>]) -> Result<()> {
@@ -123,7 +131,12 @@ impl Redis {
     pub(crate) async fn begin_flush(&self, family: &str, token: &Token, ttl: Duration) -> Result<bool> {
         let mut set = cmd("SET");
         set.arg(self.names.flush(family)).arg(&token.0).arg("NX").arg("PX").arg(millis(ttl));
-        self.command::<Option<String>>(&set).await.map(|answer| answer.is_some())
+        if self.command::<Option<String>>(&set).await?.is_some() {
+            return Ok(true);
+        }
+        // An attempt whose answer was lost may have succeeded.
+        let holder: Option<String> = self.command(cmd("GET").arg(self.names.flush(family))).await?;
+        Ok(holder.as_deref() == Some(&token.0))
     }
 
     /// What the server does when its memory is full; `None` if it does not say.

@@ -7,7 +7,7 @@ use redis::{cmd, pipe};
 use tokio::time::Instant;
 
 use super::pipe::Replies;
-use super::{APPEND, Ask, Link, Redis, count, millis, unlink};
+use super::{APPEND, Ask, Link, Redis, count, millis, unlink, unmarked};
 use crate::backend::streams::Append;
 use crate::backend::{CacheKey, Generation, Outgoing, Published, Reply};
 use crate::dispatch::Carrier;
@@ -21,8 +21,6 @@ enum Step<'a> {
     /// The stream that is registered is only there if it is used, so that a refusal is that of its message.
     Register,
     Message(&'a Outgoing),
-    /// What comes before the answer that counts.
-    Marked,
 }
 
 /// What a batch has come to so far.
@@ -86,10 +84,8 @@ impl Redis {
         let mut registering = Vec::new();
         for message in messages {
             match message.durable.as_deref() {
-                None => {
-                    let commands = self.encode_message(&mut bytes, message);
-                    steps.extend((1..commands).map(|_| Step::Marked));
-                }
+                // Without its mark: that would have to be one with the removal.
+                None => self.encode_message(&mut bytes, message),
                 Some(append) => {
                     if self.registered.is_due(append.stream.template()) {
                         registering.push(append);
@@ -97,8 +93,9 @@ impl Redis {
                         bytes.extend_from_slice(&self.registration(&all).get_packed_command());
                         steps.push(Step::Register);
                     }
-                    bytes
-                        .extend_from_slice(&self.append_command(append, message, false).get_packed_command());
+                    bytes.extend_from_slice(
+                        &self.append_command(append, message, forget, false).get_packed_command(),
+                    );
                 }
             }
             steps.push(Step::Message(message));
@@ -118,11 +115,12 @@ impl Redis {
             match step {
                 Step::Forget => forgotten = count(&self.endpoint, reply).map(drop),
                 Step::Register => registered = Some(count(&self.endpoint, reply).map(drop)),
-                Step::Marked => {}
                 Step::Message(message) => {
                     let outcome = match message.durable.as_deref() {
-                        None => self.published(until, message, reply).await,
-                        Some(append) => self.appended(until, append, message, reply, registered.take()).await,
+                        None => count(&self.endpoint, reply),
+                        Some(append) => {
+                            self.appended(until, append, message, forget, reply, registered.take()).await
+                        }
                     };
                     tally.note(message, outcome);
                 }
@@ -137,12 +135,13 @@ impl Redis {
         until: Instant,
         append: &Append,
         message: &Outgoing,
+        forget: &[CacheKey],
         reply: Reply,
         registered: Option<Result<()>>,
     ) -> Result<u64> {
         let reply = match reply {
             Reply::Error(error) if error.starts_with("NOSCRIPT") => {
-                let command = self.append_command(append, message, true).get_packed_command();
+                let command = self.append_command(append, message, forget, true).get_packed_command();
                 match self.publisher.send(until, 1, |out| out.extend_from_slice(&command)).await? {
                     Replies::One(reply) => reply,
                     Replies::Several(mut replies) => replies.pop().unwrap_or(Reply::Done),
@@ -190,11 +189,18 @@ impl Redis {
         Ok(receivers.unsigned_abs())
     }
 
-    /// The command that appends and publishes; with the script itself, or only its name.
-    fn append_command(&self, append: &Append, message: &Outgoing, whole: bool) -> redis::Cmd {
+    /// The command that appends and publishes, and marks that unless these keys are still there; with the script itself, or
+    /// only its name.
+    fn append_command(
+        &self,
+        append: &Append,
+        message: &Outgoing,
+        forget: &[CacheKey],
+        whole: bool,
+    ) -> redis::Cmd {
         let channel = self.prefixed(message);
         let publish = if message.carrier == Carrier::Sharded { "" } else { "PUBLISH" };
-        let mark = message.mark.as_ref();
+        let mark = message.mark.as_ref().map(|mark| (mark, forget));
         let (keys, arguments) = self.append_parts(append, &channel, &message.payload, publish, mark);
         let mut command = if whole { cmd("EVAL") } else { cmd("EVALSHA") };
         command.arg(if whole { APPEND } else { self.stream_scripts.append.get_hash() });
@@ -210,6 +216,8 @@ impl Redis {
         let half = self.command_timeout / 2;
         let (forgotten, generation) = join(self.forget_within(half, forget), self.generation(half)).await;
         let mut tally = Tally::default();
+        let unmarked = if forgotten.is_err() { unmarked(messages) } else { Vec::new() };
+        let messages = if forgotten.is_err() { &unmarked } else { messages };
         for message in messages {
             let outcome = match message.durable.as_deref() {
                 None => self.publish_plainly_until(until, message).await,
@@ -255,7 +263,7 @@ impl Redis {
     }
 
     async fn append_until(&self, until: Instant, append: &Append, message: &Outgoing) -> Result<i64> {
-        let command = self.append_command(append, message, true);
+        let command = self.append_command(append, message, &[], true);
         let limit = left(until);
         let Some(replicas) = append.durability.wait_replicas else {
             let sent = async |mut connection| command.query_async(&mut connection).await;

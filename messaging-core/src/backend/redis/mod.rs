@@ -24,7 +24,7 @@ mod topology;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -55,9 +55,6 @@ use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
 
-/// How many commands publish a message with its mark.
-const MARKED: usize = 4;
-
 /// What is asked beside publishing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
@@ -83,6 +80,8 @@ pub(crate) struct Redis {
     cache_timeout: Duration,
     /// It has been told that announcements are refused.
     told_refused: AtomicBool,
+    /// An ACL does not let us mark what we publish.
+    marks_refused: AtomicBool,
 }
 
 impl Redis {
@@ -114,6 +113,7 @@ impl Redis {
             command_timeout: config.command_timeout,
             cache_timeout: config.cache_timeout,
             told_refused: AtomicBool::new(false),
+            marks_refused: AtomicBool::new(false),
         })
     }
 
@@ -169,7 +169,11 @@ impl Redis {
             return published.map(|receivers| Published { receivers, forgotten: Ok(()), generation });
         }
         let (generation, forgotten) = join(asking, self.forget_within(half, forget)).await;
-        let receivers = self.publish_to_all(until, messages).await?;
+        let receivers = if forgotten.is_ok() {
+            self.publish_to_all(until, messages).await?
+        } else {
+            self.publish_to_all(until, &unmarked(messages)).await?
+        };
         Ok(Published { receivers, forgotten, generation })
     }
 
@@ -214,22 +218,25 @@ impl Redis {
         messages: &[Outgoing],
         forget: &[CacheKey],
     ) -> Result<Published> {
-        let commands = |message: &Outgoing| if self.is_marked(message) { MARKED } else { 1 };
-        let commands = messages.iter().map(commands).sum::<usize>() + usize::from(!forget.is_empty());
-        let replies = self.publisher.send(until, commands, |out| {
-            if !forget.is_empty() {
-                out.extend_from_slice(&unlink(forget).get_packed_command());
+        let removals = usize::from(!forget.is_empty());
+        let replies = match self.publish_marked(until, messages, forget).await? {
+            Some(replies) => replies,
+            None => {
+                let plainly = self.publisher.send(until, messages.len() + removals, |out| {
+                    if !forget.is_empty() {
+                        out.extend_from_slice(&unlink(forget).get_packed_command());
+                    }
+                    messages.iter().for_each(|message| self.encode_message(out, message));
+                });
+                match plainly.await? {
+                    Replies::One(reply) => {
+                        let receivers = count(&self.endpoint, reply)?;
+                        let generation = self.publisher.noted();
+                        return Ok(Published { receivers, forgotten: Ok(()), generation });
+                    }
+                    Replies::Several(replies) => replies,
+                }
             }
-            for message in messages {
-                self.encode_message(out, message);
-            }
-        });
-        let replies = match replies.await? {
-            Replies::One(reply) => {
-                let receivers = count(&self.endpoint, reply)?;
-                return Ok(Published { receivers, forgotten: Ok(()), generation: self.publisher.noted() });
-            }
-            Replies::Several(replies) => replies,
         };
         let mut replies = replies.into_iter();
         let forgotten = match forget {
@@ -238,8 +245,7 @@ impl Redis {
         };
         let (mut receivers, mut any_sent, mut refusal) = (0, false, None);
         for message in messages {
-            let reply = if self.is_marked(message) { replies.nth(MARKED - 1) } else { replies.next() };
-            match self.published(until, message, reply.unwrap_or(Reply::Done)).await {
+            match count(&self.endpoint, replies.next().unwrap_or(Reply::Done)) {
                 Ok(count) => {
                     receivers += count;
                     any_sent = true;
@@ -256,44 +262,70 @@ impl Redis {
         }
     }
 
-    /// Whether a message is announced as our own.
-    fn is_marked(&self, message: &Outgoing) -> bool {
-        message.mark.is_some() && message.durable.is_none() && message.carrier == Carrier::Broadcast
-    }
-
-    /// How many receivers there were, by the last answer to a message's commands. A mark that is refused refuses the
-    /// message with it; then it goes without.
-    async fn published(&self, until: Instant, message: &Outgoing, reply: Reply) -> Result<u64> {
-        match reply {
-            Reply::Values(both) => {
-                both.into_iter().last().map_or(Ok(0), |reply| count(&self.endpoint, reply))
-            }
-            Reply::Error(error) if self.is_marked(message) && error.starts_with("EXECABORT") => {
-                let plain = |out: &mut Vec<u8>| self.encode_plainly(out, message);
-                match self.publisher.send(until, 1, plain).await? {
-                    Replies::One(reply) => count(&self.endpoint, reply),
-                    Replies::Several(_) => Ok(0),
-                }
-            }
-            reply => count(&self.endpoint, reply),
-        }
-    }
-
-    /// Appends the commands that publish a message, and returns how many there are. Its mark and the message are one
-    /// transaction: a mark without its message would hide an equal one of somebody else.
-    fn encode_message(&self, out: &mut Vec<u8>, message: &Outgoing) -> usize {
-        let Some(mark) = message.mark.as_ref().filter(|_| self.is_marked(message)) else {
-            self.encode_plainly(out, message);
-            return 1;
+    /// Publishes messages with their marks, if there are any, in one transaction with the removals that a mark speaks of:
+    /// who hears a mark relies on them, and a mark without its message would hide an equal one of somebody else. Returns
+    /// the answers to the removal and to each message; `None` if nothing was published.
+    async fn publish_marked(
+        &self,
+        until: Instant,
+        messages: &[Outgoing],
+        forget: &[CacheKey],
+    ) -> Result<Option<Vec<Reply>>> {
+        let mark_of = |message: &'_ Outgoing| {
+            let broadcast = message.carrier == Carrier::Broadcast && message.durable.is_none();
+            message.mark.clone().filter(|_| broadcast)
         };
-        command(out, &[b"MULTI"]);
-        command(out, &[b"PUBLISH", self.names.own().as_bytes(), mark]);
-        self.encode_plainly(out, message);
-        command(out, &[b"EXEC"]);
-        MARKED
+        let marks = messages.iter().filter(|message| mark_of(message).is_some()).count();
+        if marks == 0 || self.marks_refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let own = self.names.own();
+        let removals = usize::from(!forget.is_empty());
+        let queued = removals + marks + messages.len();
+        let replies = self.publisher.send(until, 2 + queued, |out| {
+            command(out, &[b"MULTI"]);
+            if !forget.is_empty() {
+                out.extend_from_slice(&unlink(forget).get_packed_command());
+            }
+            for message in messages {
+                if let Some(mark) = mark_of(message) {
+                    command(out, &[b"PUBLISH", own.as_bytes(), &mark]);
+                }
+                self.encode_message(out, message);
+            }
+            command(out, &[b"EXEC"]);
+        });
+        let Replies::Several(mut replies) = replies.await? else { return Ok(None) };
+        let mut answers = match replies.pop() {
+            Some(Reply::Values(answers)) => answers.into_iter(),
+            Some(Reply::Error(error)) if !error.starts_with("EXECABORT") => {
+                // There was no transaction, which an ACL may forbid: each command has an answer of its own.
+                self.marks_refused.store(true, Ordering::Relaxed);
+                replies.remove(0);
+                replies.into_iter()
+            }
+            _ => {
+                // Nothing was carried out. Without marks the others invalidate what we do not.
+                let refused =
+                    |reply: &Reply| matches!(reply, Reply::Error(error) if error.starts_with("NOPERM"));
+                if replies.iter().any(refused) && forget.is_empty() {
+                    self.marks_refused.store(true, Ordering::Relaxed);
+                }
+                return Ok(None);
+            }
+        };
+        let mut told = Vec::with_capacity(removals + messages.len());
+        told.extend((0..removals).filter_map(|_| answers.next()));
+        for message in messages {
+            if mark_of(message).is_some() {
+                answers.next();
+            }
+            told.extend(answers.next());
+        }
+        Ok(Some(told))
     }
 
-    fn encode_plainly(&self, out: &mut Vec<u8>, message: &Outgoing) {
+    fn encode_message(&self, out: &mut Vec<u8>, message: &Outgoing) {
         let verb: &[u8] = match message.carrier {
             Carrier::Broadcast => b"PUBLISH",
             Carrier::Sharded => b"SPUBLISH",
@@ -367,6 +399,11 @@ impl Redis {
     async fn command_within<T: FromRedisValue>(&self, limit: Duration, command: &Cmd) -> Result<T> {
         self.link.run(limit, async |mut connection| command.query_async(&mut connection).await).await
     }
+}
+
+/// Messages whose publisher could not remove what they make out of date.
+fn unmarked(messages: &[Outgoing]) -> Vec<Outgoing> {
+    messages.iter().map(|message| Outgoing { mark: None, ..message.clone() }).collect()
 }
 
 fn unlink(keys: &[CacheKey]) -> Cmd {

@@ -1,7 +1,6 @@
 //! One connection for commands, shared by all callers: connects on demand, where the locator says or to one node of a
 //! cluster, and drops a connection that broke, fell silent, or leads to a server that is the master no more.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -29,7 +28,6 @@ pub(super) struct Node {
     current: Arc<Slot>,
     /// The last attempt to connect; there is one at a time.
     attempt: Mutex<Option<Attempt>>,
-    next_number: AtomicU64,
 }
 
 /// The connection in use.
@@ -49,9 +47,7 @@ pub(super) struct Numbered {
 impl Numbered {
     /// A number that no other connection of this process has, to whichever server.
     pub(super) fn identity(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.number, &self.address).hash(&mut hasher);
-        hasher.finish()
+        self.number
     }
 }
 
@@ -77,7 +73,6 @@ impl Node {
             command_timeout,
             current: Arc::default(),
             attempt: Mutex::new(None),
-            next_number: AtomicU64::new(1),
         }
     }
 
@@ -185,7 +180,8 @@ impl Node {
     }
 
     fn attempt(&self) -> Attempt {
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::clone(&self.current);
         // Told of a closed connection, the next command connects anew instead of failing on the old one.
         let on_push = move |push: PushInfo| {

@@ -180,7 +180,11 @@ impl Decoder {
             b':' => integer(buffer, at + 1)?.map(|(number, after)| (Reply::Integer(number), after)),
             b'$' => {
                 let Some((value, after)) = self.bulk(buffer, at)? else { return Ok(None) };
-                return Ok(Some((Frame::Value(value), after)));
+                let frame = match self.of {
+                    Of::Messages => Frame::Reply(Reply::Done),
+                    Of::Commands => Frame::Value(value),
+                };
+                return Ok(Some((frame, after)));
             }
             b'+' => line(buffer, at + 1)?
                 .map(|(text, after)| (if text == b"PONG" { Reply::Pong } else { Reply::Done }, after)),

@@ -70,7 +70,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('UNLINK', KEYS[1]) end
 return true";
 
 /// KEYS: definitions, their expiries, generation. ARGV: for each definition its name, itself, and for how many milliseconds
-/// it is kept. Returns the generation, which begins at the time of day, so that one that was lost does not come again.
+/// it is kept. Returns the generation, which is at least the time of day, so that one that was lost does not come again.
 const REGISTER: &str = "\
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -85,8 +85,9 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format
   changed = true
 end
 if changed then
-  redis.call('SET', KEYS[3], string.format('%.0f', now), 'NX')
-  return redis.call('INCR', KEYS[3])
+  local generation = math.max((tonumber(redis.call('GET', KEYS[3])) or 0) + 1, now)
+  redis.call('SET', KEYS[3], string.format('%.0f', generation))
+  return generation
 end
 return tonumber(redis.call('GET', KEYS[3]) or '0')";
 
@@ -113,14 +114,17 @@ end
 return {server, alone, marks}";
 
 /// KEYS: counters. ARGV: the channel on which we hear ourselves, what to say there, the families. What the counters are is
-/// read before it is said.
+/// read before it is said. Returns the server too.
 const PROVE: &str = "\
+local server = ''
+local info = redis.pcall('INFO', 'server')
+if type(info) == 'string' then server = string.match(info, 'run_id:(%x+)') or '' end
 local covers = {}
 for i = 3, #ARGV do
   covers[#covers + 1] = redis.call('HMGET', KEYS[1], ARGV[i] .. ':server', ARGV[i] .. ':n', ARGV[i] .. ':proven')
 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
-return covers";
+return {server, covers}";
 
 /// KEYS: counters. ARGV: for each family its name, the server, and up to which mark everything was heard.
 const PROVEN: &str = "\

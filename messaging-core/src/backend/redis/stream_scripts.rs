@@ -40,14 +40,15 @@ impl StreamScripts {
 /// Appends and publishes, so that both kinds of subscribers see one event.
 ///
 /// KEYS: stream, counter. ARGV: channel, payload, most entries, oldest milliseconds, SPUBLISH or PUBLISH or nothing, id,
-/// time, a channel on which the message is announced, what to say there, or nothing; further fields and values.
+/// time, a channel on which the message is announced, what to say there, or nothing, how many keys must not be there for
+/// that, and those; further fields and values.
 /// Returns the receivers; in a stream that is new, minus one minus the receivers.
 pub(super) const APPEND: &str = "\
 local n = redis.call('INCR', KEYS[2])
 local time = redis.call('TIME')
 local oldest = math.max(time[1] * 1000 - ARGV[4], 0)
 local entry = {'XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[6], 'n', n, 'channel', ARGV[1], 'time', ARGV[7]}
-for i = 10, #ARGV do entry[#entry + 1] = ARGV[i] end
+for i = 11 + ARGV[10], #ARGV do entry[#entry + 1] = ARGV[i] end
 entry[#entry + 1] = 'data'
 entry[#entry + 1] = ARGV[2]
 local added = redis.pcall(unpack(entry))
@@ -60,7 +61,11 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 -- The counter outlives the stream, so that a quiet channel does not look like one that was made anew.
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[4] + 2592000000))
 local receivers = 0
-if ARGV[9] ~= '' then redis.pcall('PUBLISH', ARGV[8], ARGV[9]) end
+if ARGV[9] ~= '' then
+  local left = 0
+  if ARGV[10] ~= '0' then left = redis.pcall('EXISTS', unpack(ARGV, 11, 10 + ARGV[10])) end
+  if left == 0 then redis.pcall('PUBLISH', ARGV[8], ARGV[9]) end
+end
 if ARGV[5] ~= '' then receivers = redis.call(ARGV[5], ARGV[1], ARGV[2]) end
 if n == 1 then return -1 - receivers end
 return receivers";

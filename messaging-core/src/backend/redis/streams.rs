@@ -100,7 +100,7 @@ impl Redis {
         channel: &str,
         payload: &Bytes,
         publish: &str,
-        mark: Option<&Bytes>,
+        mark: Option<(&Bytes, &[crate::backend::CacheKey])>,
     ) -> ([String; 2], Vec<Bytes>) {
         let stream = append.target(channel);
         let text = |text: String| Bytes::from(text);
@@ -114,9 +114,11 @@ impl Redis {
             text(publish.to_owned()),
             text(append.event.as_str().to_owned()),
             text(now.as_millis().to_string()),
-            text(if mark.is_some() { self.names.own() } else { String::new() }),
-            mark.cloned().unwrap_or_default(),
         ];
+        let (mark, removed) = mark.map_or((Bytes::new(), &[][..]), |(mark, removed)| (mark.clone(), removed));
+        arguments.extend([text(self.names.own()), mark, text((2 * removed.len()).to_string())]);
+        let removed = removed.iter().flat_map(|key| [&key.value, &key.lease]);
+        arguments.extend(removed.map(|key| text(key.clone())));
         let kind = append.kind.iter().map(|kind| ("type", kind));
         let key = append.key.iter().map(|key| ("key", key));
         let headers = append.headers.iter().map(|(name, value)| (name.as_str(), value));
