@@ -167,8 +167,8 @@ async fn scripts_that_are_flushed_are_loaded_again() {
 const METER: &str = "FAILING_METER";
 
 #[test]
-fn a_publisher_that_dies_between_its_steps_has_invalidated() {
-    const TEST: &str = "cache::failing::a_publisher_that_dies_between_its_steps_has_invalidated";
+fn a_publisher_that_dies_has_done_all_or_nothing() {
+    const TEST: &str = "cache::failing::a_publisher_that_dies_has_done_all_or_nothing";
     if child::is(TEST) {
         return child::run(async {
             let url = std::env::var(METER).expect("the parent has set it");
@@ -204,7 +204,15 @@ fn a_publisher_that_dies_between_its_steps_has_invalidated() {
         eventually("it loads", async || source.database.loads(&name).await == loads + 1).await;
         let version = source.database.write_one(&name).await;
 
-        meter.halt_after(&["UNLINK", &name]);
+        // Before the last of its steps: the removal and the event are one.
+        let early = Meter::before(redis.port()).await;
+        early.halt_after(&["UNLINK", &name]);
+        let publisher = child::start_with(TEST, "", &[(METER, &at(early.port()))]);
+        soon(early.halted()).await;
+        drop((publisher, early));
+        assert!(stored(0).await, "nothing has happened");
+
+        meter.halt_after(&["EXEC"]);
         let publisher = child::start_with(TEST, "", &[(METER, &at(meter.port()))]);
         soon(meter.halted()).await;
         let gone = async || redis.cli(&["EXISTS", &name]) == "0";
@@ -221,6 +229,6 @@ fn a_publisher_that_dies_between_its_steps_has_invalidated() {
             stored(version).await
         })
         .await;
-        outcome("a publisher killed after the UNLINK", "nobody reads the old value, nothing hangs");
+        outcome("a publisher killed in the middle", "all or nothing; nobody reads the old value, nothing hangs");
     });
 }
