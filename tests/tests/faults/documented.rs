@@ -5,6 +5,17 @@ use std::collections::BTreeSet;
 const DOCUMENT: &str = include_str!("../../../docs/reliability.md");
 
 const MODULES: &[(&str, &str)] = &[
+    ("cache::cancelled", include_str!("cache/cancelled.rs")),
+    ("cache::failing", include_str!("cache/failing.rs")),
+    ("cache::history", include_str!("cache/history/mod.rs")),
+    ("cache::keys", include_str!("cache/keys.rs")),
+    ("cache::options", include_str!("cache/options.rs")),
+    ("cache::outage", include_str!("cache/outage.rs")),
+    ("cache::reloads", include_str!("cache/reloads.rs")),
+    ("cache::round_trips", include_str!("cache/round_trips.rs")),
+    ("cache::stampede", include_str!("cache/stampede.rs")),
+    ("cache::topology", include_str!("cache/topology.rs")),
+    ("cache::unheard", include_str!("cache/unheard.rs")),
     ("callers", include_str!("callers.rs")),
     ("cuts", include_str!("cuts.rs")),
     ("interruptions", include_str!("interruptions.rs")),

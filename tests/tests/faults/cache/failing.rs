@@ -229,6 +229,9 @@ fn a_publisher_that_dies_has_done_all_or_nothing() {
             stored(version).await
         })
         .await;
-        outcome("a publisher killed in the middle", "all or nothing; nobody reads the old value, nothing hangs");
+        outcome(
+            "a publisher killed in the middle",
+            "all or nothing; nobody reads the old value, nothing hangs",
+        );
     });
 }
