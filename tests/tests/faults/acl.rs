@@ -6,7 +6,7 @@ use messaging_core::{Config, describe};
 pub fn heard_by_the_cache(config: &Config) -> Vec<String> {
     let Config { channel_prefix: prefix, namespace, .. } = config;
     let events = describe().functions.into_iter().flat_map(|function| function.invalidate_on);
-    let mut channels: Vec<_> = events.map(|channel| format!("&{prefix}{}", as_glob(&channel))).collect();
+    let mut channels: Vec<_> = events.map(|channel| format!("&{prefix}{}", as_glob(channel))).collect();
     // What processes tell each other about the cache.
     channels.push(format!("&{prefix}{namespace}:cache:*"));
     channels
