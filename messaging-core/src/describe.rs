@@ -1,6 +1,7 @@
 //! What is declared in this binary: every model, channel, handler and cached function, with what looks wrong.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -90,6 +91,10 @@ pub struct DescribedFunction {
     pub key: &'static str,
     /// How long a value is kept, in milliseconds.
     pub ttl_ms: u64,
+    /// For how long after that it is served while another one is loaded, in milliseconds.
+    pub stale_ms: Option<u64>,
+    /// How long it is kept in the process, in milliseconds.
+    pub local_ms: Option<u64>,
     /// The channels whose events remove values.
     pub invalidate_on: Vec<&'static str>,
     /// Where it is declared.
@@ -151,7 +156,9 @@ impl Description {
                 .map(|function| DescribedFunction {
                     id: function.id,
                     key: function.key,
-                    ttl_ms: u64::try_from(function.ttl.as_millis()).unwrap_or(u64::MAX),
+                    ttl_ms: millis(function.ttl),
+                    stale_ms: function.stale.map(millis),
+                    local_ms: function.local.map(|local| millis(local.ttl)),
                     invalidate_on: function.invalidate_on.iter().flat_map(trigger_channels).collect(),
                     location: function.location,
                 })
@@ -293,6 +300,10 @@ impl fmt::Display for Description {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn section<T>(
     f: &mut fmt::Formatter<'_>,
     title: &str,
@@ -305,7 +316,6 @@ fn section<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::dispatch::Carrier;

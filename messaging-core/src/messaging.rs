@@ -24,6 +24,7 @@ use crate::client::RedisClient;
 use crate::config::{Config, Kind, StartPolicy};
 use crate::core::{Core, Current, Runtime as CurrentRuntime};
 use crate::dead_letters::DeadLetters;
+use crate::describe::describe;
 use crate::dispatch::{
     Carrier, Context, Delivery, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
 };
@@ -185,6 +186,9 @@ impl Messaging {
         self.start_handlers(&handlers, states, until, &mut starting.tasks).await?;
         starting.succeeded();
         self.report_abandoned();
+        for warning in describe().warnings {
+            tracing::warn!("{warning}");
+        }
         let endpoint = &self.core().config.endpoint;
         tracing::info!(handlers = handlers.len(), %endpoint, "messaging started");
         Ok(Running(self.clone()))

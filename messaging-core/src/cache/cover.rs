@@ -128,8 +128,7 @@ impl Session<'_> {
 
     /// In memory nothing is missed while nothing is lost.
     async fn sit_out(&self, cache: &Weak<Cache>) -> Result<()> {
-        let far = Duration::from_secs(60 * 60);
-        while !self.ear.gap_since(self.epoch, Instant::now() + far).await {
+        while !self.ear.gap_since(self.epoch, Instant::now() + self.ear.lag() / 4).await {
             if cache.strong_count() == 0 {
                 break;
             }

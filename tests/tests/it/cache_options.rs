@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use messaging_core::{CacheStats, Channel, Messaging, State, redis_cache, subscribe};
+use messaging_core::{CacheStats, Channel, ErrorKind, Messaging, State, redis_cache, subscribe};
 use messaging_tests::{eventually, unique};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -29,6 +29,8 @@ on_each_backend! {
     a_handler_reads_nothing_older_than_its_event
     values_that_nobody_looked_after_are_not_served
     an_event_of_ours_does_not_defeat_the_reloads_of_others
+    an_event_that_is_too_large_may_mean_any_value
+    a_function_whose_keys_could_be_anybodys_is_not_flushed
 }
 
 /// What the functions read: versions by key.
@@ -392,4 +394,41 @@ async fn an_event_of_ours_does_not_defeat_the_reloads_of_others(place: Place) {
     let refused: u64 =
         processes.iter().map(|running| stats(running.messaging(), "many").refused_stores).sum();
     assert_eq!(refused, 0);
+}
+
+async fn an_event_that_is_too_large_may_mean_any_value(mut place: Place) {
+    let mut foreign = place.clone();
+    (foreign.config.namespace, foreign.config.cache_prefix) = (unique("ns"), unique("foreign"));
+    let foreign = foreign.messaging().await;
+    place.config.max_payload = 1_000;
+    // How long it takes to notice that nobody else has heard it.
+    place.config.cache_lag = Duration::from_millis(500);
+    let (messaging, key) = (place.messaging().await, unique("k"));
+    write(&key, 1);
+    assert_eq!(messaging.scope(many(&key)).await, 1);
+    let stored = async || messaging.cache("many").get::<u32>(&key).await.unwrap() == Some(1);
+    eventually("it is stored", stored).await;
+    write(&key, 2);
+    foreign.publish("many.changed", &json!({ "key": key, "more": "x".repeat(2_000) })).await.unwrap();
+    eventually("it is loaded again", async || messaging.scope(many(&key)).await == 2).await;
+    eventually("and what is stored is new", async || {
+        messaging.scope(many(&key)).await;
+        messaging.cache("many").get::<u32>(&key).await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[redis_cache(key = "{key}", ttl = 60, id = "anybodys")]
+async fn anybodys(key: &str) -> u32 {
+    read(key)
+}
+
+async fn a_function_whose_keys_could_be_anybodys_is_not_flushed(place: Place) {
+    let messaging = place.messaging().await;
+    messaging.cache("").set("somebodys", &7, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(messaging.scope(anybodys(&unique("k"))).await, 0);
+    let error = messaging.scope(anybodys::invalidate_all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidKey);
+    assert!(error.to_string().contains("`prefix`"), "{error}");
+    assert_eq!(messaging.cache("").get::<u32>("somebodys").await.unwrap(), Some(7));
 }

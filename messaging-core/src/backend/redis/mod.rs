@@ -306,10 +306,14 @@ impl Redis {
             }
             _ => {
                 // Nothing was carried out. Without marks the others invalidate what we do not.
-                let refused =
-                    |reply: &Reply| matches!(reply, Reply::Error(error) if error.starts_with("NOPERM"));
-                if replies.iter().any(refused) && forget.is_empty() {
-                    self.marks_refused.store(true, Ordering::Relaxed);
+                let mut queued = replies.iter().skip(1 + removals);
+                for message in messages {
+                    if mark_of(message).is_some()
+                        && matches!(queued.next(), Some(Reply::Error(error)) if error.starts_with("NOPERM"))
+                    {
+                        self.marks_refused.store(true, Ordering::Relaxed);
+                    }
+                    queued.next();
                 }
                 return Ok(None);
             }
