@@ -32,13 +32,15 @@ pub fn start_with(test: &str, url: &str, environment: &[(&str, &str)]) -> Progra
     Program::start(command)
 }
 
-/// Runs what the child does, for as long as its parent lives.
+/// Runs what the parent does, or what the child does, for as long as its parent lives.
 pub fn run<F: Future>(future: F) -> F::Output {
-    // The parent holds the other end of this pipe, and says nothing: it ends when the parent does, however that is.
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read(&mut [0]);
-        std::process::exit(1);
-    });
+    if std::env::var_os(CHILD).is_some() {
+        // The parent holds the other end of this pipe, and says nothing: it ends when the parent does, however that is.
+        std::thread::spawn(|| {
+            let _ = std::io::stdin().read(&mut [0]);
+            std::process::exit(1);
+        });
+    }
     run_here(future)
 }
 
