@@ -179,7 +179,7 @@ impl Slow {
         self.load(key).await
     }
 
-    #[redis_cache(key = "patient:{key}", ttl = 60, wait = "50ms", id = "patient")]
+    #[redis_cache(key = "patient:{key}", ttl = 60, wait = "2s", id = "patient")]
     async fn patient(&self, key: &str) -> Result<u32, String> {
         self.load(key).await
     }
@@ -288,6 +288,8 @@ async fn who_has_waited_long_enough_loads(place: Place) {
     let leader = call(&one);
     slow.began(1).await;
     let waiting: Vec<_> = (0..5).map(|_| call(&other)).collect();
+    // All of them before the first has waited long enough.
+    eventually("they wait", async || stats(&other, "patient").misses >= 5).await;
     slow.began(2).await;
     slow.0.gate.add_permits(10);
     for call in waiting.into_iter().chain([leader]) {

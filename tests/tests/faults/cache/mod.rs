@@ -121,7 +121,7 @@ pub fn aging_name(id: u64) -> String {
 }
 
 /// Nobody waits long for another process.
-#[redis_cache(key = "hasty:{id}", ttl = "10m", wait = "20ms", invalidate_on = ["cached.hasty"])]
+#[redis_cache(key = "hasty:{id}", ttl = "10m", wait = "2s", invalidate_on = ["cached.hasty"])]
 pub async fn hasty(id: u64, source: &Source) -> u64 {
     source.load(&hasty_name(id)).await
 }

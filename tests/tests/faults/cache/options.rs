@@ -193,7 +193,10 @@ async fn who_does_not_wait_long_shares_one_more_load() {
     }
     let first = call(&two.one);
     eventually("the first process loads", async || source.database.loads(&name).await == 1).await;
+    let misses = stats(&two.other, "hasty").misses;
     let callers: Vec<_> = (0..100).map(|_| call(&two.other)).collect();
+    // All of them before the first has waited long enough.
+    eventually("they wait", async || stats(&two.other, "hasty").misses >= misses + 100).await;
     eventually("the other one loads too", async || source.database.loads(&name).await == 2).await;
     // Who comes later does not share it: it may have begun before something that he has to know of.
     let version = source.database.write_one(&name).await;
