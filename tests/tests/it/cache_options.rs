@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use messaging_core::{CacheStats, Channel, ErrorKind, Messaging, State, redis_cache, subscribe};
 use messaging_tests::{eventually, unique};
@@ -291,6 +291,9 @@ async fn who_has_waited_long_enough_loads(place: Place) {
     // All of them before the first has waited long enough.
     eventually("they wait", async || stats(&other, "patient").misses >= 5).await;
     slow.began(2).await;
+    // Who comes to the end of his patience when that load is over begins another one.
+    let all_have_waited = Instant::now() + Duration::from_secs(3);
+    eventually("all have waited long enough", async || Instant::now() > all_have_waited).await;
     slow.0.gate.add_permits(10);
     for call in waiting.into_iter().chain([leader]) {
         assert_eq!(soon(call).await.unwrap(), Ok(0));
