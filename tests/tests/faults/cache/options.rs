@@ -199,7 +199,7 @@ async fn who_does_not_wait_long_shares_one_more_load() {
     eventually("they wait", async || stats(&two.other, "hasty").misses >= misses + 100).await;
     eventually("the other one loads too", async || source.database.loads(&name).await == 2).await;
     // Who comes to the end of his patience when that load is over begins another one.
-    let all_have_waited = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    let all_have_waited = std::time::Instant::now() + Duration::from_secs(3);
     eventually("all have waited long enough", async || std::time::Instant::now() > all_have_waited).await;
     // Who comes later does not share it: it may have begun before something that he has to know of.
     let version = source.database.write_one(&name).await;
