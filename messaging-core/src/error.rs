@@ -25,6 +25,7 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     not_sent: bool,
+    forbidden: bool,
     source: Option<BoxError>,
 }
 
@@ -76,7 +77,7 @@ impl Error {
                 | ErrorKind::Registration
                 | ErrorKind::NotStarted
         );
-        Self(Box::new(Inner { kind, message: message.into(), not_sent, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), not_sent, forbidden: false, source: None }))
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {
@@ -88,6 +89,17 @@ impl Error {
     pub(crate) fn before_sending(mut self) -> Self {
         self.0.not_sent = true;
         self
+    }
+
+    /// Marks an error that an ACL is the reason of. Any other refusal may be of a moment: of a server that is not the
+    /// master any more, or whose disk is full.
+    pub(crate) fn forbidden(mut self) -> Self {
+        self.0.forbidden = true;
+        self
+    }
+
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.0.forbidden
     }
 
     /// Marks an error of one step when an earlier one was carried out.

@@ -13,31 +13,28 @@ pub(crate) struct Names {
     pub(crate) cover: String,
     /// What the names of the channels begin with, with the deployment's prefix.
     pub(crate) channels: String,
+    /// The channel where publishers announce their own events.
+    pub(crate) own: String,
+    /// The channel where what is invalidated by hand is announced.
+    pub(crate) gone: String,
 }
 
 impl Names {
     pub(crate) fn new(namespace: &str, channel_prefix: &str) -> Self {
         let key = |name: &str| format!("{namespace}:{{cache}}:{name}");
+        let channel = |name: &str| format!("{channel_prefix}{namespace}:cache:{name}");
         Self {
             families: key("families"),
             expiries: key("expiries"),
             generation: key("gen"),
             cover: key("cover"),
-            channels: format!("{channel_prefix}{namespace}:cache:"),
+            own: channel("own"),
+            gone: channel("gone"),
+            channels: channel(""),
         }
     }
 
-    /// Where publishers announce their own events.
-    pub(crate) fn own(&self) -> String {
-        format!("{}own", self.channels)
-    }
-
-    /// Where what is invalidated by hand is announced.
-    pub(crate) fn gone(&self) -> String {
-        format!("{}gone", self.channels)
-    }
-
-    /// Where one process hears itself.
+    /// The channel where one process hears itself.
     pub(crate) fn here(&self, session: &str) -> String {
         format!("{}here:{session}", self.channels)
     }

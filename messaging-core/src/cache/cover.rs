@@ -163,7 +163,7 @@ impl Session<'_> {
             let generation = cache.backend.register_families(&registrations).await?;
             self.ear.generation.store(generation, Ordering::Release);
             // So that already the first event that we publish is marked as ours.
-            let known = cache.snapshot_now();
+            let known = cache.catalog.snapshot();
             if known.generation != Some(generation) {
                 cache.renew_catalog(&known).await?;
             }

@@ -119,17 +119,12 @@ impl Flights {
         lock(&self.leased).remove(&flight.token);
     }
 
-    /// The function has returned: who does without leases has to call it again.
-    fn touch_down(&self, flight: &Flight) {
+    /// The function has returned or never will: who does without leases has to call it again.
+    pub(super) fn touch_down(&self, flight: &Flight) {
         let mut running = lock(&self.running);
         if running.get(&flight.key).is_some_and(|other| other.token == flight.token) {
             running.remove(&flight.key);
         }
-    }
-
-    /// The function will not return: who does without leases has to call it again.
-    pub(super) fn land_unleased(&self, flight: &Flight) {
-        self.touch_down(flight);
     }
 
     /// Tells those who have joined what a load with a lease has come to. Others may join until it is

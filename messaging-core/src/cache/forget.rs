@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Cache;
-use super::journal::Backlog;
+use super::journal::{Backlog, Journal};
 use super::listener;
 use super::rules::Rules;
 use crate::backend::CacheKey;
@@ -39,9 +39,7 @@ impl Cache {
         let undone = Undone { cache: self, keys };
         let forgotten = self.backend.forget(&undone.keys, Some(&notice)).await;
         let keys = undone.done();
-        self.journal_failed(forgotten, || {
-            keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone()))
-        })
+        self.or_journal(forgotten, |journal| journal.note(self.noted(&keys)))
     }
 
     /// Reads a value; nothing if it is still to be removed.
@@ -65,7 +63,7 @@ impl Cache {
         let undone = Undone { cache: self, keys: vec![key] };
         let written = self.backend.set(&undone.keys[0], value, ttl, &notice).await;
         let keys = undone.done();
-        self.journal_failed(written, || keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone())))
+        self.or_journal(written, |journal| journal.note(self.noted(&keys)))
     }
 
     pub(crate) async fn forget_matching(self: &Arc<Self>, glob: &str) -> Result<u64> {
@@ -73,13 +71,7 @@ impl Cache {
         let forgotten = self.backend.forget_matching(&glob, &|_| true).await;
         self.clear_local();
         self.flights.invalidate_all();
-        if let Err(error) = &forgotten
-            && !is_forbidden(error)
-            && self.journal.note_glob(&glob)
-        {
-            self.write_off_later();
-        }
-        let forgotten = forgotten?;
+        let forgotten = self.or_journal(forgotten, |journal| journal.note_glob(&glob))?;
         self.announce_all().await;
         Ok(forgotten)
     }
@@ -98,13 +90,7 @@ impl Cache {
             return Err(Error::new(ErrorKind::InvalidKey, text).before_sending());
         }
         let forgotten = self.flush_now(&family.rules).await;
-        if let Err(error) = &forgotten
-            && !is_forbidden(error)
-            && self.journal.note_family(&family.rules)
-        {
-            self.write_off_later();
-        }
-        let forgotten = forgotten?;
+        let forgotten = self.or_journal(forgotten, |journal| journal.note_family(&family.rules))?;
         self.announce_all().await;
         Ok(forgotten)
     }
@@ -225,25 +211,29 @@ impl Cache {
         rules.find(|rules| rules.key.has_literal_head() && rules.could_be(key)).cloned()
     }
 
-    /// Notes keys that could not be removed.
-    pub(super) fn journal_failed<I: IntoIterator<Item = (Option<Arc<Rules>>, String)>>(
+    /// Notes what could not be removed, unless that is forbidden. `note` tells whether it is the first that is noted.
+    pub(super) fn or_journal<T>(
         self: &Arc<Self>,
-        outcome: Result<()>,
-        keys: impl FnOnce() -> I,
-    ) -> Result<()> {
+        outcome: Result<T>,
+        note: impl FnOnce(&Journal) -> bool,
+    ) -> Result<T> {
         if let Err(error) = &outcome
-            && !is_forbidden(error)
-            && self.journal.note(keys())
+            && !error.is_forbidden()
+            && note(&self.journal)
         {
             self.write_off_later();
         }
         outcome
     }
 
+    /// Keys as the journal wants them.
+    fn noted(&self, keys: &[CacheKey]) -> impl Iterator<Item = (Option<Arc<Rules>>, String)> {
+        keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone()))
+    }
+
     /// Notes keys of which it is not known whether they were removed.
     pub(super) fn journal_keys(self: &Arc<Self>, keys: &[CacheKey]) {
-        let noted = keys.iter().map(|key| (self.rules_of(&key.value), key.value.clone()));
-        if self.journal.note(noted) {
+        if self.journal.note(self.noted(keys)) {
             self.write_off_later();
         }
     }
@@ -280,7 +270,7 @@ impl Cache {
                         "what was invalidated while redis was away has been removed"
                     );
                 }
-                Err(error) if is_forbidden(&error) => {
+                Err(error) if error.is_forbidden() => {
                     tracing::error!(error = %chain(&error), "what was invalidated must not be removed; it lives until its ttl");
                 }
                 Err(error) => {
@@ -342,12 +332,6 @@ fn common_glob(families: &[Arc<Rules>]) -> String {
     let ends = first.char_indices().map(|(end, _)| end).chain([first.len()]);
     let common = ends.filter(|end| *end <= literal && is_common(*end)).max().unwrap_or(0);
     format!("{}*", &first[..common])
-}
-
-/// Whether an ACL forbids it. Any other refusal may be of a moment: of a server that is not the master any more, or whose
-/// disk is full.
-pub(super) fn is_forbidden(error: &Error) -> bool {
-    error.kind() == ErrorKind::Refused && error.to_string().contains("NOPERM")
 }
 
 /// Keys that are being removed. Whatever becomes of the future, this process does not serve them from its own memory, nor

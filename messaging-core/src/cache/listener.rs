@@ -108,15 +108,10 @@ impl Listener {
             caught_up: tokio::sync::Mutex::new(0),
             session,
         });
-        // These names have the prefix already.
-        let prefix = &config.channel_prefix;
-        let exact = |name: String| Pattern::parse(&name[prefix.len()..]);
-        let internal = [cache.names.own(), cache.names.gone(), cache.names.here(&ear.id)];
-        let mut all = patterns.to_vec();
-        all.extend(internal.into_iter().filter_map(|name| exact(name).ok()));
+        let all = [patterns, &cache.own_channels].concat();
         // It is wanted from now on, whether or not anybody waits for the confirmation.
-        ear.session.want(&mailbox, &all, Carrier::Broadcast, prefix);
-        tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&ear), all, stop.clone()));
+        ear.session.want(&mailbox, &all, Carrier::Broadcast, &config.channel_prefix);
+        tasks.spawn(listen(Arc::downgrade(cache), Arc::clone(&ear), patterns.to_vec(), stop.clone()));
         tasks.spawn(super::cover::keep_covered(Arc::downgrade(cache), Arc::clone(&ear), stop.clone()));
         Self(ear)
     }
@@ -290,7 +285,14 @@ impl Ear {
 pub(super) fn gone(names: &Names, from: &str, keys: Option<&[CacheKey]>) -> Notice {
     let keys = keys.map(|keys| keys.iter().map(|key| key.value.as_str().into()).collect());
     let payload = serde_json::to_vec(&Gone { from: from.into(), keys }).expect("texts can be written");
-    Notice { channel: names.gone(), payload: payload.into() }
+    Notice { channel: names.gone.clone(), payload: payload.into() }
+}
+
+/// The channels on which the cache speaks with itself: of marks, of announcements, and of this process.
+pub(super) fn own_channels(names: &Names, id: &str, prefix: &str) -> Result<[Pattern; 3]> {
+    // These names have the prefix already.
+    let exact = |name: &str| Pattern::parse(&name[prefix.len()..]);
+    Ok([exact(&names.own)?, exact(&names.gone)?, exact(&names.here(id))?])
 }
 
 async fn listen(cache: Weak<Cache>, ear: Arc<Ear>, patterns: Vec<Pattern>, stop: CancellationToken) {
@@ -300,23 +302,21 @@ async fn listen(cache: Weak<Cache>, ear: Arc<Ear>, patterns: Vec<Pattern>, stop:
             () = stop.cancelled() => return,
             entry = ear.mailbox.pop(0) => entry,
         };
-        let Some(cache) = cache.upgrade() else { return };
+        let (Some(mut entry), Some(cache)) = (entry, cache.upgrade()) else { return };
         let mut heard = Heard::default();
-        let mut next = entry;
-        if next.is_none() {
-            return;
-        }
-        while let Some(entry) = next.take() {
-            if matches!(entry, Entry::Gap(_)) {
-                marks.clear();
-                ear.tell_news();
+        for taken in 1..=TOGETHER {
+            match entry {
+                Entry::Message(event) => heard.take(&cache, &ear, &patterns, &mut marks, &event),
+                Entry::Gap(_) => {
+                    marks.clear();
+                    ear.tell_news();
+                }
             }
-            if let Entry::Message(event) = entry {
-                heard.take(&cache, &ear, &patterns, &mut marks, &event);
+            if taken == TOGETHER {
+                break;
             }
-            if heard.count < TOGETHER {
-                next = ear.mailbox.pop(0).now_or_never().flatten();
-            }
+            let Some(next) = ear.mailbox.pop(0).now_or_never().flatten() else { break };
+            entry = next;
         }
         heard.carry_out(&cache, &ear).await;
     }
@@ -325,13 +325,12 @@ async fn listen(cache: Weak<Cache>, ear: Arc<Ear>, patterns: Vec<Pattern>, stop:
 /// What follows from the messages that are worked off together.
 #[derive(Default)]
 struct Heard {
-    count: usize,
     forget: Vec<CacheKey>,
     number: Option<u64>,
 }
 
 impl Heard {
-    /// The last three patterns are our own channels: marks, announcements, ourselves.
+    /// After the patterns of events come [`own_channels`].
     fn take(
         &mut self,
         cache: &Arc<Cache>,
@@ -340,10 +339,9 @@ impl Heard {
         marks: &mut Marks,
         event: &Received,
     ) {
-        self.count += 1;
         let Received { channel, payload, pattern, .. } = event;
         let came_by = usize::from(*pattern);
-        match came_by.checked_sub(patterns.len() - 3) {
+        match came_by.checked_sub(patterns.len()) {
             Some(0) => marks.note(payload),
             Some(1) => cache.heard_gone(payload),
             Some(_) => self.number = self.number.max(number(payload)),

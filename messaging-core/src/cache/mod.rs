@@ -14,6 +14,7 @@ mod forget;
 pub(crate) mod interleavings;
 mod journal;
 mod key;
+mod lead;
 mod listener;
 mod load;
 mod local;
@@ -23,6 +24,7 @@ mod rules;
 pub(crate) mod shape;
 pub(crate) mod source;
 mod tally;
+mod wait;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -46,6 +48,7 @@ pub use tally::{CacheStats, Invalidations};
 
 use crate::activity::Activity;
 use crate::backend::{Backend, CacheKey, Names};
+use crate::channel::Pattern;
 use crate::config::Config;
 use crate::error::Result;
 use crate::registry::Registry;
@@ -77,6 +80,7 @@ pub(crate) struct Cache {
     names: Names,
     /// A name of its own.
     id: String,
+    own_channels: [Pattern; 3],
     config: Config,
     flights: Flights,
     epochs: Epochs,
@@ -102,12 +106,16 @@ impl Cache {
     ) -> Result<Self> {
         let families = Families::new(registry, config)?;
         let with_events = families.with_events().map(|family| Arc::clone(&family.rules)).collect();
+        let names = Names::new(&config.namespace, &config.channel_prefix);
+        let id = listener::id();
+        let own_channels = listener::own_channels(&names, &id, &config.channel_prefix)?;
         Ok(Self {
             backend,
             families,
             catalog: Catalog::new(with_events),
-            names: Names::new(&config.namespace, &config.channel_prefix),
-            id: listener::id(),
+            names,
+            id,
+            own_channels,
             config: config.clone(),
             flights: Flights::default(),
             epochs: Epochs::default(),
@@ -192,10 +200,6 @@ impl Cache {
         let forgotten = timeout(self.config.cache_timeout, self.backend.forget(&keys, None)).await;
         keys.iter().for_each(|key| self.forget_local(&key.value));
         matches!(forgotten, Ok(Ok(())))
-    }
-
-    fn snapshot_now(&self) -> Arc<catalog::Snapshot> {
-        self.catalog.snapshot()
     }
 
     /// What an operator should know.

@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::Cache;
 use super::catalog::Snapshot;
-use super::forget::is_forbidden;
 use super::marks::mark;
 use super::rules::{Outdated, Rules};
 use crate::backend::{CacheKey, Generation, Outgoing};
@@ -53,23 +52,20 @@ impl Cache {
             Ok(published) => published,
             Err(error) => {
                 // It may have been published, and it may have removed nothing.
-                let outcome = self.journal_failed(Err(error), || after.journal());
+                let failed = self.or_journal(Err(error), |journal| journal.note(after.journal()));
                 after.done();
-                return outcome.map(|()| 0);
+                return failed;
             }
         };
         if let Err(error) = published.forgotten {
             tracing::error!(error = %chain(&error), "cached values could not be removed by what was published");
-            let _ = self.journal_failed(Err(error), || after.journal());
+            let _ = self.or_journal::<()>(Err(error), |journal| journal.note(after.journal()));
         }
         if self.is_behind(&snapshot, published.generation) {
             after.catch_up(&snapshot).await;
         }
-        if !after.keys.is_empty() && after.messages.iter().any(|message| message.carrier == Carrier::Sharded)
-        {
-            // Sharded channels are not listened to.
-            let keys: Vec<_> = after.keys.iter().map(|(_, key)| self.key_of(key.clone())).collect();
-            self.announce(&keys).await;
+        if after.messages.iter().any(|message| message.carrier == Carrier::Sharded) {
+            after.tell().await;
         }
         after.done();
         Ok(published.receivers)
@@ -107,7 +103,7 @@ impl Cache {
         }
         match self.backend.catalog().await {
             Ok(written) => self.catalog.renew(&written, &self.config.channel_prefix),
-            Err(error) if is_forbidden(&error) => {
+            Err(error) if error.is_forbidden() => {
                 tracing::warn!(
                     error = %chain(&error),
                     "what other processes cache cannot be known here, so that what is published makes only our own values out of date at once"
@@ -189,7 +185,31 @@ impl After<'_> {
             && let Err(error) = cache.backend.forget(&forget, None).await
         {
             tracing::error!(error = %chain(&error), "cached values could not be removed by what was published");
-            let _ = cache.journal_failed(Err(error), || self.journal());
+            let _ = cache.or_journal::<()>(Err(error), |journal| journal.note(self.journal()));
+        }
+    }
+
+    /// Tells other processes what they do not hear by themselves: nobody listens to sharded channels.
+    async fn tell(&mut self) {
+        let cache = self.cache;
+        if !self.keys.is_empty() {
+            let keys: Vec<_> = self.keys.iter().map(|(_, key)| cache.key_of(key.clone())).collect();
+            cache.announce(&keys).await;
+        }
+        if self.families.is_empty() {
+            return;
+        }
+        // Only afterwards: what is still in Redis would be kept in memory again.
+        let flushed = cache.flush_together(&self.families).await;
+        let flushed = cache.or_journal(flushed, |journal| {
+            self.families.iter().fold(false, |first, rules| journal.note_family(rules) | first)
+        });
+        self.families.clear();
+        match flushed {
+            Ok(_) => cache.announce_all().await,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cached functions could not be flushed after a publish");
+            }
         }
     }
 

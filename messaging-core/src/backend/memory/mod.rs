@@ -144,7 +144,7 @@ impl Memory {
                 bus.store.append(append, &channel, &message.payload);
             }
             if let Some(mark) = message.mark.as_ref().filter(|_| message.carrier == Carrier::Broadcast) {
-                let own = Bytes::from(self.names.own());
+                let own = Bytes::from(self.names.own.clone());
                 inboxes.iter().for_each(|inbox| _ = inbox.offer(Carrier::Broadcast, &own, mark));
             }
             let offered =

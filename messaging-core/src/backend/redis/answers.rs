@@ -29,7 +29,7 @@ pub(super) fn describe(error: RedisError, endpoint: &str) -> Error {
             }
             // Where the slot is, or whether the cluster works: soon it is elsewhere, or does.
             let kind = if is_about_slots(&code) { ErrorKind::Connection } else { ErrorKind::Refused };
-            let refused = Error::new(kind, refused(endpoint, &code, &detail));
+            let refused = refused(kind, endpoint, &code, &detail);
             // What a transaction that was carried out says of its commands has no detail of its own.
             let as_a_whole = aborted || error.detail().is_some();
             let refused = if as_a_whole { refused.before_sending() } else { refused };
@@ -78,15 +78,17 @@ pub(super) fn first_refusal(error: &RedisError) -> (String, String) {
 /// Our error for an error reply on one of our own connections; the command was not carried out.
 pub(super) fn refusal(endpoint: &str, reply: &str) -> Error {
     let (code, detail) = reply.split_once(' ').unwrap_or((reply, ""));
-    let (kind, text) = match code {
-        "LOADING" => (ErrorKind::Connection, format!("redis at {endpoint} is still loading its data")),
-        _ => (ErrorKind::Refused, refused(endpoint, code, detail)),
+    let error = match code {
+        "LOADING" => {
+            Error::new(ErrorKind::Connection, format!("redis at {endpoint} is still loading its data"))
+        }
+        _ => refused(ErrorKind::Refused, endpoint, code, detail),
     };
-    Error::new(kind, text).before_sending()
+    error.before_sending()
 }
 
 /// An error reply in words that say what to do.
-fn refused(endpoint: &str, code: &str, detail: &str) -> String {
+fn refused(kind: ErrorKind, endpoint: &str, code: &str, detail: &str) -> Error {
     let advice = match code {
         "NOPERM" => "; its ACL does not allow this user to do that",
         "NOAUTH" => "; it wants a password: set REDIS_PASSWORD, or put it into the URL",
@@ -96,13 +98,15 @@ fn refused(endpoint: &str, code: &str, detail: &str) -> String {
         "MISCONF" => "; it cannot write its data to disk and accepts no writes",
         _ => "",
     };
-    format!("redis at {endpoint} refused: {code} {detail}{advice}")
+    let error = Error::new(kind, format!("redis at {endpoint} refused: {code} {detail}{advice}"));
+    if code == "NOPERM" { error.forbidden() } else { error }
 }
 
 /// An error once more, for another of the callers that it concerns.
 pub(super) fn copy(error: &Arc<Error>) -> Error {
     let copy = Error::new(error.kind(), error.to_string());
     let copy = if error.is_not_sent() { copy.before_sending() } else { copy };
+    let copy = if error.is_forbidden() { copy.forbidden() } else { copy };
     match error.source() {
         Some(_) => copy.with_source(SharedSource(Arc::clone(error))),
         None => copy,
@@ -150,6 +154,7 @@ mod tests {
             };
             let error = describe(error, "here");
             assert_eq!((error.kind(), error.is_not_sent()), (kind, true), "{error}");
+            assert_eq!(error.is_forbidden(), reply.starts_with("NOPERM"));
             assert_eq!(error.is_retryable(), kind == ErrorKind::Connection);
         }
     }

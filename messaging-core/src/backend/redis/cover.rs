@@ -77,7 +77,7 @@ impl Redis {
     pub(crate) async fn join_cover(&self, families: &[Joining<'_>]) -> Result<Vec<Joined>> {
         let mut call = self.scripts.join.key(&self.names.cover);
         // Who is subscribed at other nodes of a cluster, one node does not know.
-        call.arg(if self.is_cluster() { String::new() } else { self.names.own() });
+        call.arg(if self.is_cluster() { "" } else { self.names.own.as_str() });
         families.iter().for_each(|family| _ = call.arg(family.name));
         let (server, alone, marks): (String, bool, Vec<(u64, bool)>) = self
             .link

@@ -279,7 +279,7 @@ impl Redis {
         if marks == 0 || self.marks_refused.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let own = self.names.own();
+        let own = &self.names.own;
         let removals = usize::from(!forget.is_empty());
         let queued = removals + marks + messages.len();
         let replies = self.publisher.send(until, 2 + queued, |out| {

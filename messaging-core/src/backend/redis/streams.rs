@@ -116,7 +116,7 @@ impl Redis {
             text(now.as_millis().to_string()),
         ];
         let (mark, removed) = mark.map_or((Bytes::new(), &[][..]), |(mark, removed)| (mark.clone(), removed));
-        arguments.extend([text(self.names.own()), mark, text((2 * removed.len()).to_string())]);
+        arguments.extend([text(self.names.own.clone()), mark, text((2 * removed.len()).to_string())]);
         let removed = removed.iter().flat_map(|key| [&key.value, &key.lease]);
         arguments.extend(removed.map(|key| text(key.clone())));
         let kind = append.kind.iter().map(|kind| ("type", kind));

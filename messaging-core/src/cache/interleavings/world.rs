@@ -185,7 +185,7 @@ impl World {
     /// Publishers know the registry.
     pub(super) async fn read_the_registry(&self) {
         for cache in &self.caches {
-            ungated(cache.renew_catalog(&cache.snapshot_now())).await.unwrap();
+            ungated(cache.renew_catalog(&cache.catalog.snapshot())).await.unwrap();
         }
     }
 
