@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::core::{Core, Current};
+use crate::dispatch::BoxFuture;
 use crate::error::{BoxError, Error, ErrorKind, Result, chain};
 use crate::event::{Model, Op};
 use crate::messaging::Messaging;
@@ -103,11 +104,11 @@ impl<S> Repository<S> {
         S: Storage<M>,
     {
         let this = self.clone();
-        self.run(async move {
+        self.run(Box::pin(async move {
             let stored = this.storage.insert(model).await.map_err(|error| failed::<M>("insert", error))?;
             this.publish(&stored, Op::Create, None).await?;
             Ok(stored)
-        })
+        }))
         .await
     }
 
@@ -121,12 +122,12 @@ impl<S> Repository<S> {
         S: Storage<M>,
     {
         let this = self.clone();
-        self.run(async move {
+        self.run(Box::pin(async move {
             let updated = this.storage.update(model).await.map_err(|error| failed::<M>("update", error))?;
             let Some(Updated { before, after }) = updated else { return Ok(None) };
             this.publish(&after, Op::Update, before.as_ref()).await?;
             Ok(Some(after))
-        })
+        }))
         .await
     }
 
@@ -140,13 +141,13 @@ impl<S> Repository<S> {
         S: Storage<M>,
     {
         let this = self.clone();
-        self.run(async move {
+        self.run(Box::pin(async move {
             let deleted = this.storage.delete(&id).await.map_err(|error| failed::<M>("delete", error))?;
             if let Some(model) = &deleted {
                 this.publish(model, Op::Delete, None).await?;
             }
             Ok(deleted)
-        })
+        }))
         .await
     }
 
@@ -172,10 +173,8 @@ impl<S> Repository<S> {
         self.storage.list().await.map_err(|error| failed::<M>("list", error))
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    /// The work is boxed so that what it is made of is no part of the types of whoever calls.
+    async fn run<T: Send + 'static>(&self, work: BoxFuture<'static, Result<T>>) -> Result<T> {
         if self.core.stop.is_cancelled() || self.core.work.is_closed() {
             // A change whose event nobody can hear of any more is better not made.
             let text = "messaging has been shut down; nothing is changed, because it could not be published";

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub(super) struct Flight {
     pub(super) began: Instant,
     landing: Mutex<Option<Landing>>,
     landed: CancellationToken,
+    /// The key has been invalidated since: without leases, later callers wait for its end and do not share it.
+    outdated: AtomicBool,
 }
 
 /// What a load came to.
@@ -39,13 +42,18 @@ pub(super) enum Landing {
 impl Flight {
     fn new(key: &CacheKey) -> Arc<Self> {
         let (token, key, began) = (Token::random(), key.clone(), Instant::now());
-        Arc::new(Self { token, key, began, landing: Mutex::new(None), landed: CancellationToken::new() })
+        let (landing, landed) = (Mutex::new(None), CancellationToken::new());
+        Arc::new(Self { token, key, began, landing, landed, outdated: AtomicBool::new(false) })
     }
 
     /// Tells the followers. Only the first landing counts.
     pub(super) fn land(&self, landing: Landing) {
         lock(&self.landing).get_or_insert(landing);
         self.landed.cancel();
+    }
+
+    fn outdate(&self) {
+        self.outdated.store(true, Ordering::Release);
     }
 
     /// Waits for the load's end.
@@ -77,6 +85,16 @@ impl Drop for Joinable {
     }
 }
 
+/// What a caller does without leases.
+pub(super) enum Turn {
+    /// He loads.
+    Lead(Arc<Flight>),
+    /// He may share this load.
+    Join(Arc<Flight>),
+    /// He has to wait for the end of this load, and ask again.
+    Wait(Arc<Flight>),
+}
+
 /// What those see who wait for another process: nothing yet; then what was found, if the cache answered.
 pub(super) type Sight = Option<Option<Looked>>;
 
@@ -85,8 +103,7 @@ pub(super) type Sight = Option<Option<Looked>>;
 pub(super) struct Flights {
     leased: Mutex<HashMap<Token, Arc<Flight>>>,
     unleased: Mutex<HashMap<CacheKey, Arc<Flight>>>,
-    /// Of those with a lease, by their key: the one whose function has been called last, unless this process has
-    /// invalidated the key since.
+    /// Of those with a lease, by their key: the one whose function has been called last.
     running: Mutex<HashMap<CacheKey, Arc<Flight>>>,
     /// Attempts to get a lease whose fate is unknown, for as long as the lease could live.
     orphans: Mutex<HashMap<String, Vec<(Instant, Token)>>>,
@@ -156,17 +173,20 @@ impl Flights {
         tokens.filter(|(at, _)| now - *at < LEASE).map(|(_, token)| token.clone()).collect()
     }
 
-    /// Without leases: the load of this key (`Ok`), which may have begun with one, or a new one that the caller leads
-    /// (`Err`).
-    pub(super) fn join_or_lead(&self, key: &CacheKey) -> Result<Arc<Flight>, Arc<Flight>> {
-        let leased = lock(&self.running).get(key).cloned();
+    /// Without leases: the caller's turn to load this key, or the load that runs, which may have begun with a lease.
+    pub(super) fn turn(&self, key: &CacheKey) -> Turn {
         let mut flights = lock(&self.unleased);
-        if let Some(flight) = flights.get(key).cloned().or(leased) {
-            return Ok(flight);
+        // Looked at under this lock: whoever takes off looks at these flights after he is there.
+        let flight = flights.get(key).cloned().or_else(|| lock(&self.running).get(key).cloned());
+        match flight {
+            None => {
+                let flight = Flight::new(key);
+                flights.insert(key.clone(), Arc::clone(&flight));
+                Turn::Lead(flight)
+            }
+            Some(flight) if flight.outdated.load(Ordering::Acquire) => Turn::Wait(flight),
+            Some(flight) => Turn::Join(flight),
         }
-        let flight = Flight::new(key);
-        flights.insert(key.clone(), Arc::clone(&flight));
-        Err(flight)
     }
 
     /// A load with a lease begins. Returns the one of this key without a lease that runs, to be waited for.
@@ -183,22 +203,20 @@ impl Flights {
         }
     }
 
-    /// Without leases: what was invalidated in this process must not be joined by later callers. (With leases the
+    /// Without leases: what was invalidated in this process must not be shared by later callers. (With leases the
     /// invalidation removes the lease, and nobody sees its token any more.)
     pub(super) fn invalidate(&self, keys: &[CacheKey]) {
-        if !keys.is_empty() {
-            let mut running = lock(&self.running);
-            keys.iter().for_each(|key| _ = running.remove(key));
-            drop(running);
-            let mut flights = lock(&self.unleased);
-            keys.iter().for_each(|key| _ = flights.remove(key));
+        for flights in [&self.running, &self.unleased] {
+            let flights = lock(flights);
+            keys.iter().filter_map(|key| flights.get(key)).for_each(|flight| flight.outdate());
         }
     }
 
     /// As [`invalidate`](Self::invalidate), of all keys.
     pub(super) fn invalidate_all(&self) {
-        lock(&self.running).clear();
-        lock(&self.unleased).clear();
+        for flights in [&self.running, &self.unleased] {
+            lock(flights).values().for_each(|flight| flight.outdate());
+        }
     }
 
     /// The poll for the end of the load with this token; `Err` is a new one, for the caller to see to.
@@ -221,4 +239,33 @@ impl Flights {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> CacheKey {
+        CacheKey::new("msg", "user:1".to_owned())
+    }
+
+    #[test]
+    fn what_was_invalidated_is_waited_for_and_not_shared() {
+        let flights = Flights::default();
+        let Turn::Lead(unleased) = flights.turn(&key()) else { panic!("nobody loads") };
+        assert!(matches!(flights.turn(&key()), Turn::Join(flight) if Arc::ptr_eq(&flight, &unleased)));
+        for invalidate in [|flights: &Flights| flights.invalidate(&[key()]), Flights::invalidate_all] {
+            invalidate(&flights);
+            assert!(matches!(flights.turn(&key()), Turn::Wait(flight) if Arc::ptr_eq(&flight, &unleased)));
+        }
+        let leased = flights.prepare(&key());
+        let waited_for = flights.take_off(&leased);
+        assert!(waited_for.is_some_and(|flight| Arc::ptr_eq(&flight, &unleased)), "one load at a time");
+        flights.remove_unleased(&key(), &unleased);
+        assert!(matches!(flights.turn(&key()), Turn::Join(flight) if Arc::ptr_eq(&flight, &leased)));
+        flights.invalidate(&[key()]);
+        assert!(matches!(flights.turn(&key()), Turn::Wait(flight) if Arc::ptr_eq(&flight, &leased)));
+        flights.touch_down(&leased);
+        assert!(matches!(flights.turn(&key()), Turn::Lead(_)));
+    }
 }

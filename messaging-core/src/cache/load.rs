@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::flight::{Flight, Landing};
+use super::flight::{Flight, Landing, Turn};
 use super::lead::{Lead, LeadUnleased, loaded};
 use super::local::Epoch;
 use super::shape::{Shape, Split};
@@ -43,6 +43,13 @@ pub(super) struct Call<'a> {
     pub(super) epoch: Option<Epoch>,
 }
 
+impl Call<'_> {
+    /// Whether it matters for how long a value is kept.
+    fn wants_ttl<Y: Layer<V>, V>(&self) -> bool {
+        Y::IS_LOCAL || self.family.descriptor.stale.is_some()
+    }
+}
+
 /// What can be made of a stored value.
 enum Use<R> {
     Fresh(R),
@@ -76,7 +83,10 @@ impl Cache {
         if let Err(error) = self.gate(family).await {
             return Box::pin(self.without_cache::<R, S, L>(&call, &error, None, load)).await;
         }
-        let found = match self.look::<R, S, Y>(&call).await {
+        // Not through `look`: each future in a future is a level of types that the compiler has to get through in the
+        // caller's program.
+        let looked = self.asked(self.backend.look(&call.key, call.wants_ttl::<Y, S::Value>()).await);
+        let found = match looked.map(|looked| self.found::<R, S, Y>(&call, looked)) {
             Ok(Found { value: Use::Fresh(returned), .. }) => {
                 family.rules.tally.hits.up();
                 return returned;
@@ -259,8 +269,7 @@ impl Cache {
     }
 
     async fn look<R, S: Shape<R>, Y: Layer<S::Value>>(&self, call: &Call<'_>) -> Result<Found<R>> {
-        let with_ttl = Y::IS_LOCAL || call.family.descriptor.stale.is_some();
-        let looked = self.asked(self.backend.look(&call.key, with_ttl).await)?;
+        let looked = self.asked(self.backend.look(&call.key, call.wants_ttl::<Y, S::Value>()).await)?;
         Ok(self.found::<R, S, Y>(call, looked))
     }
 
@@ -330,8 +339,8 @@ impl Cache {
         let tally = &family.rules.tally;
         tracing::debug!(function = family.descriptor.id, error = %chain(error), "called without the cache");
         loop {
-            let flight = match self.flights.join_or_lead(key) {
-                Err(flight) => {
+            let (flight, is_shared) = match self.flights.turn(key) {
+                Turn::Lead(flight) => {
                     let lead = LeadUnleased { cache: self, key, flight };
                     tally.uncached.up();
                     tally.loads.up();
@@ -344,11 +353,15 @@ impl Cache {
                     lead.land(landing);
                     return returned;
                 }
-                Ok(flight) => flight,
+                Turn::Join(flight) => {
+                    let began_before = not_before.is_some_and(|not_before| flight.began < not_before);
+                    (flight, !call.replace && !began_before)
+                }
+                Turn::Wait(flight) => (flight, false),
             };
             // Whatever it comes to, others have their turn.
             tokio::task::yield_now().await;
-            if call.replace || not_before.is_some_and(|not_before| flight.began < not_before) {
+            if !is_shared {
                 flight.landed().await;
             } else if let Some(returned) = self.landed::<R, S>(call, &flight).await {
                 tally.joins.up();

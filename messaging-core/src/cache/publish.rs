@@ -62,10 +62,12 @@ impl Cache {
             let _ = self.or_journal::<()>(Err(error), |journal| journal.note(after.journal()));
         }
         if self.is_behind(&snapshot, published.generation) {
-            after.catch_up(&snapshot).await;
+            // Boxed, as whatever is rare: each future in a future is a level of types that the compiler has to get
+            // through in programs that publish.
+            Box::pin(after.catch_up(&snapshot)).await;
         }
         if after.messages.iter().any(|message| message.carrier == Carrier::Sharded) {
-            after.tell().await;
+            Box::pin(after.tell()).await;
         }
         after.done();
         Ok(published.receivers)

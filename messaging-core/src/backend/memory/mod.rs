@@ -45,7 +45,7 @@ pub(crate) struct Memory {
     bus: Arc<Bus>,
     channel_prefix: String,
     namespace: String,
-    names: Names,
+    names: Box<Names>,
     max_payload: usize,
     activity: Activity,
 }
@@ -114,7 +114,7 @@ impl Memory {
             bus,
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
-            names: Names::new(&config.namespace, &config.channel_prefix),
+            names: Box::new(Names::new(&config.namespace, &config.channel_prefix)),
             max_payload: config.max_payload,
             activity,
         }

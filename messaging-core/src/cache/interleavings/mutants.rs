@@ -67,7 +67,7 @@ pub(crate) fn token() -> Option<Token> {
         return stepper.token();
     }
     // Both loaders of the schedules with this mutant are in one process.
-    is(Mutant::TokenOfTheProcess).map(|_| Token("the process".to_owned()))
+    is(Mutant::TokenOfTheProcess).map(|_| Token("the-process".to_owned()))
 }
 
 pub(in crate::cache) fn joined(flights: &Flights, key: &CacheKey) -> Option<Token> {
