@@ -182,6 +182,7 @@ impl Consumer {
         if let Some(ledger) = &self.running.ledger {
             ledger.close();
         }
+        self.tend_by(Instant::now());
     }
 
     /// Writes what has become of the entries, leaves the groups, and ends; for as long as `deadline` allows. Returns how

@@ -107,8 +107,14 @@ impl Consumer {
                 self.tend_share(ledger, streams, share, &mut all).await;
             }
         } else {
-            let tended = join_all(streams.iter().map(|stream| self.tend_stream(ledger, stream))).await;
-            tended.into_iter().for_each(|tended| all.add(tended));
+            let tended = join_all(streams.iter().map(async |stream| {
+                let tended = self.tend_stream(ledger, stream).await?;
+                if self.stop_reading.is_cancelled() {
+                    self.hand_back_unread(ledger, stream).await?;
+                }
+                Ok(tended)
+            }));
+            tended.await.into_iter().for_each(|tended| all.add(tended));
         }
         drop(news);
         all
@@ -143,6 +149,15 @@ impl Consumer {
             }
         }
         tended
+    }
+
+    /// The read that was under way when reading was stopped may have brought us something all the same, and nobody else
+    /// gets it while we live.
+    async fn hand_back_unread(&self, ledger: &Ledger, stream: &Known) -> Result<()> {
+        let _asking = ledger.asking(stream.number);
+        let ours = self.core.backend.holdings(&stream.name, &self.member).await?;
+        ledger.hand_back_unread(stream.number, ours);
+        Ok(())
     }
 
     async fn tend_known(&self, ledger: &Ledger, stream: &Arc<Known>, recover: bool) -> Result<Tending> {

@@ -97,6 +97,12 @@ pub(crate) struct Outcome {
     pub(crate) fate: Fate,
 }
 
+impl Outcome {
+    fn handed_back(place: Place) -> Self {
+        Self { place, event: EventId::default(), attempt: 0, fate: Fate::HandBack }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Fate {
     /// There is nothing more to do.
@@ -320,6 +326,22 @@ impl Ledger {
         self.outcomes.notify_one();
     }
 
+    /// Hands back what is `ours` of a stream and was never taken into the books.
+    pub(crate) fn hand_back_unread(&self, stream: usize, ours: impl IntoIterator<Item = EntryId>) {
+        let mut state = self.lock();
+        let State { held, outcomes, struck_out, .. } = &mut *state;
+        let struck_out = struck_out.get(&stream);
+        for id in ours.into_iter().filter(|id| !struck_out.is_some_and(|struck_out| struck_out.contains(id)))
+        {
+            if let Entry::Vacant(entry) = held.entry((stream, id)) {
+                entry.insert(Held::Ended);
+                outcomes.push(Outcome::handed_back((stream, id)));
+            }
+        }
+        drop(state);
+        self.outcomes.notify_one();
+    }
+
     /// Strikes out all that waits of a stream: it will come again, in order, and what waits for a worker is void.
     pub(crate) fn begin_anew(&self, stream: usize) {
         let mut state = self.lock();
@@ -401,8 +423,7 @@ impl State {
         for (place, held) in &mut self.held {
             if *held == Held::Waiting && of(place.0) {
                 *held = Held::Ended;
-                let (place, event, fate) = (*place, EventId::default(), Fate::HandBack);
-                self.outcomes.push(Outcome { place, event, attempt: 0, fate });
+                self.outcomes.push(Outcome::handed_back(*place));
             }
         }
     }

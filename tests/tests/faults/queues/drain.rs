@@ -1,15 +1,17 @@
 //! The orderly end of a process: what it is at ends, what it has not begun goes back at once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use messaging_core::Messaging;
-use messaging_tests::{RedisServer, eventually};
+use messaging_tests::{Direction, Proxy, RedisServer, eventually};
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 use super::witnessed::{Numbered, Pen, Witness, noting};
 use super::{CHANNEL, STREAM, built, consumers, health, pending, place, queue, settled};
 use crate::gated::{FOR_EVER, buffer};
-use crate::place::{PATIENCE, Place, Probe};
+use crate::place::{PATIENCE, Place, Probe, soon};
 use crate::{child, outcome};
 
 const MESSAGES: u64 = 1_000;
@@ -113,4 +115,53 @@ async fn a_drain_without_redis_ends_in_time_and_says_what_it_left() {
     assert!(report.to_string().contains("20 to be delivered again"), "{report}");
     assert!(took >= DEADLINE && took < DEADLINE + Duration::from_secs(3), "{took:?}");
     outcome("a drain without Redis", format!("ended after {took:?}: {report}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_on_its_way_when_reading_stopped_goes_back_too() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.port()).await;
+    let (stopping, other) = (with_a_long_lease(&behind(&proxy)), with_a_long_lease(&redis.url()));
+    let (stopping, other) = (built(stopping.builder()).await, built(other.builder()).await);
+    let (begun, taken) = (Probe::default(), Probe::default());
+    let go_on = Arc::new(Notify::new());
+    let handler = {
+        let (begun, go_on) = (begun.clone(), Arc::clone(&go_on));
+        queue(&stopping).timeout(FOR_EVER).on(CHANNEL, move |number: u64| {
+            let (begun, go_on) = (begun.clone(), Arc::clone(&go_on));
+            async move {
+                begun.tell(number);
+                go_on.notified().await;
+            }
+        })
+    };
+    let handler = handler.await.unwrap();
+    super::publish(&other, 0..1).await;
+    begun.wait_for(1).await;
+
+    proxy.hold(Direction::ToClient);
+    super::publish(&other, 1..4).await;
+    eventually("an answer is on its way", async || pending(&redis, STREAM) > 1).await;
+    let ended = tokio::spawn(handler.stop());
+    let handler = {
+        let taken = taken.clone();
+        queue(&other).on(CHANNEL, move |number: u64| {
+            taken.tell(number);
+            std::future::ready(())
+        })
+    };
+    let _other = handler.await.unwrap();
+    proxy.release(Direction::ToClient);
+    let mut told = taken.wait_for(3).await;
+    told.sort();
+    assert_eq!(told, ["1", "2", "3"], "though the first is still at its message");
+    go_on.notify_one();
+    soon(ended).await.unwrap();
+    settled(&redis, &[STREAM]).await;
+    assert_eq!(begun.told(), ["0"]);
+    outcome("a stop with an answer on its way", "what it brought was handed back at once");
+}
+
+fn behind(proxy: &Proxy) -> String {
+    format!("redis://127.0.0.1:{}", proxy.port())
 }
