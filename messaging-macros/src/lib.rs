@@ -1,7 +1,8 @@
 //! The attributes of `messaging-core`: models that publish, handlers that start at boot, typed channels, cached functions.
 //!
-//! They are used through `messaging_core`, which re-exports them; this crate knows it only as a path. It parses and
-//! checks what the attributes say and emits constant data and function pointers; all behaviour is in `messaging_core`.
+//! They are used through `messaging_core`, which re-exports them; this crate knows it only as a path, and so it does
+//! `messaging_sql`, for models with a table. It parses and checks what the attributes say and emits constant data and
+//! function pointers; all behaviour is in those.
 //!
 //! # The grammar
 //! Options are `name = value`, separated by commas. Lists stand in `[]`, maps in `{}`.
@@ -76,6 +77,9 @@ use proc_macro::TokenStream;
 /// | `cache = { key = "camera:{id}", ttl = duration, fields = [fields] }` | creating and updating also write the model into the cache, deleting removes it; without `fields` the payload is written, with an envelope the whole struct |
 /// | `durable` or `durable = { parts }` | every event is also kept in a stream, for handlers with `delivery = "queue"` or `"resumable"` |
 /// | `sharded` | publishes on sharded channels (Redis 7.0 or later): on a cluster only the nodes that own a channel carry it |
+/// | `table = "cameras"` or `"schema.cameras"` | a model is also a row of this table: `SqlModel` of the crate `messaging-sql` is implemented, and `publish` may be left out |
+/// | `key = field` | the field that says which row it is; with `table`, and required there |
+/// | `version = field` | the field that counts the changes of a row, so that nobody overwrites a change that they have not seen; with `table` |
 /// | `id = "…"` | the model's identity, instead of `module::Name` |
 ///
 /// The parts of `durable`, of which any may be left out:
@@ -87,6 +91,17 @@ use proc_macro::TokenStream;
 /// | `key = field` | events with the same value of this field belong together: a handler with `ordered_by = key` keeps them in order. Any field with a scalar value will do, also one that is not published; where it is `None`, the channel is the key | the channel |
 /// | `partitions = 16` | divides each channel, so that several processes share its work and each key keeps its order; at most 1,024, and with `key` only. Changing it later moves keys to other partitions | one |
 /// | `wait_replicas = 1` | how many replicas of Redis have to confirm an event before it counts as published | none |
+///
+/// With `table`, `#[column(…)]` on a field says how it is stored, if not as a column of its name and type:
+///
+/// | entry | meaning |
+/// |---|---|
+/// | `name = "mac"` | the column's name, of at most 63 bytes |
+/// | `json` | it is stored as JSON; neither the key nor the version |
+/// | `generated` | the database fills it, such as a serial number: it is read and never written; not the version |
+/// | `skip` | it is not stored, and nothing else is said of it. In what is read it has its default, or is a clone of what it was in the model at hand; so its type is `Default + Clone` |
+///
+/// A field with `#[cfg]` is not stored: it needs `skip`.
 ///
 /// The struct has named fields and no parameters. It implements `Serialize` unless `payload_fields` or `envelope` say
 /// what is written.

@@ -4,11 +4,11 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::ToTokens;
 use syn::ext::IdentExt;
-use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, LitStr, Meta, Token};
 
 use crate::mistakes::Mistakes;
+use crate::structure::is_conditional;
 
 /// `#[serde(…)]` on the struct.
 #[derive(Default)]
@@ -99,20 +99,13 @@ fn metas(attrs: &[Attribute], mistakes: &mut Mistakes) -> Vec<Meta> {
         if attr.path().is_ident("serde") {
             let parsed = attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
             metas.extend(parsed.into_iter().flatten());
-        } else if attr.path().is_ident("cfg_attr") && mentions_serde(attr) {
+        } else if is_conditional(attr, "serde") {
             let message = "the event's fields depend on serde's attributes, and whether this one holds \
                 cannot be seen here; write `#[serde(…)]` without `cfg_attr`";
             mistakes.add(attr, message);
         }
     }
     metas
-}
-
-/// `#[cfg_attr(condition, serde(…))]`.
-fn mentions_serde(attr: &Attribute) -> bool {
-    let parse = |input: ParseStream<'_>| Punctuated::<Meta, Token![,]>::parse_terminated(input);
-    attr.parse_args_with(parse)
-        .is_ok_and(|metas| metas.iter().skip(1).any(|meta| meta.path().is_ident("serde")))
 }
 
 /// The text of `name = "…"` or of `name(serialize = "…")`.

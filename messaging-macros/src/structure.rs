@@ -1,7 +1,8 @@
 //! A struct as an attribute sees it.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
-use syn::ItemStruct;
+use syn::punctuated::Punctuated;
+use syn::{Attribute, ItemStruct, Meta, Token};
 
 use crate::mistakes::Mistakes;
 
@@ -30,6 +31,14 @@ pub(crate) fn refuse_generics(item: &ItemStruct, what: &str, mistakes: &mut Mist
         let message = format!("{what} cannot have parameters: it is registered once, as it stands");
         mistakes.add(&item.generics.params, message);
     }
+}
+
+/// `#[cfg_attr(condition, name(…))]`.
+pub(crate) fn is_conditional(attr: &Attribute, name: &str) -> bool {
+    attr.path().is_ident("cfg_attr")
+        && attr
+            .parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
+            .is_ok_and(|metas| metas.iter().skip(1).any(|meta| meta.path().is_ident(name)))
 }
 
 fn has_word(item: TokenStream, wanted: &str) -> bool {

@@ -1,9 +1,12 @@
 //! `#[event_config]`: the implementation of `Model` for a struct, and its descriptor.
 
+mod column;
 mod durable;
 mod model;
 mod options;
 mod payload;
+mod sql;
+mod table;
 mod views;
 
 use proc_macro2::{Span, TokenStream};
@@ -36,6 +39,7 @@ pub(crate) fn expand(
     let descriptor = descriptor(model, &config);
     let Methods { views, payload, cached } = Methods::new(model, &config);
     let field = field(&config);
+    let sql = config.table.as_ref().map(|table| sql::implementation(model, table));
     Some(quote! {
         #item
 
@@ -54,6 +58,8 @@ pub(crate) fn expand(
                 #cached
             }
 
+            #sql
+
             #runtime::inventory::submit! {
                 #runtime::Descriptor::Model(<#name as #runtime::Model>::DESCRIPTOR)
             }
@@ -63,7 +69,8 @@ pub(crate) fn expand(
 
 /// The struct, and what others need of it.
 pub(crate) fn bare(arguments: &TokenStream, item: TokenStream) -> TokenStream {
-    let Ok(item) = syn::parse2::<ItemStruct>(item.clone()) else { return item };
+    let Ok(mut item) = syn::parse2::<ItemStruct>(item.clone()) else { return item };
+    column::strip(&mut item);
     if !item.generics.params.is_empty() {
         return item.into_token_stream();
     }

@@ -4,6 +4,7 @@ use proc_macro2::{Ident, TokenStream};
 use syn::ext::IdentExt;
 use syn::{Attribute, Fields, ItemStruct, Type};
 
+use super::column;
 use crate::function::cfgs;
 use crate::mistakes::Mistakes;
 use crate::names::advice;
@@ -28,13 +29,15 @@ pub(super) struct Field {
     pub(super) flattened: bool,
     /// `#[serde(…)]` as far as it matters for writing.
     pub(super) serde: Vec<syn::Meta>,
+    /// `#[column(…)]`, which the struct no longer has.
+    pub(super) column: Vec<Attribute>,
 }
 
 impl Model {
     pub(super) fn read(item: TokenStream, mistakes: &mut Mistakes) -> Option<Self> {
-        let item = structure::read(item, "`#[event_config]`", mistakes)?;
+        let mut item = structure::read(item, "`#[event_config]`", mistakes)?;
         structure::refuse_generics(&item, "a model", mistakes);
-        let Fields::Named(named) = &item.fields else {
+        let Fields::Named(named) = &mut item.fields else {
             let what =
                 if item.fields.is_empty() { &item.ident as &dyn quote::ToTokens } else { &item.fields };
             mistakes.add(what, "a model has named fields: `struct Camera { id: Uuid, … }`");
@@ -44,7 +47,8 @@ impl Model {
         let name = &item.ident;
         let own_type: Type = syn::parse_quote!(#name);
         let mut fields = Vec::with_capacity(named.named.len());
-        for field in &named.named {
+        for field in &mut named.named {
+            let column = column::take(&mut field.attrs);
             let ident = field.ident.clone().expect("a named field");
             let serde_attrs::Field { wire, skipped, flattened, kept } =
                 serde_attrs::Field::of(&ident, &field.attrs, &container, mistakes);
@@ -57,6 +61,7 @@ impl Model {
                 skipped,
                 flattened,
                 serde: kept,
+                column,
             });
         }
         Some(Self { item, container, fields })

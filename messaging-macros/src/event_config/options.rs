@@ -7,6 +7,7 @@ use syn::LitStr;
 
 use super::durable::Durable;
 use super::model::{Field, Model};
+use super::table::Table;
 use crate::descriptor::{Identity, Runtime};
 use crate::mistakes::Mistakes;
 use crate::operation::Operation;
@@ -14,8 +15,20 @@ use crate::options::{Entry, Options};
 use crate::template::{Key, Pattern};
 use crate::value::{Value, ValueKind, split};
 
-const KNOWN: &[&str] =
-    &["publish", "payload_fields", "envelope", "previous", "cache", "durable", "sharded", "id", "crate"];
+const KNOWN: &[&str] = &[
+    "publish",
+    "payload_fields",
+    "envelope",
+    "previous",
+    "cache",
+    "durable",
+    "sharded",
+    "table",
+    "key",
+    "version",
+    "id",
+    "crate",
+];
 
 /// Those that may stand without a value.
 const BARE: &[&str] = &["durable", "sharded"];
@@ -31,6 +44,7 @@ pub(super) struct Config<'m> {
     pub(super) cache: Option<Cache<'m>>,
     pub(super) durable: Option<Durable<'m>>,
     pub(super) sharded: bool,
+    pub(super) table: Option<Table<'m>>,
     /// Fields whose values fill placeholders, or are the key.
     pub(super) placeholders: Vec<&'m Field>,
 }
@@ -65,19 +79,21 @@ impl<'m> Config<'m> {
         let options = Options::with_bare_words(segments, KNOWN, BARE, mistakes);
         let runtime = Runtime::of(&options, mistakes);
         let identity = Identity::of(&options, mistakes);
-        if !options.has("publish") {
+        if !options.has("publish") && !options.has("table") {
             let message = "`publish` is missing; add `publish = { create = \"…\", update = \"…\", delete = \
                 \"…\" }`, or those of them that you want";
             mistakes.add_at(Span::call_site(), message);
         }
-        let mut reader = Reader { model: model?, placeholders: Vec::new(), mistakes };
-        let publish = options.get("publish").and_then(|entry| reader.publish(entry));
+        let model = model?;
+        let mut reader = Reader { model, placeholders: Vec::new(), mistakes };
+        let publish = options.get("publish").map_or(Some(Vec::new()), |entry| reader.publish(entry));
         let payload = reader.payload(&options);
         let previous = options.get("previous").map(|entry| reader.previous(entry, payload.as_ref()));
         let cache = options.get("cache").and_then(|entry| reader.cache(entry));
         let durable = reader.durable(&options);
         let placeholders = reader.placeholders;
         let sharded = options.flag("sharded", mistakes);
+        let table = Table::read(&options, model, mistakes);
         Some(Self {
             runtime,
             identity,
@@ -87,6 +103,7 @@ impl<'m> Config<'m> {
             cache,
             durable,
             sharded,
+            table,
             placeholders,
         })
     }
