@@ -32,7 +32,8 @@ use crate::cache::{Ask, is_bypassed};
 use crate::channel::Captures;
 use crate::core::Current;
 use crate::dispatch::{HandlerReturn, outcome as to_outcome, worker};
-use crate::error::{ErrorKind, chain};
+use crate::error::ErrorKind;
+pub use crate::error::chain;
 use crate::event::{ChangeKind, Timestamp};
 use crate::json;
 
@@ -435,4 +436,20 @@ async fn call<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<Output = R>>(
     };
     let ask = Ask { family, key, ttl: function.descriptor.ttl, replace, current: Some(&current) };
     cache.call::<R, S, Y, L>(ask, load).await
+}
+
+/// An error of a crate beside this one.
+#[must_use]
+pub fn error(kind: ErrorKind, text: String) -> Error {
+    Error::new(kind, text)
+}
+
+/// The same, with its source.
+#[must_use]
+pub fn error_of(
+    kind: ErrorKind,
+    text: String,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::new(kind, text).with_source(source)
 }

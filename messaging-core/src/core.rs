@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) claims: Mutex<HashMap<(String, String), Claim>>,
     /// Shutting down has begun: handlers that look at it can finish early.
     pub(crate) draining: CancellationToken,
+    /// Events of changes that were made, and that could not be published.
+    pub(crate) lost_events: AtomicU64,
 }
 
 impl Core {
@@ -76,6 +78,7 @@ impl Core {
             number: fastrand::usize(..),
             claims: Mutex::default(),
             draining: stop.child_token(),
+            lost_events: AtomicU64::new(0),
             stop,
         }))
     }
@@ -92,18 +95,7 @@ impl Core {
         if self.stop.is_cancelled() {
             return Err(Error::new(ErrorKind::Closed, "messaging has been shut down").before_sending());
         }
-        let limit = self.config.max_payload;
-        if let Some(Outgoing { channel, payload, .. }) =
-            messages.iter().find(|message| message.payload.len() > limit)
-        {
-            let size = payload.len();
-            return Err(Error::new(
-                ErrorKind::PayloadTooLarge,
-                format!(
-                    "the payload for {channel:?} has {size} bytes, the limit is {limit}; publish a reference to it, or raise MESSAGING_MAX_PAYLOAD everywhere"
-                ),
-            ));
-        }
+        messages.iter().try_for_each(|message| self.check_size(message))?;
         if messages.is_empty() {
             return Ok(0);
         }
@@ -111,6 +103,19 @@ impl Core {
             (messages[0].channel.clone(), if messages.len() > 1 { " and others" } else { "" });
         let published = self.cache.publish(messages).await;
         published.map_err(|error| error.context(format_args!("publish on {first:?}{more}")))
+    }
+}
+
+impl Core {
+    pub(crate) fn check_size(&self, Outgoing { channel, payload, .. }: &Outgoing) -> Result<()> {
+        let (size, limit) = (payload.len(), self.config.max_payload);
+        if size <= limit {
+            return Ok(());
+        }
+        let text = format!(
+            "the payload for {channel:?} has {size} bytes, the limit is {limit}; publish a reference to it, or raise MESSAGING_MAX_PAYLOAD everywhere"
+        );
+        Err(Error::new(ErrorKind::PayloadTooLarge, text))
     }
 }
 

@@ -330,6 +330,7 @@ mod tests {
         publish: &[(Op::Update, &["camera.updated"])],
         payload: &[PayloadField { field: "mac", path: "mac" }],
         previous: &[],
+        key: None,
         envelope: None,
         cache: None,
         durable: None,

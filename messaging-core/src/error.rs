@@ -63,6 +63,10 @@ pub enum ErrorKind {
     Storage,
     /// What was asked for does not exist: a stream, a group, a dead letter.
     NotFound,
+    /// Somebody else has changed it since it was read.
+    Conflict,
+    /// An event that has to come before could not be published. Nothing was sent.
+    Held,
 }
 
 impl Error {
@@ -128,7 +132,7 @@ impl Error {
     /// Whether the same call can succeed later without a change: lost connections, timeouts, gaps.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::Gap)
+        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::Gap | ErrorKind::Held)
     }
 
     /// Whether it is certain that nothing reached Redis or was carried out there. When this is `false` the fate of
@@ -246,7 +250,7 @@ impl fmt::Debug for HandlerError {
 }
 
 /// An error with all its sources on one line, as logs want it.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -1,6 +1,7 @@
 //! What happened to a model: operations, the [`Model`] trait that `#[event_config]` implements, and the
 //! [`ChangeEvent`] envelope. No I/O.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,8 @@ use crate::channel::Channel;
 use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
-use crate::registry::{ModelDescriptor, ModelDurability};
+use crate::registry::ModelDescriptor;
+use crate::stream::Durability;
 
 /// An operation on a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,11 +74,12 @@ pub trait Model: Send + Sync + 'static {
 /// One event, ready to be published.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelEvent {
-    /// With the templates that they are of.
-    pub(crate) channels: Vec<(Channel, &'static str)>,
+    /// With the templates that they are of, as far as there are any.
+    pub(crate) channels: Vec<(Channel, Option<Cow<'static, str>>)>,
     pub(crate) payload: Bytes,
-    pub(crate) op: Op,
-    pub(crate) durable: Option<ModelDurability>,
+    /// What happened to a model; `None` for a message of another kind.
+    pub(crate) op: Option<Op>,
+    pub(crate) durable: Option<Durability>,
     pub(crate) carrier: Carrier,
     /// What keeps durable events in order.
     pub(crate) key: Option<String>,
@@ -88,7 +91,7 @@ pub(crate) fn capture<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Resu
     let mut channels = Vec::with_capacity(templates.len());
     for template in templates {
         if let Some(channel) = crate::channel::fill(template, |field| model.field(field))? {
-            channels.push((channel, *template));
+            channels.push((channel, Some(Cow::Borrowed(*template))));
         }
     }
     let durable = M::DESCRIPTOR.durable;
@@ -96,8 +99,14 @@ pub(crate) fn capture<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Resu
         Some(field) => model.field(field)?,
         None => None,
     };
-    let carrier = M::DESCRIPTOR.carrier;
-    Ok(Some(ModelEvent { channels, payload: model.payload(op, previous)?, op, durable, carrier, key }))
+    Ok(Some(ModelEvent {
+        channels,
+        payload: model.payload(op, previous)?,
+        op: Some(op),
+        durable: durable.map(|durable| durable.durability),
+        carrier: M::DESCRIPTOR.carrier,
+        key,
+    }))
 }
 
 /// What a [`ChangeEvent`] tells of.

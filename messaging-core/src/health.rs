@@ -1,6 +1,7 @@
 //! How messaging is, as a value that serializes to JSON.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::core::Core;
 use crate::dispatch::{Counts, DeliveryMode};
 use crate::handlers::HandlerTask;
 use crate::messaging::Phase;
+use crate::service::{ServiceHealth, Services};
 use crate::session::SessionHealth;
 use crate::source::Source;
 
@@ -35,6 +37,10 @@ pub struct Health {
     pub handlers: Vec<HandlerHealth>,
     /// The cached functions.
     pub caches: Vec<CacheStats>,
+    /// What runs beside the handlers.
+    pub services: Vec<ServiceHealth>,
+    /// Events of changes that were made, and that nobody will hear of: publishing them failed.
+    pub lost_events: u64,
     /// What works, and should still be changed.
     pub warnings: Vec<String>,
 }
@@ -111,7 +117,13 @@ impl Health {
         phase: Phase,
         shared: Option<SessionHealth>,
         tasks: &[Arc<HandlerTask>],
+        services: &Services,
     ) -> Self {
+        let services = services.health();
+        let of_services = services.iter().flat_map(|service| {
+            service.warnings.iter().map(|warning| format!("{}: {warning}", service.name))
+        });
+        let warnings = core.cache.warnings().into_iter().chain(of_services).collect();
         let mut sessions: Vec<_> = shared.into_iter().collect();
         sessions.extend(tasks.iter().filter_map(|task| task.source.own_session()));
         sessions.extend(core.cache.started_listener().map(|listener| listener.health()));
@@ -133,7 +145,8 @@ impl Health {
         };
         let ready = phase == Phase::Running
             && sessions.iter().all(sound)
-            && handlers.iter().all(|handler| handler.state == HandlerState::Running);
+            && handlers.iter().all(|handler| handler.state == HandlerState::Running)
+            && services.iter().all(|service| service.is_sound);
         Self {
             endpoint: core.config.endpoint.to_string(),
             phase: match phase {
@@ -148,7 +161,9 @@ impl Health {
             sessions,
             handlers,
             caches: core.cache.stats(),
-            warnings: core.cache.warnings(),
+            services,
+            lost_events: core.lost_events.load(Ordering::Relaxed),
+            warnings,
         }
     }
 

@@ -6,6 +6,7 @@ mod running;
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -26,15 +27,18 @@ use crate::core::{Core, Current, Runtime as CurrentRuntime};
 use crate::dead_letters::DeadLetters;
 use crate::describe::describe;
 use crate::dispatch::{
-    Carrier, Context, Delivery, ErrorHandler, FromContext, FromDelivery, Observer, Rejection, States,
+    BoxFuture, Carrier, Context, Delivery, ErrorHandler, FromContext, FromDelivery, Observer, Rejection,
+    States,
 };
 use crate::error::{Error, ErrorKind, HandlerError, Result, chain};
 use crate::event::{Model, Op};
 use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
 use crate::health::Health;
 use crate::history::History;
+use crate::pending::{self, PendingEvent};
 use crate::publish::{Change, Publish, to_the_end};
 use crate::queues::{self, QueueState};
+use crate::service::{Service, Services};
 use crate::session::Session;
 use crate::subscriber::Subscriber;
 use crate::subscription::Subscription;
@@ -72,6 +76,7 @@ pub(crate) struct Runtime {
     observer: Option<Observer>,
     session: OnceLock<Session>,
     tasks: Mutex<Vec<Arc<HandlerTask>>>,
+    services: Mutex<Services>,
     phase: Mutex<Phase>,
 }
 
@@ -249,6 +254,71 @@ impl Messaging {
         self.emit_change(Change::capture(new, Op::Update, Some(old))?).await
     }
 
+    /// Publishes events that were captured before, in their order and as many at once as can be; what each came to.
+    /// Where one fails, those that have to stay in [order](PendingEvent::order) with it fail too, with
+    /// [`ErrorKind::Held`]; where there is no connection, all that follow.
+    ///
+    /// # Delivery
+    /// An event whose fate is unknown may be published again: it has the same id.
+    ///
+    /// # Cancellation
+    /// They are published even if the future is dropped after its first poll.
+    pub async fn publish_pending(&self, events: Vec<PendingEvent>) -> Vec<Result<()>> {
+        let core = Arc::clone(self.core());
+        to_the_end(self.core(), async move { pending::publish(&core, events).await }).await
+    }
+
+    /// Runs a service beside the handlers: it is started by [`start`](Self::start), or at once if that has been done, and
+    /// ended by shutting down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] after shutting down.
+    pub fn attach(&self, service: impl Service) -> Result<()> {
+        let service: Arc<dyn Service> = Arc::new(service);
+        let phase = lock(&self.0.phase);
+        match *phase {
+            Phase::ShutDown => return Err(Error::new(ErrorKind::Closed, "messaging has been shut down")),
+            Phase::Running => self.run_service(&service),
+            Phase::Built | Phase::Starting => {}
+        }
+        lock(&self.0.services).0.push(service);
+        Ok(())
+    }
+
+    fn run_service(&self, service: &Arc<dyn Service>) {
+        let stop = self.core().draining.clone();
+        let running = Arc::clone(service).run(Box::pin(async move { stop.cancelled().await }));
+        self.core().work.spawn(self.current_weak().scope(running));
+    }
+
+    /// Notes events that nobody will hear of: the changes that they tell of were made.
+    #[doc(hidden)]
+    pub fn note_lost_events(&self, events: u64) {
+        self.core().lost_events.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// Runs work to its end even if the caller is dropped; shutting down waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] after shutting down; then nothing was begun.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core().stop.is_cancelled() || self.core().work.is_closed()
+    }
+
+    #[doc(hidden)]
+    pub async fn to_the_end<T: Send + 'static>(&self, work: BoxFuture<'static, T>) -> Result<T> {
+        let core = self.core();
+        if self.is_closed() {
+            return Err(Error::new(ErrorKind::Closed, "messaging has been shut down").before_sending());
+        }
+        Ok(match Current::get() {
+            Some(current) => to_the_end(core, current.scope(work)).await,
+            None => to_the_end(core, work).await,
+        })
+    }
+
     async fn emit_change(&self, change: Change) -> Result<u64> {
         let core = Arc::clone(self.core());
         to_the_end(self.core(), async move { change.publish(&core).await }).await
@@ -336,7 +406,8 @@ impl Messaging {
     pub fn health(&self) -> Health {
         let sessions = self.0.session.get().map(Session::health);
         let tasks = lock(&self.0.tasks).clone();
-        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks)
+        let services = lock(&self.0.services).clone();
+        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks, &services)
     }
 
     /// Whether the backend is in this process.
@@ -547,7 +618,9 @@ struct Starting<'m> {
 impl Starting<'_> {
     fn succeeded(mut self) {
         if let Some(messaging) = self.messaging.take() {
-            *lock(&messaging.0.phase) = Phase::Running;
+            let mut phase = lock(&messaging.0.phase);
+            *phase = Phase::Running;
+            lock(&messaging.0.services).0.iter().for_each(|service| messaging.run_service(service));
         }
     }
 }

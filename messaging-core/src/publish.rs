@@ -1,5 +1,6 @@
 //! Publishing: a message on a channel, and the events of models.
 
+use std::borrow::Cow;
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::channel::{Channel, ToChannel};
 use crate::core::Core;
 use crate::dispatch::{BoxFuture, Carrier};
 use crate::error::{Error, ErrorKind, Result, chain};
-use crate::event::{self, Model, Op};
+use crate::event::{self, Model, ModelEvent, Op};
 use crate::json;
 use crate::stream::{EventId, field};
 
@@ -196,12 +197,12 @@ impl IntoFuture for Publish {
 /// A change of a model, captured: what is published, and what becomes of the model's own cache entry.
 #[derive(Debug)]
 pub(crate) struct Change {
-    event: Option<event::ModelEvent>,
-    cache: Option<CacheChange>,
+    pub(crate) event: Option<ModelEvent>,
+    pub(crate) cache: Option<CacheChange>,
 }
 
-#[derive(Debug)]
-enum CacheChange {
+#[derive(Clone, Debug)]
+pub(crate) enum CacheChange {
     Write { key: String, old: Option<String>, value: Bytes, ttl: std::time::Duration },
     Remove { key: String },
 }
@@ -218,29 +219,36 @@ impl Change {
     /// that fails is logged and does not fail the publish: the event is out.
     pub(crate) async fn publish(self, core: &Core) -> Result<u64> {
         let published = match self.event {
-            Some(event) => core.publish(outgoing(core, event)?).await,
+            Some(event) => core.publish(outgoing(core, &EventId::random(), event)?).await,
             None => Ok(0),
         };
-        if let Some(change) = self.cache
-            && let Err(error) = change.apply(core).await
-        {
-            tracing::error!(error = %chain(&error), "a model's cache entry could not be brought up to date");
+        if let Some(change) = self.cache {
+            report_cache(change.apply(core).await);
         }
         published
     }
 }
 
-/// A model's event, for each of its channels. Their entries have one id: it is one event.
-fn outgoing(core: &Core, event: event::ModelEvent) -> Result<Vec<Outgoing>> {
-    let event::ModelEvent { channels, payload, op, durable, carrier, key } = event;
-    let id = EventId::random();
-    let message = |(channel, template): (Channel, &'static str)| {
+/// The event is out, whatever became of the cache entry.
+pub(crate) fn report_cache(outcome: Result<()>) {
+    if let Err(error) = outcome {
+        tracing::error!(error = %chain(&error), "a model's cache entry could not be brought up to date");
+    }
+}
+
+/// An event, for each of its channels. Their entries have one id: it is one event.
+pub(crate) fn outgoing(core: &Core, id: &EventId, event: ModelEvent) -> Result<Vec<Outgoing>> {
+    let ModelEvent { channels, payload, op, durable, carrier, key } = event;
+    let message = |(channel, template): (Channel, Option<Cow<'static, str>>)| {
         let kept = match durable {
-            Some(durable) => Some((core.durables.stream_of(template)?, durable.durability)),
+            Some(durability) => {
+                let stream = core.durables.stream_of(template.as_deref().unwrap_or(&channel))?;
+                Some((stream, durability))
+            }
             None => core.durables.configured(&channel),
         };
         let append = kept.map(|(stream, durability)| {
-            let (event, kind) = (id.clone(), Some(op.as_str().to_owned()));
+            let (event, kind) = (id.clone(), op.map(|op| op.as_str().to_owned()));
             Box::new(Append { stream, durability, event, kind, key: key.clone(), headers: Vec::new() })
         });
         Ok(Outgoing { channel, payload: payload.clone(), durable: append, carrier, mark: None })
@@ -249,7 +257,14 @@ fn outgoing(core: &Core, event: event::ModelEvent) -> Result<Vec<Outgoing>> {
 }
 
 impl CacheChange {
-    async fn apply(self, core: &Core) -> Result<()> {
+    /// The key of the entry, without the deployment's prefix.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Write { key, .. } | Self::Remove { key } => key,
+        }
+    }
+
+    pub(crate) async fn apply(self, core: &Core) -> Result<()> {
         match self {
             Self::Remove { key } => core.cache.forget(vec![core.cache.key(&key)]).await,
             Self::Write { key, old, value, ttl } => {

@@ -54,6 +54,8 @@ pub struct ModelDescriptor {
     pub payload: &'static [PayloadField],
     /// The fields whose old values an update carries under `previous`; their `path`s are below it.
     pub previous: &'static [PayloadField],
+    /// The Rust field that identifies a row, if the model has a table.
+    pub key: Option<&'static str>,
     /// The `resource_type` of the [`ChangeEvent`](crate::ChangeEvent) envelope, if the model uses it.
     pub envelope: Option<&'static str>,
     /// The model's own cache entry.
@@ -355,6 +357,7 @@ mod tests {
             publish: &[(Op::Create, &["m.created"])],
             payload: &[PayloadField { field: "mac", path: "macAddress" }],
             previous: &[],
+            key: None,
             envelope: None,
             cache: None,
             durable: None,

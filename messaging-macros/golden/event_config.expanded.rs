@@ -30,6 +30,7 @@ const _: () = {
                 },
             ],
             previous: &[],
+            key: ::core::option::Option::None,
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::None,

@@ -28,6 +28,7 @@ const _: () = {
                 },
             ],
             previous: &[],
+            key: ::core::option::Option::None,
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::Some(::messaging_core::__private::ModelDurability {
@@ -102,6 +103,7 @@ const _: () = {
                 },
             ],
             previous: &[],
+            key: ::core::option::Option::None,
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::Some(::messaging_core::__private::ModelDurability {

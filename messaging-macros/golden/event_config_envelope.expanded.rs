@@ -66,6 +66,7 @@ const _: () = {
                     path: "previous.slug",
                 },
             ],
+            key: ::core::option::Option::None,
             envelope: ::core::option::Option::Some("monitor"),
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::None,

@@ -93,6 +93,7 @@ const _: () = {
                     path: "previous.macAddress",
                 },
             ],
+            key: ::core::option::Option::None,
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::Some(::messaging_core::__private::ModelCache {
                 key: "camera:mac:{mac_address}",

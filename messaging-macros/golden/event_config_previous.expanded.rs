@@ -33,6 +33,7 @@ const _: () = {
                     path: "previous.name",
                 },
             ],
+            key: ::core::option::Option::None,
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::None,

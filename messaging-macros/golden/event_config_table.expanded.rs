@@ -35,6 +35,7 @@ const _: () = {
                 },
             ],
             previous: &[],
+            key: ::core::option::Option::Some("id"),
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::None,
@@ -200,6 +201,7 @@ const _: () = {
                 },
             ],
             previous: &[],
+            key: ::core::option::Option::Some("token"),
             envelope: ::core::option::Option::None,
             cache: ::core::option::Option::None,
             durable: ::core::option::Option::None,
@@ -227,7 +229,10 @@ const _: () = {
         ) -> ::messaging_core::__private::Result<
             ::core::option::Option<::std::string::String>,
         > {
-            ::messaging_core::__private::unknown_field(field)
+            match field {
+                "token" => ::messaging_core::__private::scalar(&self.token),
+                _ => ::messaging_core::__private::unknown_field(field),
+            }
         }
         fn cached(
             &self,

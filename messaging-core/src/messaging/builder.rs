@@ -146,6 +146,7 @@ impl Builder {
                 observer: self.observer,
                 session: OnceLock::new(),
                 tasks: Mutex::default(),
+                services: Mutex::default(),
                 phase: Mutex::new(Phase::Built),
             }
         })))

@@ -140,7 +140,7 @@ fn field(config: &Config<'_>) -> TokenStream {
 }
 
 fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
-    let Config { runtime, identity, publish, payload, previous, cache, durable, sharded, .. } = config;
+    let Config { runtime, identity, publish, payload, previous, cache, durable, sharded, table, .. } = config;
     let name = model.item.ident.unraw().to_string();
     let id = identity.or_name(&name);
     let publish = publish.iter().map(|(operation, texts)| quote!((#runtime::Op::#operation, &[#(#texts),*])));
@@ -166,6 +166,7 @@ fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
     };
     let previous = previous.as_ref().map(|fields| at("previous.", fields)).unwrap_or_default();
     let envelope = option(envelope);
+    let key = option(table.as_ref().map(|table| &table.key.name));
     let cache = option(cache.as_ref().map(|options::Cache { key, ttl, .. }| {
         let ttl = DurationTokens(*ttl);
         quote!(#runtime::ModelCache { key: #key, ttl: #ttl })
@@ -180,6 +181,7 @@ fn descriptor(model: &Model, config: &Config<'_>) -> TokenStream {
             publish: &[#(#publish),*],
             payload: &[#(#fields),*],
             previous: &[#(#previous),*],
+            key: #key,
             envelope: #envelope,
             cache: #cache,
             durable: #durable,

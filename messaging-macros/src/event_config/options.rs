@@ -45,7 +45,7 @@ pub(super) struct Config<'m> {
     pub(super) durable: Option<Durable<'m>>,
     pub(super) sharded: bool,
     pub(super) table: Option<Table<'m>>,
-    /// Fields whose values fill placeholders, or are the key.
+    /// Fields whose values fill placeholders, or are a key.
     pub(super) placeholders: Vec<&'m Field>,
 }
 
@@ -91,9 +91,12 @@ impl<'m> Config<'m> {
         let previous = options.get("previous").map(|entry| reader.previous(entry, payload.as_ref()));
         let cache = options.get("cache").and_then(|entry| reader.cache(entry));
         let durable = reader.durable(&options);
+        let table = Table::read(&options, model, reader.mistakes);
+        if let Some(table) = &table {
+            reader.note(table.key);
+        }
         let placeholders = reader.placeholders;
         let sharded = options.flag("sharded", mistakes);
-        let table = Table::read(&options, model, mistakes);
         Some(Self {
             runtime,
             identity,

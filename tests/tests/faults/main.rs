@@ -20,6 +20,7 @@ mod flood;
 mod gated;
 mod interruptions;
 mod limits;
+mod outbox;
 mod overflow;
 #[path = "../it/place.rs"]
 #[allow(dead_code, unused_macros, unused_imports, reason = "the other suite uses more of it")]

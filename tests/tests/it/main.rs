@@ -21,3 +21,4 @@ mod python;
 mod queue_edges;
 mod queues;
 mod redis_only;
+mod sql;
