@@ -10,6 +10,7 @@ mod duplicates;
 mod faults;
 mod features;
 mod msrv;
+mod packages;
 mod python;
 mod redis;
 mod steps;
