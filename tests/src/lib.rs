@@ -1,9 +1,9 @@
-//! What integration tests share: real Redis servers, a proxy that breaks connections, names of their own, waiting for conditions, and Python scripts.
+//! What integration tests share: real Redis servers, a real PostgreSQL, a proxy that breaks connections, names of their own, waiting for conditions, and Python scripts.
 //! It knows nothing of `messaging-core`.
 //!
 //! ```no_run
 //! # async fn example() {
-//! use messaging_tests::{RedisServer, eventually, shared_redis, unique};
+//! use messaging_tests::{PostgresServer, RedisServer, eventually, shared_redis, unique};
 //!
 //! // Most tests share one server and keep to a name of their own.
 //! let url = shared_redis().url();
@@ -14,6 +14,12 @@
 //! redis.stop();
 //! redis.start_again();
 //!
+//! // Where PostgreSQL is missing, tests that need it have nothing to do.
+//! if PostgresServer::available() {
+//!     let database = PostgresServer::shared().database();
+//!     assert_eq!(database.psql("select 1"), "1");
+//! }
+//!
 //! // A test waits for a condition, never for a time.
 //! eventually("it is subscribed", async || redis.cli(&["PUBSUB", "CHANNELS"]).contains(&channel)).await;
 //! # }
@@ -23,6 +29,8 @@ mod certificates;
 mod cluster;
 mod meter;
 mod ports;
+#[cfg(unix)]
+mod postgres;
 mod proxy;
 mod python;
 mod reaper;
@@ -38,6 +46,8 @@ pub use certificates::TlsFiles;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use meter::{Meter, Request};
 pub use ports::free_port;
+#[cfg(unix)]
+pub use postgres::{Database, PostgresServer};
 pub use proxy::{Direction, Proxy};
 pub use python::{Python, Script};
 pub use sentinel::{Sentinel, SentinelBuilder};

@@ -1,6 +1,6 @@
 //! A Python script that a test talks with, line by line. What the script does is its own affair.
 
-use crate::reaper::Guarded;
+use crate::reaper::{End, Guarded};
 use crate::waiting::DEADLINE;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -30,7 +30,7 @@ impl Python {
         let mut command = Command::new(&self.0);
         command.args(["-u", "-c", source]).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = Guarded::spawn(&mut command, None)
+        let mut process = Guarded::spawn(&mut command, None, End::Kill)
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.0.display()));
         let child = process.child();
         let input = child.stdin.take();

@@ -1,7 +1,7 @@
 //! A `redis-server` process of a test's own: its options, its life, and questions to it. It keeps nothing on disk beyond its life.
 
 use crate::certificates::TlsFiles;
-use crate::reaper::Guarded;
+use crate::reaper::{self, End, Guarded};
 use crate::resp::{self, Address, Reply};
 use crate::setup::{RedisBuilder, Setup};
 use crate::waiting::{self, DEADLINE};
@@ -230,7 +230,7 @@ impl RedisServer {
             command.arg("--sentinel");
         }
         command.current_dir(&self.setup.directory.0).stdin(Stdio::null()).stdout(output).stderr(errors);
-        let process = Guarded::spawn(&mut command, Some(&self.setup.directory.0))
+        let process = Guarded::spawn(&mut command, Some(&self.setup.directory.0), End::Kill)
             .unwrap_or_else(|error| cannot_run(&error));
         let id = process.id();
         *self.process() = Some(process);
@@ -287,10 +287,7 @@ impl RedisServer {
     fn signal(&self, name: &str) -> u32 {
         let process = self.process();
         let id = process.as_ref().expect("the server is running").id();
-        // The shell's own `kill`: small systems have no such program.
-        let sent =
-            Command::new("sh").args(["-c", r#"kill -"$1" "$2""#, "kill", name]).arg(id.to_string()).status();
-        assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name} to redis-server");
+        assert!(reaper::send(name, &[id]), "cannot send SIG{name} to redis-server");
         id
     }
 }

@@ -93,7 +93,7 @@ pub(crate) struct Setup {
 impl Setup {
     /// Chooses free ports, and writes what `redis-server` reads.
     pub(crate) fn make(builder: &RedisBuilder) -> Self {
-        let directory = Directory::make();
+        let directory = Directory::make("redis");
         let tls = builder.tls.as_ref().map(|certificates| match certificates {
             Certificates::Own => (free_port(), TlsFiles::make(&directory.0)),
             Certificates::Shared(files) => (free_port(), files.clone()),
@@ -163,8 +163,8 @@ impl Setup {
 pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn make() -> Self {
-        let path = std::env::temp_dir().join(crate::unique("redis"));
+    pub(crate) fn make(program: &str) -> Self {
+        let path = std::env::temp_dir().join(crate::unique(program));
         fs::create_dir(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
         Self(path)
     }

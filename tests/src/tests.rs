@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 #[test]
@@ -64,34 +64,63 @@ fn a_dropped_server_leaves_nothing_behind() {
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
-/// The test runs itself: the inner one, told so by the environment, starts a server and waits to be killed.
 #[tokio::test]
 async fn a_killed_process_leaves_no_server_behind() {
-    const INNER: &str = "MESSAGING_TESTS_TO_BE_KILLED";
-    if std::env::var_os(INNER).is_some() {
+    if Inner::is_this() {
         let redis = shared_redis();
         let directory = redis.cli(&["CONFIG", "GET", "dir"]).lines().nth(1).unwrap().to_owned();
-        println!("\nready {} {directory}", redis.port());
+        Inner::ready(&format!("{} {directory}", redis.port()));
         return std::future::pending().await;
     }
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tests::a_killed_process_leaves_no_server_behind", "--nocapture"])
-        .env(INNER, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    let ready = lines.map_while(Result::ok).find(|line| line.starts_with("ready ")).unwrap();
-    let (port, directory) = ready["ready ".len()..].split_once(' ').unwrap();
-    let address = format!("127.0.0.1:{port}");
-    assert!(TcpStream::connect(&address).is_ok() && Path::new(directory).exists());
+    let (inner, said) = Inner::run("tests::a_killed_process_leaves_no_server_behind");
+    let (port, directory) = said.split_once(' ').unwrap();
+    let (address, directory) = (format!("127.0.0.1:{port}"), Path::new(directory));
+    assert!(TcpStream::connect(&address).is_ok() && directory.exists());
 
-    process.kill().unwrap();
-    process.wait().unwrap();
+    drop(inner);
     eventually("the server and its directory are gone", async || {
-        TcpStream::connect(&address).is_err() && !Path::new(directory).exists()
+        TcpStream::connect(&address).is_err() && !directory.exists()
     })
     .await;
+}
+
+/// A test that runs itself once more, in a process that is killed when this is dropped. The environment tells the inner one.
+pub(crate) struct Inner(Child);
+
+impl Inner {
+    const VARIABLE: &str = "MESSAGING_TESTS_TO_BE_KILLED";
+
+    /// Whether this is the process that will be killed.
+    pub(crate) fn is_this() -> bool {
+        std::env::var_os(Self::VARIABLE).is_some()
+    }
+
+    /// Tells the outer one what it has to know, and that everything is there.
+    pub(crate) fn ready(what: &str) {
+        println!("\nready {what}");
+    }
+
+    /// Runs the test with this name until it is ready; with what it tells.
+    pub(crate) fn run(test: &str) -> (Self, String) {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(Self::VARIABLE, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let inner = Self(process);
+        let said =
+            lines.map_while(Result::ok).find_map(|line| line.strip_prefix("ready ").map(str::to_owned));
+        (inner, said.unwrap())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod duplicates;
 mod faults;
 mod features;
 mod msrv;
+mod packages;
+mod postgres;
 mod python;
 mod redis;
 mod steps;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
             println!("{}", help());
             ExitCode::SUCCESS
         }
-        Ok(Request::Test { only }) => steps::test(only),
+        Ok(Request::Test(chosen)) => steps::test(chosen),
         Ok(Request::Faults) => faults::run(),
         Ok(Request::Bench { arguments }) => bench::bench(&arguments),
         Err(mistake) => {
@@ -39,9 +41,7 @@ fn main() -> ExitCode {
 #[derive(Debug, PartialEq)]
 enum Request<'a> {
     Help,
-    Test {
-        only: Option<&'static steps::Step>,
-    },
+    Test(steps::Chosen),
     Faults,
     /// What follows `bench` is for the comparison to read.
     Bench {
@@ -57,15 +57,9 @@ impl<'a> Request<'a> {
             _ if arguments.iter().any(|argument| matches!(*argument, "-h" | "--help" | "help")) => {
                 Ok(Self::Help)
             }
-            ["test"] => Ok(Self::Test { only: None }),
-            ["test", "--only"] => Err("--only needs the name of a step".to_owned()),
-            ["test", "--only", name] => match steps::STEPS.iter().find(|step| step.name == name) {
-                Some(step) => Ok(Self::Test { only: Some(step) }),
-                None => Err(format!("there is no step `{name}`")),
-            },
+            ["test", ref rest @ ..] => steps::Chosen::parse(rest).map(Self::Test),
             ["faults"] => Ok(Self::Faults),
             ["faults", ref rest @ ..] => Err(format!("`faults` does not know `{}`", rest.join(" "))),
-            ["test", ref rest @ ..] => Err(format!("`test` does not know `{}`", rest.join(" "))),
             [command, ..] => Err(format!("there is no command `{command}`")),
         }
     }
@@ -80,12 +74,14 @@ cargo xtask <command>
 
   test                  everything that a change has to pass, stopping at the first failure
   test --only <step>    one step of it:{steps}
+  test --postgres       the same, with PostgreSQL installed where none is found (as root on Debian)
   faults                what docs/reliability.md promises, tried out on a real server; takes minutes
   bench                 what messaging costs, against the `redis` crate used by hand; `bench --help` says more
 
 Environment
     REDIS_SERVER_BIN        the redis-server to test with; otherwise it is found or installed
     MESSAGING_TEST_PYTHON   a Python with redis-py to test with; otherwise target/python is made
+    MESSAGING_TEST_POSTGRES a directory with PostgreSQL's initdb, postgres and psql to test with; otherwise it is found
     CI=true                 a suite that cannot run is a failure, not a skip"
     )
 }
@@ -93,6 +89,8 @@ Environment
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::Missing;
+    use crate::steps::Chosen;
 
     /// Parses a command line, written as words.
     fn parse(line: &str) -> Result<Request<'_>, String> {
@@ -104,11 +102,20 @@ mod tests {
         assert_eq!(parse(""), Ok(Request::Help));
         assert_eq!(parse("--help"), Ok(Request::Help));
         assert_eq!(parse("test -h"), Ok(Request::Help));
-        assert_eq!(parse("test"), Ok(Request::Test { only: None }));
-        assert_eq!(parse("test --only fmt"), Ok(Request::Test { only: steps::STEPS.first() }));
+        let (fmt, plain) = (steps::STEPS.first(), Chosen::default());
+        let installing = Chosen { postgres: Missing::Install, ..plain };
+        assert_eq!(parse("test"), Ok(Request::Test(plain)));
+        assert_eq!(parse("test --only fmt"), Ok(Request::Test(Chosen { only: fmt, ..plain })));
+        assert_eq!(parse("test --postgres"), Ok(Request::Test(installing)));
+        let both = Ok(Request::Test(Chosen { only: fmt, ..installing }));
+        assert_eq!(parse("test --postgres --only fmt"), both);
+        assert_eq!(parse("test --only fmt --postgres"), both);
         assert_eq!(parse("test --only"), Err("--only needs the name of a step".to_owned()));
+        assert_eq!(parse("test --only --postgres"), Err("--only needs the name of a step".to_owned()));
+        assert_eq!(parse("test --only fmt --only doc"), Err("--only is for one step".to_owned()));
         assert_eq!(parse("test --only tset"), Err("there is no step `tset`".to_owned()));
         assert_eq!(parse("test --fast now"), Err("`test` does not know `--fast now`".to_owned()));
+        assert_eq!(parse("test --postgres now"), Err("`test` does not know `now`".to_owned()));
         assert_eq!(parse("faults"), Ok(Request::Faults));
         assert_eq!(parse("faults now"), Err("`faults` does not know `now`".to_owned()));
         let arguments = vec!["--quick", "latency"];

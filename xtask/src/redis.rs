@@ -1,8 +1,8 @@
 //! A `redis-server` for the tests: found, or installed. It starts none.
 
 use crate::command::{Failure, tool};
-use crate::python;
 use crate::workspace::Workspace;
+use crate::{packages, python};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub(crate) fn provide(workspace: &Workspace) -> Result<Server, Failure> {
     if let Some(server) = on_path().or_else(|| in_package(&directory)) {
         return Ok(server);
     }
-    if may_install_packages() {
+    if packages::may_install("redis-server") {
         println!("{:<14}none found: installing the system's package", "redis-server");
         match install_package() {
             Ok(()) => {
@@ -97,25 +97,8 @@ fn in_package(directory: &Path) -> Option<Server> {
     Server::at(Path::new(path.trim()))
 }
 
-/// Whether this is root on a Debian or one of its relatives, without the package.
-fn may_install_packages() -> bool {
-    let root = tool("id").arg("-u").output().is_ok_and(|id| id.trim() == "0");
-    // Where the package is there already, it is of no use, and its server is none of our business.
-    let status = tool("dpkg-query").args(["-W", "-f=${Status}", "redis-server"]).output();
-    root && tool("apt-get").arg("--version").output().is_ok()
-        && !status.is_ok_and(|it| it.contains("ok installed"))
-}
-
 fn install_package() -> Result<(), Failure> {
-    let apt = |arguments: &[&str]| {
-        tool("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").output()
-    };
-    let install = || apt(&["install", "-y", "-qq", "--no-install-recommends", "redis-server"]);
-    if install().is_err() {
-        // A fresh image has no lists of packages, or old ones.
-        apt(&["update", "-qq"])?;
-        install()?;
-    }
+    packages::install("redis-server")?;
     // The package starts a server on Redis's own port; the tests start theirs.
     if Path::new("/run/systemd/system").exists() {
         tool("systemctl").args(["disable", "--now", "redis-server"]).output().map(drop)

@@ -1,9 +1,11 @@
 //! `cargo xtask test`: the steps, their order, and the report. What a step checks is in a module of its own or one command of cargo.
 
 use crate::command::{Failure, cargo, tool};
+use crate::postgres::{self, Missing};
 use crate::workspace::Workspace;
 use crate::{duplicates, features, msrv, python, redis};
 use std::ffi::OsString;
+use std::fmt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -50,24 +52,69 @@ impl PartialEq for Step {
     }
 }
 
+/// What of it all is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Chosen {
+    /// One step; otherwise all of them.
+    pub(crate) only: Option<&'static Step>,
+    pub(crate) postgres: Missing,
+}
+
+impl Chosen {
+    /// Reads what follows `test`.
+    pub(crate) fn parse(mut arguments: &[&str]) -> Result<Self, String> {
+        let mut chosen = Self::default();
+        loop {
+            arguments = match *arguments {
+                [] => return Ok(chosen),
+                ["--postgres", ref rest @ ..] => {
+                    chosen.postgres = Missing::Install;
+                    rest
+                }
+                ["--only"] | ["--only", "--postgres", ..] => {
+                    return Err("--only needs the name of a step".to_owned());
+                }
+                ["--only", ..] if chosen.only.is_some() => return Err("--only is for one step".to_owned()),
+                ["--only", name, ref rest @ ..] => {
+                    let step = STEPS.iter().find(|step| step.name == name);
+                    chosen.only = Some(step.ok_or_else(|| format!("there is no step `{name}`"))?);
+                    rest
+                }
+                _ => return Err(format!("`test` does not know `{}`", arguments.join(" "))),
+            }
+        }
+    }
+}
+
+/// As one types it.
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cargo xtask test")?;
+        if let Some(step) = self.only {
+            write!(f, " --only {}", step.name)?;
+        }
+        f.write_str(if self.postgres == Missing::Install { " --postgres" } else { "" })
+    }
+}
+
 /// Runs all steps, or one.
-pub(crate) fn test(only: Option<&'static Step>) -> ExitCode {
+pub(crate) fn test(chosen: Chosen) -> ExitCode {
     let start = Instant::now();
-    let chosen: Vec<_> = STEPS.iter().filter(|step| only.is_none_or(|only| only == *step)).collect();
-    let needs_more = chosen.iter().any(|step| step.name == "test");
+    let steps: Vec<_> = STEPS.iter().filter(|step| chosen.only.is_none_or(|only| only == *step)).collect();
+    let needs_more = steps.iter().any(|step| step.name == "test");
     let prepared = Workspace::read().and_then(|workspace| {
-        let provided = if needs_more { provide(&workspace)? } else { Provided::default() };
+        let provided = if needs_more { provide(&workspace, chosen.postgres)? } else { Provided::default() };
         Ok(Context { workspace, provided })
     });
     let context = match prepared {
         Ok(context) => context,
-        Err(failure) => return give_up("preparation", &failure, None),
+        Err(failure) => return give_up("preparation", &failure, chosen),
     };
 
     let mut rows = Vec::new();
     let mut failed = None;
-    for (index, step) in chosen.iter().enumerate() {
-        let place = format!("{}/{}", index + 1, chosen.len());
+    for (index, step) in steps.iter().enumerate() {
+        let place = format!("{}/{}", index + 1, steps.len());
         println!("\n{}{place:>7}  {:<12}{}", stamp(start.elapsed()), step.name, step.what);
         let step_start = Instant::now();
         let outcome = (step.run)(&context);
@@ -78,7 +125,7 @@ pub(crate) fn test(only: Option<&'static Step>) -> ExitCode {
         };
         rows.push(format!("{}  {:<12}{result}", stamp(step_start.elapsed()), step.name));
         if let Err(failure) = outcome {
-            failed = Some((step.name, failure));
+            failed = Some((*step, failure));
             break;
         }
     }
@@ -89,14 +136,13 @@ pub(crate) fn test(only: Option<&'static Step>) -> ExitCode {
     }
     match failed {
         None => ExitCode::SUCCESS,
-        Some((name, failure)) => give_up(name, &failure, Some(name)),
+        Some((step, failure)) => give_up(step.name, &failure, Chosen { only: Some(step), ..chosen }),
     }
 }
 
-fn give_up(what: &str, failure: &Failure, step: Option<&str>) -> ExitCode {
+fn give_up(what: &str, failure: &Failure, again: Chosen) -> ExitCode {
     eprintln!("\n{what} failed: {}", failure.message);
-    let only = step.map_or(String::new(), |step| format!(" --only {step}"));
-    eprintln!("to see it again:   cargo xtask test{only}");
+    eprintln!("to see it again:   {again}");
     if let Some(command) = &failure.command {
         eprintln!("or the command:    {command}");
     }
@@ -109,7 +155,7 @@ fn stamp(time: Duration) -> String {
 }
 
 /// Finds or installs what the tests need beyond Rust.
-fn provide(workspace: &Workspace) -> Result<Provided, Failure> {
+fn provide(workspace: &Workspace, missing_postgres: Missing) -> Result<Provided, Failure> {
     let mut provided = Provided::default();
     let server = redis::provide(workspace)?;
     println!("{:<14}{server}", "redis-server");
@@ -121,6 +167,16 @@ fn provide(workspace: &Workspace) -> Result<Provided, Failure> {
             provided.environment.push(("MESSAGING_TEST_PYTHON", interpreter.into_os_string()));
         }
         Err(reason) => provided.skipped.push(format!("python interop ({reason})")),
+    }
+    match postgres::provide(missing_postgres)? {
+        Some(programs) => {
+            println!("{:<14}{programs}", "postgres");
+            provided.environment.push((postgres::VARIABLE, programs.directory.into_os_string()));
+        }
+        None => provided.skipped.push(
+            "Postgres models and outbox (no PostgreSQL found; cargo xtask test --postgres installs it)"
+                .to_owned(),
+        ),
     }
     if !provided.skipped.is_empty() && std::env::var_os("CI").is_some_and(|ci| ci == "true") {
         let suites = provided.skipped.join(", ");
