@@ -11,7 +11,7 @@ use crate::model::Bound;
 use crate::statement::Statement;
 
 /// A database that models can be kept in: [`sqlx::Sqlite`], or with the feature `postgres` [`sqlx::Postgres`].
-pub trait Database: sqlx::Database<ArgumentBuffer: Default> + sealed::Sealed {
+pub trait Database: sqlx::Database<ArgumentBuffer: Default, Arguments: Clone> + sealed::Sealed {
     #[doc(hidden)]
     const DIALECT: Dialect;
     /// How many values a statement takes at most.

@@ -287,8 +287,17 @@ impl<DB: Database> Outbox<DB> {
 
     /// As `rows`, in turn with the units of work.
     async fn change(&self, statement: Statement<DB>, attempted: &str) -> Result<Vec<DB::Row>> {
+        let failed = |error| of_database::<DB>(attempted, error);
         let _turn = self.shared.turn(&self.pool).await?;
-        self.rows(statement, attempted).await
+        let pool = &self.pool;
+        let changed = shared::patiently(pool, move || {
+            let statement = statement.clone();
+            async move {
+                let mut connection = pool.acquire().await?;
+                database::rows(&mut *connection, statement).await
+            }
+        });
+        changed.await.map_err(failed)
     }
 }
 

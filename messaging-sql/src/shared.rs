@@ -2,13 +2,18 @@
 //! that something was written to the outbox.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use messaging_core::{Error, ErrorKind, Result};
-use sqlx::Pool;
+use sqlx::{Pool, SqlSafeStr as _, Transaction};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-use crate::database::{Database, Dialect};
+use crate::crash;
+use crate::database::{self, Database, Dialect};
+use crate::error::of_database;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -41,19 +46,53 @@ pub(crate) fn of<DB: Database>(pool: &Pool<DB>) -> Arc<Shared> {
 
 impl Shared {
     /// Waits for the turn to write, for as long as the pool would for a connection; in the order of asking.
-    pub(crate) async fn turn<DB: Database>(&self, pool: &Pool<DB>) -> Result<Option<OwnedSemaphorePermit>> {
+    pub(crate) async fn turn<DB: Database>(&self, pool: &Pool<DB>) -> Result<Turn> {
         if !self.has_turns {
-            return Ok(None);
+            return Ok(Turn(None));
         }
         let limit = pool.options().get_acquire_timeout();
         match tokio::time::timeout(limit, Arc::clone(&self.turn).acquire_owned()).await {
-            Ok(turn) => Ok(turn.ok()),
+            Ok(turn) => Ok(Turn(turn.ok())),
             Err(_) => Err(busy(limit)),
+        }
+    }
+
+    /// Begins a transaction that may write.
+    pub(crate) async fn begin<DB: Database>(
+        &self,
+        pool: &Pool<DB>,
+    ) -> Result<(Transaction<'static, DB>, Turn)> {
+        // Before the connection: those who wait for their turn should not keep connections from those who read.
+        let turn = self.turn(pool).await?;
+        crash::point();
+        let begin = || pool.begin_with(database::begin_statement::<DB>().into_sql_str());
+        let begun = patiently(pool, begin).await;
+        crash::point();
+        Ok((begun.map_err(|error| of_database::<DB>("begin a transaction", error))?, turn))
+    }
+}
+
+/// Tries again while another process writes, for as long as the pool would wait for a connection: SQLite serves writers in no
+/// order, so that one can miss his turn often.
+pub(crate) async fn patiently<DB: Database, T, F: Future<Output = sqlx::Result<T>>>(
+    pool: &Pool<DB>,
+    mut attempt: impl FnMut() -> F,
+) -> sqlx::Result<T> {
+    let until = Instant::now() + pool.options().get_acquire_timeout();
+    loop {
+        match attempt().await {
+            Err(error) if DB::is_busy(&error) && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            done => return done,
         }
     }
 }
 
-fn busy(limit: std::time::Duration) -> Error {
+/// The turn to write, for as long as it is kept.
+pub(crate) struct Turn(#[allow(dead_code, reason = "it is kept")] Option<OwnedSemaphorePermit>);
+
+fn busy(limit: Duration) -> Error {
     let text = format!(
         "other units of work of this process have held the database's one writer for {limit:?}; commit or drop them sooner, and never begin one inside another"
     );

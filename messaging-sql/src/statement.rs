@@ -14,6 +14,12 @@ pub(crate) struct Statement<DB: Database> {
     count: usize,
 }
 
+impl<DB: Database> Clone for Statement<DB> {
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), arguments: self.arguments.clone(), count: self.count }
+    }
+}
+
 impl<DB: Database> Statement<DB> {
     pub(crate) fn new(text: &str) -> Self {
         Self { text: text.to_owned(), arguments: DB::Arguments::default(), count: 0 }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use messaging_core::{Error, Result, Storage, Updated};
-use sqlx::{Pool, SqlSafeStr as _, Transaction};
-use tokio::sync::OwnedSemaphorePermit;
+use sqlx::{Pool, Transaction};
 
 use crate::database::{self, Database};
 use crate::error::of_database;
@@ -47,14 +46,6 @@ impl<DB: Database> SqlStorage<DB> {
     async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<DB>> {
         self.pool.acquire().await.map_err(|error| of_database::<DB>("take a connection", error))
     }
-
-    /// A transaction, with the turn to write.
-    async fn begin(&self) -> Result<(Transaction<'static, DB>, Option<OwnedSemaphorePermit>)> {
-        let turn = self.shared.turn(&self.pool).await?;
-        let begun = self.pool.begin_with(database::begin_statement::<DB>().into_sql_str()).await;
-        let transaction = begun.map_err(|error| of_database::<DB>("begin a transaction", error))?;
-        Ok((transaction, turn))
-    }
 }
 
 async fn commit<DB: Database>(transaction: Transaction<'static, DB>) -> Result<()> {
@@ -66,21 +57,21 @@ impl<DB: Database, M: SqlModel<DB>> Storage<M> for SqlStorage<DB> {
     type Error = Error;
 
     async fn insert(&self, model: M) -> Result<M> {
-        let (mut transaction, _turn) = self.begin().await?;
+        let (mut transaction, _turn) = self.shared.begin(&self.pool).await?;
         let done = rows::insert(&mut *transaction, &model).await?;
         commit(transaction).await?;
         Ok(done)
     }
 
     async fn update(&self, model: M) -> Result<Option<Updated<M>>> {
-        let (mut transaction, _turn) = self.begin().await?;
+        let (mut transaction, _turn) = self.shared.begin(&self.pool).await?;
         let done = rows::update(&mut *transaction, &model).await?;
         commit(transaction).await?;
         Ok(done)
     }
 
     async fn delete(&self, id: &M::Key) -> Result<Option<M>> {
-        let (mut transaction, _turn) = self.begin().await?;
+        let (mut transaction, _turn) = self.shared.begin(&self.pool).await?;
         let done = rows::delete_key::<DB, M>(&mut *transaction, id).await?;
         commit(transaction).await?;
         Ok(done)

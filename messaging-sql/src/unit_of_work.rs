@@ -8,15 +8,14 @@ use futures_util::future::BoxFuture;
 use messaging_core::{Error, Messaging, Model, Op, PendingEvent, Result, ToChannel, Updated};
 use serde::Serialize;
 use sqlx::{Connection, Pool, SqlSafeStr as _, Transaction};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::database::{self, Database};
 use crate::error::{of_database, storage};
 use crate::filter::{Filter, Listing, Set};
 use crate::model::SqlModel;
 use crate::rows::{self, Lock};
-use crate::shared::{self, Shared};
-use crate::{crash, outbox, published};
+use crate::shared::{self, Shared, Turn};
+use crate::{outbox, published};
 
 /// A transaction that publishes what it has changed, after its commit.
 ///
@@ -45,7 +44,7 @@ pub struct UnitOfWork<'c, DB: Database> {
 
 enum Link<'c, DB: Database> {
     /// With the turn to write.
-    Own(Transaction<'static, DB>, Option<OwnedSemaphorePermit>),
+    Own(Transaction<'static, DB>, Turn),
     Given(Transaction<'c, DB>),
 }
 
@@ -69,13 +68,7 @@ impl<DB: Database> UnitOfWork<'static, DB> {
     /// Nothing is begun.
     pub async fn begin(pool: &Pool<DB>, messaging: &Messaging) -> Result<Self> {
         let shared = shared::of(pool);
-        // Before the connection: those who wait for their turn should not keep connections from those who read.
-        let turn = shared.turn(pool).await?;
-        let statement = database::begin_statement::<DB>().into_sql_str();
-        crash::point();
-        let begun = pool.begin_with(statement).await;
-        crash::point();
-        let transaction = begun.map_err(|error| of_database::<DB>("begin a transaction", error))?;
+        let (transaction, turn) = shared.begin(pool).await?;
         Ok(Self::new(Link::Own(transaction, turn), messaging, Some(shared)))
     }
 

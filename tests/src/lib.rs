@@ -109,3 +109,8 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/caching.md")]
 pub struct Caching;
+
+/// The guide to models in SQL, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/models.md")]
+pub struct Models;

@@ -27,7 +27,7 @@ pub(crate) static STEPS: &[Step] = &[
     Step { name: "msrv", what: "the declared Rust version is enough", run: msrv::check },
     Step { name: "test", what: "unit, UI, integration and doc tests", run: tests },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
-    Step { name: "features", what: "every feature of messaging-core builds alone", run: features::check },
+    Step { name: "features", what: "every feature builds alone", run: features::check },
     Step { name: "duplicates", what: "no dependency is there in two versions", run: duplicates::check },
     Step { name: "deny", what: "licenses and advisories, if cargo-deny is installed", run: deny },
 ];

@@ -27,4 +27,5 @@ async fn published(messaging: &Messaging) -> Vec<(String, Entry)> {
     past.iter().map(|message| (message.event_id().as_str().to_owned(), message.json().unwrap())).collect()
 }
 
+mod postgres;
 mod sqlite;

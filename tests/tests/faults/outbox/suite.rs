@@ -9,7 +9,7 @@ use messaging_sql::{Filter, Outbox, OutboxRelay, UnitOfWork};
 use messaging_tests::{RedisServer, eventually, shared_redis};
 
 use super::super::{Entry, TABLES, messaging, published};
-use super::{Db, NAME, new_database, pool};
+use super::{Db, Home, NAME, pool};
 use crate::place::{Place, soon};
 use crate::{child, outcome};
 
@@ -87,7 +87,8 @@ fn dies_at_every_step(test: &str, is_outbox: bool) {
         let mut step = 0;
         loop {
             step += 1;
-            let (database, prefix) = (new_database(), messaging_tests::unique("outbox"));
+            let Some(home) = Home::new() else { return };
+            let (database, prefix) = (home.address(), messaging_tests::unique("outbox"));
             let pool = pool(&database).await;
             sqlx::raw_sql(TABLES).execute(&pool).await.unwrap();
             messaging_sql::migrate(&pool).await.unwrap();
@@ -132,6 +133,7 @@ fn dies_at_every_step(test: &str, is_outbox: bool) {
             } else if !died {
                 assert_eq!(firsts, expected);
             }
+            pool.close().await;
             *outcomes.entry(expected.len()).or_default() += 1;
             if !died {
                 break;
@@ -167,7 +169,8 @@ const ROUNDS: i64 = 100;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_relays_lose_nothing_while_redis_is_restarted_twice() {
     let redis = RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
-    let database = new_database();
+    let Some(home) = Home::new() else { return };
+    let database = home.address();
     let pool_of_writer = pool(&database).await;
     sqlx::raw_sql(TABLES).execute(&pool_of_writer).await.unwrap();
     messaging_sql::migrate(&pool_of_writer).await.unwrap();

@@ -104,4 +104,5 @@ pub async fn nothing_heard(
     assert_eq!(heard, ["camera.end \"end\""]);
 }
 
+mod postgres;
 mod sqlite;

@@ -1,6 +1,6 @@
 //! The suite on SQLite.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
 
 use messaging_sql::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use messaging_sql::sqlx::{Pool, Sqlite};
@@ -14,14 +14,28 @@ pub const TABLES: &str = "
 ";
 
 /// A new database in a file.
-pub async fn pool() -> Pool<Db> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("messaging-{}-{}.db", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+pub struct Home {
+    pub pool: Pool<Db>,
+    file: PathBuf,
+}
+
+pub async fn home() -> Option<Home> {
+    let name = format!("messaging-{}-{}.db", std::process::id(), messaging_tests::unique("it"));
     let file = std::env::temp_dir().join(name);
-    let _ = std::fs::remove_file(&file);
     let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
     let options = options.journal_mode(SqliteJournalMode::Wal);
-    SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap()
+    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
+    Some(Home { pool, file })
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for end in ["", "-wal", "-shm"] {
+            let mut file = self.file.clone().into_os_string();
+            file.push(end);
+            let _ = std::fs::remove_file(file);
+        }
+    }
 }
 
 #[path = "suite.rs"]
