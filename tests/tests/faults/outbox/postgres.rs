@@ -28,4 +28,5 @@ pub async fn pool(address: &str) -> Pool<Db> {
 }
 
 #[path = "suite.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same suite, on each database")]
 mod suite;

@@ -93,4 +93,5 @@ fn processes_that_write_to_one_file_wait_for_each_other() {
 }
 
 #[path = "suite.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same suite, on each database")]
 mod suite;

@@ -29,4 +29,5 @@ pub async fn home() -> Option<Home> {
 }
 
 #[path = "suite.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same suite, on each database")]
 mod suite;

@@ -39,4 +39,5 @@ impl Drop for Home {
 }
 
 #[path = "suite.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same suite, on each database")]
 mod suite;
