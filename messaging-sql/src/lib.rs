@@ -1,6 +1,9 @@
 #![doc = include_str!("lib.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("messaging-sql is of no use without a database: turn on its feature `sqlite` or `postgres`");
+
 mod crash;
 mod database;
 mod error;

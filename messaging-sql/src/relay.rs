@@ -22,17 +22,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is tried to listen to the database again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
-/// Publishes what units of work have written to the [outbox](crate::UnitOfWork::with_outbox): each event at least once, those of
+/// Publishes what units of work have written to the [outbox](crate::UnitOfWork::with_outbox): each event at least once,
+/// those of
 /// one ordering in order. Any number of them share the work, in any number of processes.
 ///
 /// It runs beside the handlers: `messaging.attach(OutboxRelay::new(&pool))?`.
 ///
 /// # Delivery
-/// A relay claims rows for the time of a lease, publishes them, and notes that. One that dies in between leaves them to others
+/// A relay claims rows for the time of a lease, publishes them, and notes that. One that dies in between leaves them to
+/// others
 /// when the lease is over, who publish them again, under the same id: handlers with `dedupe` handle them once.
 ///
-/// A row that cannot be published (it is too large, or an ACL forbids the channel) is tried again, less and less often; what comes
-/// after it in its ordering waits for it. `Health` shows such rows, and [`Outbox`] lets an operator retry or discard them. That
+/// A row that cannot be published (it is too large, or an ACL forbids the channel) is tried again, less and less often;
+/// what comes
+/// after it in its ordering waits for it. `Health` shows such rows, and [`Outbox`] lets an operator retry or discard
+/// them. That
 /// Redis is away is no fault of a row, and counts for none.
 pub struct OutboxRelay<DB: Database> {
     outbox: Outbox<DB>,
@@ -95,14 +99,16 @@ impl<DB: Database> OutboxRelay<DB> {
         self
     }
 
-    /// How long the rows of a relay that died are kept from the others; 10 s. It has to be longer than publishing a batch takes.
+    /// How long the rows of a relay that died are kept from the others; 10 s. It has to be longer than publishing a batch
+    /// takes.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_millis(100));
         self
     }
 
-    /// How long published rows are kept, for those who want to look at them; an hour. With zero they are removed when they are
+    /// How long published rows are kept, for those who want to look at them; an hour. With zero they are removed when
+    /// they are
     /// published.
     #[must_use]
     pub fn keep_published(mut self, keep: Duration) -> Self {
@@ -124,11 +130,13 @@ impl<DB: Database> OutboxRelay<DB> {
         self
     }
 
-    /// Works off what is there now: claims and publishes until nothing can be claimed. Returns how many events were published.
+    /// Works off what is there now: claims and publishes until nothing can be claimed. Returns how many events were
+    /// published.
     /// For tests and for programs that run now and then; otherwise attach it.
     ///
     /// # Errors
-    /// What the database says; or why nothing can be published, such as [`ErrorKind::Connection`].
+    /// What the database says; or why nothing can be published, such as
+    /// [`ErrorKind::Connection`](messaging_core::ErrorKind::Connection).
     ///
     /// # Cancellation
     /// What was claimed is published by another relay, or this one, when its lease is over.

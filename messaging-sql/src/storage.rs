@@ -13,7 +13,8 @@ use crate::model::SqlModel;
 use crate::rows::{self, Lock};
 use crate::shared::{self, Shared};
 
-/// The tables of a database as a [`Storage`], for [`Repository`](messaging_core::Repository): each operation is a transaction of
+/// The tables of a database as a [`Storage`], for [`Repository`](messaging_core::Repository): each operation is a
+/// transaction of
 /// its own.
 pub struct SqlStorage<DB: Database> {
     pool: Pool<DB>,
@@ -36,7 +37,8 @@ impl<DB: Database> SqlStorage<DB> {
     /// Reads rows.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also for a field that the model has not, or a value of another
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also for a field that the model has not, or a value of
+    /// another
     /// type.
     pub async fn list_where<M: SqlModel<DB>>(&self, which: impl Into<Listing<DB>>) -> Result<Vec<M>> {
         let mut connection = self.acquire().await?;

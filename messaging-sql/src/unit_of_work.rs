@@ -61,8 +61,9 @@ impl<DB: Database> UnitOfWork<'static, DB> {
     /// Begins a transaction.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](messaging_core::ErrorKind::Timeout) if the pool has no connection, or on SQLite if others have kept the writer, for the pool's
-    /// `acquire_timeout`; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Timeout`](messaging_core::ErrorKind::Timeout) if the pool has no connection, or on SQLite if others
+    /// have kept the writer, for the pool's
+    /// `acquire_timeout`; [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     ///
     /// # Cancellation
     /// Nothing is begun.
@@ -98,7 +99,7 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Begins a transaction on a connection, within the one that is open there, if any.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     pub async fn on_connection<C: Connection<Database = DB>>(
         connection: &'c mut C,
         messaging: &Messaging,
@@ -134,7 +135,7 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Inserts a model, and returns it as it was stored, with what the database has filled in.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`]; the source is sqlx's error.
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage); the source is sqlx's error.
     pub async fn create<M: SqlModel<DB>>(&mut self, model: &M) -> Result<M> {
         let step = self.begin_step();
         let done = async {
@@ -166,7 +167,8 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Updates the row of a model, and returns it as it is stored now; `None` if there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if the model has a version and the row another; [`ErrorKind::Storage`].
+    /// [`ErrorKind::Conflict`](messaging_core::ErrorKind::Conflict) if the model has a version and the row another;
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     pub async fn update<M: SqlModel<DB>>(&mut self, model: &M) -> Result<Option<M>> {
         let step = self.begin_step();
         let done = async {
@@ -181,7 +183,8 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Sets fields of all rows that match, and returns those as they are now: each has an event of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`], also for a field that the model has not, or a value of another type.
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also for a field that the model has not, or a value of
+    /// another type.
     pub async fn update_where<M: SqlModel<DB>>(
         &mut self,
         filter: Filter<DB>,
@@ -215,7 +218,7 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Deletes the row with this key, whatever its version.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     pub async fn delete_key<M: SqlModel<DB>>(&mut self, key: &M::Key) -> Result<Option<M>> {
         let step = self.begin_step();
         let done = async {
@@ -245,7 +248,7 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Reads the row with this key.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     pub async fn get<M: SqlModel<DB>>(&mut self, key: &M::Key) -> Result<Option<M>> {
         rows::get(self.connection(), key, Lock::None).await
     }
@@ -253,7 +256,7 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Reads the row with this key, and lets nobody else change it until this ends.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`].
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     pub async fn get_for_update<M: SqlModel<DB>>(&mut self, key: &M::Key) -> Result<Option<M>> {
         rows::get(self.connection(), key, Lock::ForUpdate).await
     }
@@ -261,7 +264,8 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Reads rows.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`], also for a field that the model has not, or a value of another type.
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also for a field that the model has not, or a value of
+    /// another type.
     pub async fn list<M: SqlModel<DB>>(&mut self, which: impl Into<Listing<DB>>) -> Result<Vec<M>> {
         rows::list(self.connection(), which.into(), Lock::None).await
     }
@@ -290,7 +294,8 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Captures a message of any kind, to be published with the events.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidChannel`], [`ErrorKind::Encode`].
+    /// [`ErrorKind::InvalidChannel`](messaging_core::ErrorKind::InvalidChannel),
+    /// [`ErrorKind::Encode`](messaging_core::ErrorKind::Encode).
     pub fn publish<C: ToChannel + ?Sized, T: Serialize + ?Sized>(
         &mut self,
         channel: &C,
@@ -341,9 +346,11 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// counted, and is no error.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`]: an operation failed before, the events could not be written to the outbox, or the database
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage): an operation failed before, the events could not be
+    /// written to the outbox, or the database
     /// refused the commit; in all of these nothing has changed. If the connection broke, it may have: then nothing is
-    /// published, unless there is an outbox, which knows. [`ErrorKind::Closed`] after shutting down, if there is none.
+    /// published, unless there is an outbox, which knows. [`ErrorKind::Closed`](messaging_core::ErrorKind::Closed) after
+    /// shutting down, if there is none.
     ///
     /// # Cancellation
     /// It goes on to its end, in a task that shutting down waits for. One that was begun on a connection or transaction of
@@ -382,7 +389,7 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Undoes everything. Dropping does so too, a little later.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] if the connection broke; then the database undoes it.
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage) if the connection broke; then the database undoes it.
     pub async fn rollback(self) -> Result<()> {
         let rolled_back = match self.link {
             Link::Own(transaction, _turn) => transaction.rollback().await,
