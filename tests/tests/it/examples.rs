@@ -1,5 +1,7 @@
 //! The examples do what they show: as programs, in memory and on a Redis, with somebody else listening.
 
+mod auditlog;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -10,8 +12,9 @@ use messaging_tests::{RedisServer, free_port};
 use crate::place::PATIENCE;
 use crate::programs::{Ended, Program, Programs, repository, target};
 
-static PROGRAMS: LazyLock<Programs> =
-    LazyLock::new(|| Programs::build(repository(), target(), &["--package", "examples", "--bins"]));
+static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
+    Programs::build(repository(), target(), &["--package", "examples", "--all-features", "--bins"])
+});
 
 /// A program of the examples, on this Redis.
 fn example(name: &str, arguments: &[&str], url: Option<&str>) -> Command {
@@ -24,14 +27,17 @@ fn run(name: &str, arguments: &[&str], url: Option<&str>) -> Ended {
     Program::start(example(name, arguments, url)).end()
 }
 
+/// What one of those has told whose lines begin with a time and a name.
+fn told(lines: &[String], who: &str) -> Vec<String> {
+    let lines = lines.iter().filter_map(|line| line.split_once(" ms  "));
+    let lines = lines.filter_map(|(_, told)| told.strip_prefix(who)?.strip_prefix(' ').map(str::trim));
+    lines.map(|told| told.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
 /// Checks what the demo tells: when the slow source was asked, and who was called with what.
 #[track_caller]
 fn check_demo(lines: &[String]) {
-    let told = |who: &str| -> Vec<String> {
-        let lines = lines.iter().filter_map(|line| line.split_once(" ms  "));
-        let lines = lines.filter_map(|(_, told)| told.strip_prefix(who)?.strip_prefix(' ').map(str::trim));
-        lines.map(|told| told.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
-    };
+    let told = |who: &str| told(lines, who);
     let cache = told("cache");
     let results: Vec<_> = cache.iter().filter_map(|told| told.split(' ').next()).collect();
     assert_eq!(results, ["miss", "hit", "hit", "invalidated", "miss", "hit", "miss"], "{lines:#?}");
@@ -160,8 +166,9 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 3] = [
+    let programs: [(&str, &[&str]); 4] = [
         ("demo", &[]),
+        ("auditlog", &[]),
         ("multi_process", &["--role", "publisher"]),
         ("multi_process", &["--role", "subscriber"]),
     ];
