@@ -297,16 +297,17 @@ impl Messaging {
         self.core().lost_events.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Runs work to its end even if the caller is dropped; shutting down waits for it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`] after shutting down; then nothing was begun.
+    /// Whether it has been shut down.
     #[doc(hidden)]
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.core().stop.is_cancelled() || self.core().work.is_closed()
     }
 
+    /// Runs work to its end even if the caller is dropped; shutting down waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] after shutting down; then nothing was begun.
     #[doc(hidden)]
     pub async fn to_the_end<T: Send + 'static>(&self, work: BoxFuture<'static, T>) -> Result<T> {
         let core = self.core();

@@ -119,8 +119,13 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// does that, as often as it takes. The table has to be there: [`migrate`](crate::migrate).
     #[must_use]
     pub fn with_outbox(mut self) -> Self {
-        self.is_outbox = true;
+        self.use_outbox();
         self
+    }
+
+    /// The same, within [`run`](Self::run).
+    pub fn use_outbox(&mut self) {
+        self.is_outbox = true;
     }
 
     /// The connection, for queries of your own. What they change is committed too, and publishes nothing by itself: see
