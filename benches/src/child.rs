@@ -5,7 +5,7 @@ use std::io;
 
 use crate::job::{Client, Failure, Form, Job, Logging, Report, Said};
 use crate::order::{self, Order, OrderRef};
-use crate::sides::{cache, hand, local, ours, queue, raw};
+use crate::sides::{cache, hand, local, ours, queue, raw, sql};
 use crate::{meter, publisher, replay, usage};
 
 /// Tells the number of allocations so far, if they are counted.
@@ -58,6 +58,10 @@ async fn measure(job: Job) -> Result<Report, Failure> {
         }
         Job::LocalHits { store, kept, port, rounds } => local::hits(store, kept, &url(port), rounds).await,
         Job::Queue { client, port, messages } => queue::measure(client, &url(port), messages).await,
+        Job::Insert { writer, database, rows, together } => {
+            sql::insert(writer, &database, rows, together).await
+        }
+        Job::Relay { relay, database, port, rows } => sql::relay(relay, &database, &url(port), rows).await,
         Job::Dispatch { messages } => ours::dispatch(messages).await,
     }
 }

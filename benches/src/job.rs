@@ -43,6 +43,28 @@ pub(crate) enum Kept {
     Owned,
 }
 
+/// Who inserts rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Writer {
+    /// A unit of work, which publishes after its commit.
+    Publishing,
+    /// One that writes its events to the outbox.
+    WithOutbox,
+    /// sqlx, used by hand: there are no events.
+    Raw,
+}
+
+/// Who publishes what waits in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Relay {
+    /// An `OutboxRelay` as it is by default: what was published stays for a while.
+    Keeping,
+    /// One that removes what it has published.
+    Removing,
+    /// sqlx and the `redis` crate, used by hand.
+    Raw,
+}
+
 /// How the payload is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Form {
@@ -102,6 +124,10 @@ pub(crate) enum Job {
     LocalHits { store: Store, kept: Kept, port: u16, rounds: u64 },
     /// Appends messages, and handles them as a queue.
     Queue { client: Client, port: u16, messages: u64 },
+    /// Inserts rows into a database with this URL, so many in each transaction.
+    Insert { writer: Writer, database: String, rows: u64, together: u64 },
+    /// Publishes rows that wait in a database with this URL.
+    Relay { relay: Relay, database: String, port: u16, rows: u64 },
     /// Publishes to itself in memory.
     Dispatch { messages: u64 },
 }

@@ -75,7 +75,7 @@ impl PostgresServer {
     #[allow(clippy::print_stdout, reason = "the output of a test is where one looks for why it did nothing")]
     pub fn available() -> bool {
         const MISSING: &str = "no PostgreSQL found; `cargo xtask test --postgres` installs it";
-        let found = installed().is_some();
+        let found = Self::is_installed();
         if !found {
             assert!(
                 std::env::var_os("CI").is_none_or(|ci| ci != "true"),
@@ -84,6 +84,16 @@ impl PostgresServer {
             println!("skipped: {MISSING}");
         }
         found
+    }
+
+    /// The same for who skips in words of his own: it prints nothing and demands nothing.
+    ///
+    /// # Panics
+    ///
+    /// If `MESSAGING_TEST_POSTGRES` is wrong.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        installed().is_some()
     }
 
     /// A server with no databases but its own, on a free port. It takes a second or two: most tests can do with

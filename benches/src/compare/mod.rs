@@ -1,5 +1,6 @@
 //! The comparison: runs the sides in turn, each in a process of its own, and prints what came of it.
 
+mod database;
 mod figures;
 mod goal;
 mod plan;

@@ -37,7 +37,7 @@ impl Request {
 }
 
 pub(super) fn help(experiments: &[Experiment]) -> String {
-    let names: String = experiments.iter().map(|it| format!("\n    {:<20}{}", it.name, it.about)).collect();
+    let names: String = experiments.iter().map(|it| format!("\n    {:<24}{}", it.name, it.about)).collect();
     format!(
         "\
 cargo xtask bench [--quick] [<part of a name>…]

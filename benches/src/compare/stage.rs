@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use messaging_tests::{RedisServer, unique};
+use messaging_tests::{PostgresServer, RedisServer, unique};
 
 use super::process::Process;
 use crate::job::{Failure, Job, Report};
 
-/// The processor of Redis, the publisher and this program.
+/// The processor of the servers, the publisher and this program.
 const OTHERS: &str = "0";
 /// The processor of the measured process.
 const MEASURED: &str = "1";
@@ -50,6 +50,7 @@ pub(super) enum Under {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tool {
     Valgrind,
+    Postgres,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ pub(super) struct Stage {
     pinned: bool,
     redis: OnceLock<RedisServer>,
     patient_redis: OnceLock<RedisServer>,
+    postgres: OnceLock<PostgresServer>,
     peer: OnceLock<PathBuf>,
 }
 
@@ -80,6 +82,7 @@ impl Stage {
             pinned,
             redis: OnceLock::new(),
             patient_redis: OnceLock::new(),
+            postgres: OnceLock::new(),
             peer: OnceLock::new(),
         })
     }
@@ -93,6 +96,11 @@ impl Stage {
     pub(super) fn patient_redis(&self) -> &RedisServer {
         let start = || RedisServer::builder().arg("--client-output-buffer-limit", "pubsub 0 0 0").start();
         self.patient_redis.get_or_init(start)
+    }
+
+    /// A PostgreSQL that never waits for the disk.
+    pub(super) fn postgres(&self) -> &PostgresServer {
+        self.postgres.get_or_init(PostgresServer::start)
     }
 
     /// Starts a process beside Redis.
@@ -171,12 +179,13 @@ impl Stage {
     pub(super) fn lacks(&self, tool: Tool) -> Option<&'static str> {
         match tool {
             Tool::Valgrind => (!quiet("valgrind", &["--version"])).then_some("no valgrind"),
+            Tool::Postgres => (!PostgresServer::is_installed()).then_some("no PostgreSQL"),
         }
     }
 
     pub(super) fn placing(&self) -> &'static str {
         match self.pinned {
-            true => "pinned: Redis and the publisher to processor 0, the measured process to processor 1",
+            true => "pinned: servers and the publisher to processor 0, the measured process to processor 1",
             false => "not pinned: there is no `taskset`, or fewer than two processors",
         }
     }
@@ -191,11 +200,15 @@ impl Stage {
             let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
             format!(", redis-server {}", version.unwrap_or("of unknown version").trim())
         });
+        let postgres = self.postgres.get().map_or(String::new(), |postgres| {
+            let version = postgres.database().psql("show server_version");
+            format!(", PostgreSQL {}", version.split(' ').next().unwrap_or_default())
+        });
         let rustc = Command::new("rustc").arg("--version").output().ok();
         let rustc =
             rustc.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
         let rustc = rustc.split(" (").next().unwrap_or_default().trim();
-        format!("machine: {cores} processors, {ARCH} {OS}{redis}, {rustc}")
+        format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}, {rustc}")
     }
 }
 

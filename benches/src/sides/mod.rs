@@ -6,3 +6,4 @@ pub(crate) mod local;
 pub(crate) mod ours;
 pub(crate) mod queue;
 pub(crate) mod raw;
+pub(crate) mod sql;

@@ -4,6 +4,7 @@ mod cache;
 mod commands;
 mod receive;
 mod resources;
+mod sql;
 
 use std::fmt;
 
@@ -87,6 +88,7 @@ pub(super) fn all() -> Vec<Experiment> {
     let mut all = receive::experiments();
     all.extend(commands::experiments());
     all.extend(cache::experiments());
+    all.extend(sql::experiments());
     all.extend(resources::experiments());
     all
 }
