@@ -34,8 +34,7 @@ pub trait Database: sqlx::Database<ArgumentBuffer: Default, Arguments: Clone> + 
     #[doc(hidden)]
     fn fetch(
         connection: &mut Self::Connection,
-        text: String,
-        arguments: Self::Arguments,
+        statement: Statement<Self>,
     ) -> BoxFuture<'_, sqlx::Result<Vec<Self::Row>>>;
     /// What a pool's database is called, in this process.
     #[doc(hidden)]
@@ -106,8 +105,7 @@ pub(crate) async fn rows<DB: Database>(
     statement: Statement<DB>,
 ) -> sqlx::Result<Vec<DB::Row>> {
     crash::point();
-    let Statement { text, arguments, .. } = statement;
-    let rows = DB::fetch(connection, text, arguments).await;
+    let rows = DB::fetch(connection, statement).await;
     crash::point();
     rows
 }
@@ -130,7 +128,7 @@ pub(crate) async fn commit<DB: Database>(transaction: Transaction<'_, DB>) -> sq
 
 /// What both databases have in common and sqlx says of each alone.
 macro_rules! database {
-    ($database:ty, $json:ty) => {
+    ($database:ty) => {
         fn raw(row: &Self::Row, column: usize) -> sqlx::Result<Self::ValueRef<'_>> {
             sqlx::Row::try_get_raw(row, column)
         }
@@ -161,12 +159,12 @@ macro_rules! database {
 
         fn fetch(
             connection: &mut Self::Connection,
-            text: String,
-            arguments: Self::Arguments,
+            statement: Statement<Self>,
         ) -> BoxFuture<'_, sqlx::Result<Vec<Self::Row>>> {
+            let Statement { text, arguments, is_usual, .. } = statement;
             // Names come from constants, and values are bound: see `Statement`.
             let query = sqlx::query_with::<$database, _>(sqlx::AssertSqlSafe(text), arguments);
-            Box::pin(query.fetch_all(connection))
+            Box::pin(query.persistent(is_usual).fetch_all(connection))
         }
 
         fn migrate(pool: &Pool<Self>) -> BoxFuture<'_, Result<(), sqlx::migrate::MigrateError>> {
@@ -180,7 +178,7 @@ impl Database for sqlx::Sqlite {
     const DIALECT: Dialect = Dialect::Sqlite;
     const MOST_VALUES: usize = 32_766;
 
-    database!(sqlx::Sqlite, sqlx::types::Json<T>);
+    database!(sqlx::Sqlite);
 
     fn identity(pool: &Pool<Self>) -> String {
         let file = pool.connect_options();
@@ -205,7 +203,7 @@ impl Database for sqlx::Postgres {
     const DIALECT: Dialect = Dialect::Postgres;
     const MOST_VALUES: usize = 65_535;
 
-    database!(sqlx::Postgres, sqlx::types::Json<T>);
+    database!(sqlx::Postgres);
 
     fn identity(pool: &Pool<Self>) -> String {
         let to = pool.connect_options();

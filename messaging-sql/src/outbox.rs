@@ -27,6 +27,7 @@ pub(crate) async fn write<DB: Database>(
     for events in events.chunks(TOGETHER) {
         let mut statement =
             Statement::<DB>::new("INSERT INTO messaging_outbox (id, ordering, event) VALUES ");
+        statement.is_usual = events.len() == 1;
         for (position, event) in events.iter().enumerate() {
             statement.push(if position == 0 { "(" } else { ", (" });
             statement.text(event.id()).push(", ").text(event.order()).push(", ").text(&event.to_json()?);
@@ -252,11 +253,15 @@ impl<DB: Database> Outbox<DB> {
         for seqs in seqs.chunks(TOGETHER) {
             let mut statement = Statement::new("");
             write(&mut statement);
-            statement.push(" WHERE published_ms IS NULL AND seq IN (");
-            for (position, seq) in seqs.iter().enumerate() {
-                statement.push(if position == 0 { "" } else { ", " }).integer(*seq);
-            }
-            statement.push(")");
+            // One text for any number of rows.
+            let seqs = serde_json::to_string(seqs).expect("numbers can be written");
+            statement.push(" WHERE published_ms IS NULL AND seq IN (SELECT value");
+            match DB::DIALECT {
+                Dialect::Sqlite => statement.push(" FROM json_each(").text(&seqs).push("))"),
+                Dialect::Postgres => {
+                    statement.push("::BIGINT FROM json_array_elements_text(").text(&seqs).push("::JSON))")
+                }
+            };
             self.change(statement, attempted).await?;
         }
         Ok(())

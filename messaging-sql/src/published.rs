@@ -20,8 +20,13 @@ pub(crate) async fn after_commit(messaging: &Messaging, events: Vec<PendingEvent
             "a change is committed, but its event could not be published"
         );
     }
-    if lost > 0 {
-        metrics::counter!("messaging.sql.lost_events").increment(lost);
-        messaging.note_lost_events(lost);
+    note_lost(messaging, lost);
+}
+
+/// Counts events that nobody will hear of.
+pub(crate) fn note_lost(messaging: &Messaging, events: u64) {
+    if events > 0 {
+        metrics::counter!("messaging.sql.lost_events").increment(events);
+        messaging.note_lost_events(events);
     }
 }

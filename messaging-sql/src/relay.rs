@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use messaging_core::__private::chain;
-use messaging_core::{Backoff, ErrorKind, EventId, Messaging, PendingEvent, Result, Service, ServiceHealth};
+use messaging_core::{
+    Backoff, Error, ErrorKind, EventId, Messaging, PendingEvent, Result, Service, ServiceHealth,
+};
 use serde::Serialize;
 use sqlx::Pool;
 use tokio::time::Instant;
@@ -19,6 +21,8 @@ use crate::outbox::{Claimed, Outbox, OutboxStats};
 
 /// How often the state of the outbox is looked at, and what is old removed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How many bytes of events are published at once.
+const BYTES_TOGETHER: usize = 4 * 1024 * 1024;
 /// How often it is tried to listen to the database again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
@@ -155,16 +159,36 @@ impl<DB: Database> OutboxRelay<DB> {
 
     /// Claims a batch and publishes it.
     async fn once(&self, messaging: &Messaging) -> Result<Worked> {
-        let begun = Instant::now();
-        let claimed = self.outbox.claim(&self.id, self.lease, self.batch).await?;
+        let claimed_at = Instant::now();
+        let mut claimed = self.outbox.claim(&self.id, self.lease, self.batch).await?;
         if claimed.is_empty() {
             return Ok(Worked::Nothing);
         }
-        if begun.elapsed() > self.lease / 2 {
-            // Others may have them by the time they are published.
-            self.outbox.release(&claimed.iter().map(|row| row.seq).collect::<Vec<_>>()).await?;
-            return Ok(Worked::Published(0));
+        let mut published = 0;
+        while !claimed.is_empty() {
+            if claimed_at.elapsed() > self.lease / 2 {
+                // Others may have them by the time they are published.
+                self.release(&claimed).await?;
+                break;
+            }
+            let rest = claimed.split_off(together(&claimed));
+            match self.publish(messaging, std::mem::replace(&mut claimed, rest)).await? {
+                (count, None) => published += count,
+                (count, Some(error)) => {
+                    self.release(&claimed).await?;
+                    return Ok(Worked::Stopped(published + count, error));
+                }
+            }
         }
+        Ok(Worked::Published(published))
+    }
+
+    async fn release(&self, rows: &[Claimed]) -> Result<()> {
+        self.outbox.release(&rows.iter().map(|row| row.seq).collect::<Vec<_>>()).await
+    }
+
+    /// Publishes rows and notes what came of it. Returns how many were published and, if nothing can be at the moment, why.
+    async fn publish(&self, messaging: &Messaging, claimed: Vec<Claimed>) -> Result<(u64, Option<Error>)> {
         let (rows, events, unreadable) = readable(claimed);
         for (row, error) in unreadable {
             self.failed(&row, &error).await?;
@@ -174,19 +198,17 @@ impl<DB: Database> OutboxRelay<DB> {
         crash::point();
         let (mut published, mut released, mut stopped) = (Vec::new(), Vec::new(), None);
         for (row, outcome) in rows.iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => published.push(row.seq),
-                Err(error) if error.kind() == ErrorKind::Held => released.push(row.seq),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::Closed
-                    ) =>
-                {
+            let Err(error) = outcome else {
+                published.push(row.seq);
+                continue;
+            };
+            match error.kind() {
+                ErrorKind::Held => released.push(row.seq),
+                ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::Closed => {
                     released.push(row.seq);
                     stopped.get_or_insert(error);
                 }
-                Err(error) => self.failed(row, &chain(&error)).await?,
+                _ => self.failed(row, &chain(&error)).await?,
             }
         }
         self.outbox.published(&published, !self.keep.is_zero()).await?;
@@ -194,10 +216,7 @@ impl<DB: Database> OutboxRelay<DB> {
         let count = published.len() as u64;
         metrics::counter!("messaging.outbox.published").increment(count);
         self.status().published += count;
-        Ok(match stopped {
-            Some(error) => Worked::Stopped(count, error),
-            None => Worked::Published(count),
-        })
+        Ok((count, stopped))
     }
 
     async fn failed(&self, row: &Claimed, error: &str) -> Result<()> {
@@ -279,7 +298,7 @@ impl<DB: Database> OutboxRelay<DB> {
                 self.outbox.failing(self.stuck_after, 1_000).await?
             };
             while self.outbox.clean(self.keep).await? == 1_000 {}
-            Ok::<_, messaging_core::Error>((stats, stuck.len() as u64))
+            Ok::<_, Error>((stats, stuck.len() as u64))
         };
         match look.await {
             Ok((stats, stuck)) => {
@@ -293,7 +312,7 @@ impl<DB: Database> OutboxRelay<DB> {
         }
     }
 
-    fn note_trouble(&self, error: &messaging_core::Error) {
+    fn note_trouble(&self, error: &Error) {
         let mut status = self.status();
         status.is_sound = false;
         status.last_error = Some(chain(error));
@@ -310,7 +329,17 @@ enum Worked {
     Nothing,
     Published(u64),
     /// Nothing can be published at the moment, for this reason; so many were before.
-    Stopped(u64, messaging_core::Error),
+    Stopped(u64, Error),
+}
+
+/// How many of these rows are published at once: no more than a lease is good for.
+fn together(rows: &[Claimed]) -> usize {
+    let mut bytes = 0;
+    let fit = rows.iter().take_while(|row| {
+        bytes += row.event.len();
+        bytes <= BYTES_TOGETHER
+    });
+    fit.count().max(1)
 }
 
 /// Reads the events of rows; those that cannot be read hold up those of their ordering.

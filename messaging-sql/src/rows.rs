@@ -79,6 +79,7 @@ pub(crate) async fn insert_many<DB: Database, M: SqlModel<DB>>(
 fn insertion<DB: Database, M: SqlModel<DB>>(models: &[M]) -> Result<Statement<DB>> {
     let table = M::TABLE;
     let mut statement = Statement::new("INSERT INTO ");
+    statement.is_usual = models.len() == 1;
     statement.table(table);
     if written(table).next().is_none() {
         statement.push(" DEFAULT VALUES");
@@ -279,6 +280,7 @@ pub(crate) async fn update_where<DB: Database, M: SqlModel<DB>>(
         );
         return Err(failed(sqlx::Error::Protocol(text)));
     }
+    statement.is_usual = false;
     statement.push(" WHERE ").name(table.key_column().name).push(" IN (");
     for (position, model) in before.iter().enumerate() {
         statement.push(if position == 0 { "" } else { ", " });

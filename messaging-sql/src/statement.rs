@@ -8,21 +8,30 @@ use crate::error::storage;
 use crate::model::{Binder, Bound, Column, SqlModel, Table};
 
 /// A statement that is being written.
-pub(crate) struct Statement<DB: Database> {
+pub struct Statement<DB: Database> {
     pub(crate) text: String,
     pub(crate) arguments: DB::Arguments,
+    /// The text comes again: it is worth being prepared.
+    pub(crate) is_usual: bool,
     count: usize,
+}
+
+impl<DB: Database> std::fmt::Debug for Statement<DB> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Statement").field("text", &self.text).finish_non_exhaustive()
+    }
 }
 
 impl<DB: Database> Clone for Statement<DB> {
     fn clone(&self) -> Self {
-        Self { text: self.text.clone(), arguments: self.arguments.clone(), count: self.count }
+        let (text, arguments) = (self.text.clone(), self.arguments.clone());
+        Self { text, arguments, is_usual: self.is_usual, count: self.count }
     }
 }
 
 impl<DB: Database> Statement<DB> {
     pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), arguments: DB::Arguments::default(), count: 0 }
+        Self { text: text.to_owned(), arguments: DB::Arguments::default(), is_usual: true, count: 0 }
     }
 
     pub(crate) fn push(&mut self, text: &str) -> &mut Self {
@@ -73,9 +82,7 @@ impl<DB: Database> Statement<DB> {
     /// A placeholder with its value.
     pub(crate) fn bind(&mut self, bind: impl FnOnce(&mut Binder<'_, DB>) -> Bound) -> Result<(), BoxError> {
         bind(&mut Binder(&mut self.arguments))?;
-        self.count += 1;
-        let number = self.count.to_string();
-        self.push("$").push(&number);
+        self.bound();
         Ok(())
     }
 
@@ -102,9 +109,16 @@ impl<DB: Database> Statement<DB> {
         self.bound()
     }
 
+    /// The placeholder of the value that was bound last.
     fn bound(&mut self) -> &mut Self {
         self.count += 1;
-        let number = self.count.to_string();
-        self.push("$").push(&number)
+        match DB::DIALECT {
+            // Numbered ones have names, which SQLite looks for from the beginning each time.
+            Dialect::Sqlite => self.push("?"),
+            Dialect::Postgres => {
+                let number = self.count.to_string();
+                self.push("$").push(&number)
+            }
+        }
     }
 }

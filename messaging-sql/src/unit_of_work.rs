@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use messaging_core::{Error, Messaging, Model, Op, PendingEvent, Result, ToChannel, Updated};
+use messaging_core::{Error, ErrorKind, Messaging, Model, Op, PendingEvent, Result, ToChannel, Updated};
 use serde::Serialize;
 use sqlx::{Connection, Pool, SqlSafeStr as _, Transaction};
 
@@ -367,12 +367,22 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
             let text = format!("nothing is committed: an operation of this unit of work {reason} before");
             return Err(storage(text));
         }
+        if !is_outbox && messaging.is_closed() {
+            let text =
+                "messaging has been shut down; nothing is committed, because it could not be published";
+            return Err(messaging_core::__private::error(ErrorKind::Closed, text.to_owned()));
+        }
         let finish = Finish { messaging: messaging.clone(), events, is_outbox, shared };
         match link {
             Link::Given(transaction) => {
                 let finish = finish.commit(transaction).await?;
+                let lost = if is_outbox { 0 } else { finish.events.len() as u64 };
                 // From here on without the caller.
-                messaging.to_the_end(Box::pin(finish.publish())).await.or(Ok(()))
+                if messaging.to_the_end(Box::pin(finish.publish())).await.is_err() {
+                    // It was shut down during the commit.
+                    published::note_lost(&messaging, lost);
+                }
+                Ok(())
             }
             Link::Own(transaction, turn) => {
                 let work = async move {

@@ -21,7 +21,15 @@ CREATE INDEX messaging_outbox_published ON messaging_outbox (published_ms) WHERE
 -- alone, one that skips the first row of an ordering, which another is just claiming, would take the second.
 CREATE FUNCTION messaging_outbox_claim(claimant TEXT, lease_ms BIGINT, most BIGINT)
 RETURNS TABLE (seq BIGINT, ordering TEXT, event TEXT, attempts BIGINT)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+-- What is in the table changes faster than what is known of it: without these, the whole backlog may be read and sorted for each
+-- claim.
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET enable_seqscan = off
+AS $$
 #variable_conflict use_column
 DECLARE
     now_ms BIGINT;

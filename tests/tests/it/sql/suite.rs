@@ -548,6 +548,24 @@ async fn a_relay_runs_beside_the_handlers() {
     assert!(scene.stored("never").await.is_none(), "a change that nobody can hear of is not made");
 }
 
+#[tokio::test]
+async fn health_warns_of_events_that_are_stuck() {
+    let Some(scene) = Scene::new().await else { return };
+    let mut work = scene.begin().await.with_outbox();
+    let large = Camera { settings: json!("x".repeat(2_000_000)), ..camera("large") };
+    work.create(&large).await.unwrap();
+    work.commit().await.unwrap();
+    scene.messaging.attach(OutboxRelay::new(&scene.pool).stuck_after(1)).unwrap();
+    let _running = scene.messaging.start().await.unwrap();
+    eventually("health warns", async || {
+        let health = scene.messaging.health();
+        let warns = |warning: &String| warning.starts_with("outbox relay: 1 events cannot be published");
+        (health.warnings.iter().any(warns) && health.services[0].details["stuck"] == 1).then_some(())
+    })
+    .await;
+    assert!(scene.messaging.health().is_ready(), "it works off what can be");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_share_the_work_in_order() {
     let Some(scene) = Scene::new().await else { return };
