@@ -91,15 +91,17 @@ impl<DB: Database> UnitOfWork<'static, DB> {
 }
 
 impl<'c, DB: Database> UnitOfWork<'c, DB> {
-    /// Takes over a transaction that somebody has begun: it is committed here.
+    /// Takes over a transaction that somebody has begun: it is committed here. One within another, a savepoint, wants an
+    /// [outbox](Self::with_outbox): without one its events go out when its own end is reached, though the whole may still be
+    /// rolled back.
     pub fn of_transaction(transaction: Transaction<'c, DB>, messaging: &Messaging) -> Self {
         Self::new(Link::Given(transaction), messaging, None)
     }
 
-    /// Begins a transaction on a connection, within the one that is open there, if any.
+    /// Begins a transaction on a connection.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also if one is open there.
     pub async fn on_connection<C: Connection<Database = DB>>(
         connection: &'c mut C,
         messaging: &Messaging,

@@ -397,6 +397,26 @@ async fn a_transaction_of_somebody_else_can_be_used() {
 }
 
 #[tokio::test]
+async fn a_part_of_a_transaction_with_an_outbox_shares_its_fate() {
+    use sqlx::Connection as _;
+
+    let Some(mut scene) = Scene::new().await else { return };
+    for is_kept in [false, true] {
+        let mut whole = scene.pool.begin().await.unwrap();
+        let part = whole.begin().await.unwrap();
+        let mut work = UnitOfWork::of_transaction(part, &scene.messaging).with_outbox();
+        work.create(&camera("a")).await.unwrap();
+        work.commit().await.unwrap();
+        if is_kept { whole.commit().await } else { whole.rollback().await }.unwrap();
+        let published = OutboxRelay::new(&scene.pool).work_off(&scene.messaging).await.unwrap();
+        assert_eq!(published, u64::from(is_kept));
+    }
+    assert_eq!(heard(&mut scene.cameras, 1).await.len(), 1);
+    let mut transaction = scene.pool.begin().await.unwrap();
+    UnitOfWork::on_connection(&mut *transaction, &scene.messaging).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn a_caller_that_goes_away_does_not_keep_the_commit_from_its_end() {
     let Some(mut scene) = Scene::new().await else { return };
     let mut work = scene.begin().await;
