@@ -25,10 +25,12 @@ const TOGETHER: usize = 256;
 const BYTES_TOGETHER: usize = 1024 * 1024;
 
 /// An event that was captured when something changed, to be published when the change is sure to stay: with
-/// [`Messaging::publish_pending`](crate::Messaging::publish_pending) after the commit of a transaction. Until then it can be kept
-/// as JSON, in a table of the same database: any process can publish it from there, even one without the model.
+/// [`Messaging::publish_pending`](crate::Messaging::publish_pending) after the commit of a transaction. Until then it
+/// can be kept as JSON, in a table of the same database: any process can publish it from there, even one without the
+/// model.
 ///
-/// It is published under the same [`id`](Self::id) however often that is tried, so that handlers with `dedupe` handle it once.
+/// It is published under the same [`id`](Self::id) however often that is tried, so that handlers with `dedupe` handle
+/// it once.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -115,9 +117,9 @@ impl PendingEvent {
         Ok(Self { id: EventId::random(), order: None, event: Some(event), cache: None })
     }
 
-    /// Says what it has to stay in order with: events of one text are published in the order in which they were captured.
-    /// Without it that is its model's key, if it is durable and has one; or else the row that it tells of, if the model has a
-    /// table; or else its first channel.
+    /// Says what it has to stay in order with: events of one text are published in the order in which they were
+    /// captured. Without it that is its model's key, if it is durable and has one; or else the row that it tells of, if
+    /// the model has a table; or else its first channel.
     #[must_use]
     pub fn in_order_of(mut self, text: impl Into<String>) -> Self {
         self.order = Some(text.into());

@@ -13,8 +13,8 @@ pub trait Service: Send + Sync + 'static {
     /// What it is called in logs and in [`Health`](crate::Health).
     fn name(&self) -> &str;
 
-    /// Runs until `stop` is ready, and then ends what it is at: shutting down waits for it until its deadline. The messaging is
-    /// the [current](crate::Messaging::current) one; who keeps it keeps everything alive.
+    /// Runs until `stop` is ready, and then ends what it is at: shutting down waits for it until its deadline. The
+    /// messaging is the [current](crate::Messaging::current) one; who keeps it keeps everything alive.
     fn run(self: Arc<Self>, stop: BoxFuture<'static, ()>) -> BoxFuture<'static, ()>;
 
     /// How it is.

@@ -168,9 +168,8 @@ impl<DB: Database> Outbox<DB> {
         Ok(found)
     }
 
-    /// Removes a row that will never be published, so that what comes after it in its ordering is; `false` if there is no
-    /// such
-    /// row.
+    /// Removes a row that will never be published, so that what comes after it in its ordering is; `false` if there is
+    /// no such row.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).

@@ -27,21 +27,17 @@ const BYTES_TOGETHER: usize = 4 * 1024 * 1024;
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Publishes what units of work have written to the [outbox](crate::UnitOfWork::with_outbox): each event at least once,
-/// those of
-/// one ordering in order. Any number of them share the work, in any number of processes.
+/// those of one ordering in order. Any number of them share the work, in any number of processes.
 ///
 /// It runs beside the handlers: `messaging.attach(OutboxRelay::new(&pool))?`.
 ///
 /// # Delivery
 /// A relay claims rows for the time of a lease, publishes them, and notes that. One that dies in between leaves them to
-/// others
-/// when the lease is over, who publish them again, under the same id: handlers with `dedupe` handle them once.
+/// others when the lease is over, who publish them again, under the same id: handlers with `dedupe` handle them once.
 ///
 /// A row that cannot be published (it is too large, or an ACL forbids the channel) is tried again, less and less often;
-/// what comes
-/// after it in its ordering waits for it. `Health` shows such rows, and [`Outbox`] lets an operator retry or discard
-/// them. That
-/// Redis is away is no fault of a row, and counts for none.
+/// what comes after it in its ordering waits for it. `Health` shows such rows, and [`Outbox`] lets an operator retry or
+/// discard them. That Redis is away is no fault of a row, and counts for none.
 pub struct OutboxRelay<DB: Database> {
     outbox: Outbox<DB>,
     /// A name of its own.
@@ -103,8 +99,8 @@ impl<DB: Database> OutboxRelay<DB> {
         self
     }
 
-    /// How long the rows of a relay that died are kept from the others; 10 s. It has to be longer than publishing a batch
-    /// takes.
+    /// How long the rows of a relay that died are kept from the others; 10 s. What a relay has not got to within half of it,
+    /// it lets go.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_millis(100));
@@ -112,8 +108,7 @@ impl<DB: Database> OutboxRelay<DB> {
     }
 
     /// How long published rows are kept, for those who want to look at them; an hour. With zero they are removed when
-    /// they are
-    /// published.
+    /// they are published.
     #[must_use]
     pub fn keep_published(mut self, keep: Duration) -> Self {
         self.keep = keep;
@@ -135,8 +130,7 @@ impl<DB: Database> OutboxRelay<DB> {
     }
 
     /// Works off what is there now: claims and publishes until nothing can be claimed. Returns how many events were
-    /// published.
-    /// For tests and for programs that run now and then; otherwise attach it.
+    /// published. For tests and for programs that run now and then; otherwise attach it.
     ///
     /// # Errors
     /// What the database says; or why nothing can be published, such as

@@ -73,8 +73,7 @@ impl Shared {
 }
 
 /// Tries again while another process writes, for as long as the pool would wait for a connection: SQLite serves writers
-/// in no
-/// order, so that one can miss his turn often.
+/// in no order, so that one can miss his turn often.
 pub(crate) async fn patiently<DB: Database, T, F: Future<Output = sqlx::Result<T>>>(
     pool: &Pool<DB>,
     mut attempt: impl FnMut() -> F,

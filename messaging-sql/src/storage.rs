@@ -14,8 +14,7 @@ use crate::rows::{self, Lock};
 use crate::shared::{self, Shared};
 
 /// The tables of a database as a [`Storage`], for [`Repository`](messaging_core::Repository): each operation is a
-/// transaction of
-/// its own.
+/// transaction of its own.
 pub struct SqlStorage<DB: Database> {
     pool: Pool<DB>,
     shared: Arc<Shared>,
@@ -37,9 +36,8 @@ impl<DB: Database> SqlStorage<DB> {
     /// Reads rows.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also for a field that the model has not, or a value of
-    /// another
-    /// type.
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage), also for a field that the model has not, or a value
+    /// of another type.
     pub async fn list_where<M: SqlModel<DB>>(&self, which: impl Into<Listing<DB>>) -> Result<Vec<M>> {
         let mut connection = self.acquire().await?;
         rows::list(&mut *connection, which.into(), Lock::None).await

@@ -62,8 +62,8 @@ impl<DB: Database> UnitOfWork<'static, DB> {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](messaging_core::ErrorKind::Timeout) if the pool has no connection, or on SQLite if others
-    /// have kept the writer, for the pool's
-    /// `acquire_timeout`; [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
+    /// have kept the writer, for the pool's `acquire_timeout`;
+    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage).
     ///
     /// # Cancellation
     /// Nothing is begun.
@@ -73,8 +73,8 @@ impl<DB: Database> UnitOfWork<'static, DB> {
         Ok(Self::new(Link::Own(transaction, turn), messaging, Some(shared)))
     }
 
-    /// Begins one, lets `work` use it, and commits it if that succeeds:
-    /// `UnitOfWork::run(&pool, &messaging, |work| Box::pin(async move { work.create(&order).await })).await?`.
+    /// Begins one, lets `work` use it, and commits it if that succeeds: `UnitOfWork::run(&pool, &messaging, |work|
+    /// Box::pin(async move { work.create(&order).await })).await?`.
     ///
     /// # Errors
     /// What `work` returns, and then nothing has changed; or what [`commit`](Self::commit) does.
@@ -91,9 +91,9 @@ impl<DB: Database> UnitOfWork<'static, DB> {
 }
 
 impl<'c, DB: Database> UnitOfWork<'c, DB> {
-    /// Takes over a transaction that somebody has begun: it is committed here. One within another, a savepoint, wants an
-    /// [outbox](Self::with_outbox): without one its events go out when its own end is reached, though the whole may still be
-    /// rolled back.
+    /// Takes over a transaction that somebody has begun: it is committed here. One within another, a savepoint, wants
+    /// an [outbox](Self::with_outbox): without one its events go out when its own end is reached, though the whole may
+    /// still be rolled back.
     pub fn of_transaction(transaction: Transaction<'c, DB>, messaging: &Messaging) -> Self {
         Self::new(Link::Given(transaction), messaging, None)
     }
@@ -277,8 +277,8 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
         rows::list(self.connection(), which.into(), Lock::None).await
     }
 
-    /// Captures the event of a change that was made in another way: by a query of your own, or by another library. Any model
-    /// will do; no SQL is run.
+    /// Captures the event of a change that was made in another way: by a query of your own, or by another library. Any
+    /// model will do; no SQL is run.
     ///
     /// # Errors
     /// As [`Messaging::emit`], as far as nothing is sent.
@@ -354,10 +354,9 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     ///
     /// # Errors
     /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage): an operation failed before, the events could not be
-    /// written to the outbox, or the database
-    /// refused the commit; in all of these nothing has changed. If the connection broke, it may have: then nothing is
-    /// published, unless there is an outbox, which knows. [`ErrorKind::Closed`](messaging_core::ErrorKind::Closed) after
-    /// shutting down, if there is none.
+    /// written to the outbox, or the database refused the commit; in all of these nothing has changed. If the
+    /// connection broke, it may have: then nothing is published, unless there is an outbox, which knows.
+    /// [`ErrorKind::Closed`](messaging_core::ErrorKind::Closed) after shutting down, if there is none.
     ///
     /// # Cancellation
     /// It goes on to its end, in a task that shutting down waits for. One that was begun on a connection or transaction of
