@@ -78,7 +78,7 @@ use proc_macro::TokenStream;
 /// | `durable` or `durable = { parts }` | every event is also kept in a stream, for handlers with `delivery = "queue"` or `"resumable"` |
 /// | `sharded` | publishes on sharded channels (Redis 7.0 or later): on a cluster only the nodes that own a channel carry it |
 /// | `table = "cameras"` or `"schema.cameras"` | a model is also a row of this table: `SqlModel` of the crate `messaging-sql` is implemented, and `publish` may be left out |
-/// | `key = field` | the field that says which row it is; with `table`, and required there |
+/// | `key = field` | the field that says which row it is: a scalar, whose events stay in order in an outbox; with `table`, and required there |
 /// | `version = field` | the field that counts the changes of a row, so that nobody overwrites a change that they have not seen; with `table` |
 /// | `id = "…"` | the model's identity, instead of `module::Name` |
 ///

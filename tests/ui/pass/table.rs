@@ -128,7 +128,7 @@ mod clashes {
     struct TypeInfo;
     struct TABLE;
 
-    #[derive(::core::default::Default)]
+    #[derive(::core::default::Default, ::serde::Serialize)]
     pub struct Key(u64);
 
     impl ::messaging_sql::ColumnValue<::messaging_sql::Sqlite> for Key {}
