@@ -159,6 +159,7 @@ impl<DB: Database> OutboxRelay<DB> {
             return Ok(Worked::Nothing);
         }
         let mut published = 0;
+        let mut held_up = HashSet::new();
         while !claimed.is_empty() {
             if claimed_at.elapsed() > self.lease / 2 {
                 // Others may have them by the time they are published.
@@ -166,7 +167,8 @@ impl<DB: Database> OutboxRelay<DB> {
                 break;
             }
             let rest = claimed.split_off(together(&claimed));
-            match self.publish(messaging, std::mem::replace(&mut claimed, rest)).await? {
+            let rows = std::mem::replace(&mut claimed, rest);
+            match self.publish(messaging, rows, &mut held_up).await? {
                 (count, None) => published += count,
                 (count, Some(error)) => {
                     self.release(&claimed).await?;
@@ -181,17 +183,36 @@ impl<DB: Database> OutboxRelay<DB> {
         self.outbox.release(&rows.iter().map(|row| row.seq).collect::<Vec<_>>()).await
     }
 
-    /// Publishes rows and notes what came of it. Returns how many were published and, if nothing can be at the moment, why.
-    async fn publish(&self, messaging: &Messaging, claimed: Vec<Claimed>) -> Result<(u64, Option<Error>)> {
-        let (rows, events, unreadable) = readable(claimed);
-        for (row, error) in unreadable {
-            self.failed(&row, &error).await?;
+    /// Publishes rows and notes what came of it: those whose ordering is `held_up` are let go, and what fails holds its own
+    /// up. Returns how many were published and, if nothing can be at the moment, why.
+    async fn publish(
+        &self,
+        messaging: &Messaging,
+        claimed: Vec<Claimed>,
+        held_up: &mut HashSet<String>,
+    ) -> Result<(u64, Option<Error>)> {
+        let (mut rows, mut events) = (Vec::new(), Vec::new());
+        let (mut published, mut released, mut stopped) = (Vec::new(), Vec::new(), None);
+        for row in claimed {
+            if held_up.contains(&row.ordering) {
+                released.push(row.seq);
+                continue;
+            }
+            match PendingEvent::from_json(&row.event) {
+                Ok(event) => {
+                    events.push(event.in_order_of(row.ordering.clone()));
+                    rows.push(row);
+                }
+                Err(error) => {
+                    self.failed(&row, &chain(&error)).await?;
+                    held_up.insert(row.ordering);
+                }
+            }
         }
         crash::point();
         let outcomes = messaging.publish_pending(events).await;
         crash::point();
-        let (mut published, mut released, mut stopped) = (Vec::new(), Vec::new(), None);
-        for (row, outcome) in rows.iter().zip(outcomes) {
+        for (row, outcome) in rows.into_iter().zip(outcomes) {
             let Err(error) = outcome else {
                 published.push(row.seq);
                 continue;
@@ -202,7 +223,10 @@ impl<DB: Database> OutboxRelay<DB> {
                     released.push(row.seq);
                     stopped.get_or_insert(error);
                 }
-                _ => self.failed(row, &chain(&error)).await?,
+                _ => {
+                    self.failed(&row, &chain(&error)).await?;
+                    held_up.insert(row.ordering);
+                }
             }
         }
         self.outbox.published(&published, !self.keep.is_zero()).await?;
@@ -242,6 +266,10 @@ impl<DB: Database> OutboxRelay<DB> {
             let worked = self.once(&messaging).await;
             let reconnect = messaging.config().reconnect;
             drop(messaging);
+            if Instant::now() >= look_at {
+                self.look().await;
+                look_at = Instant::now() + LOOK_EVERY;
+            }
             let pause = match worked {
                 Ok(Worked::Published(_)) => Duration::ZERO,
                 Ok(Worked::Nothing) => self.poll,
@@ -260,10 +288,6 @@ impl<DB: Database> OutboxRelay<DB> {
             };
             failures = 0;
             self.status().is_sound = true;
-            if Instant::now() >= look_at {
-                self.look().await;
-                look_at = Instant::now() + LOOK_EVERY;
-            }
             tokio::select! {
                 biased;
                 () = &mut stop => return,
@@ -334,27 +358,6 @@ fn together(rows: &[Claimed]) -> usize {
         bytes <= BYTES_TOGETHER
     });
     fit.count().max(1)
-}
-
-/// Reads the events of rows; those that cannot be read hold up those of their ordering.
-#[allow(clippy::type_complexity, reason = "three lists")]
-fn readable(claimed: Vec<Claimed>) -> (Vec<Claimed>, Vec<PendingEvent>, Vec<(Claimed, String)>) {
-    let (mut rows, mut events, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    let mut held_up: HashSet<String> = HashSet::new();
-    for row in claimed {
-        match PendingEvent::from_json(&row.event) {
-            Ok(event) if !held_up.contains(&row.ordering) => {
-                events.push(event.in_order_of(row.ordering.clone()));
-                rows.push(row);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                held_up.insert(row.ordering.clone());
-                unreadable.push((row, chain(&error)));
-            }
-        }
-    }
-    (rows, events, unreadable)
 }
 
 impl<DB: Database> Service for OutboxRelay<DB> {

@@ -536,6 +536,25 @@ async fn an_event_that_cannot_be_published_holds_up_only_its_own_row() {
 }
 
 #[tokio::test]
+async fn what_is_held_up_stays_so_however_much_is_claimed_with_it() {
+    let Some(mut scene) = Scene::new().await else { return };
+    let mut work = scene.begin().await.with_outbox();
+    let sized = |id: &str, bytes: usize| Camera { settings: json!("x".repeat(bytes)), ..camera(id) };
+    let held_up = work.create(&sized("held up", 2_000_000)).await.unwrap();
+    // More than is published together.
+    for number in 0..4 {
+        work.create(&sized(&format!("large {number}"), 900_000)).await.unwrap();
+    }
+    work.update(&Camera { settings: json!("short"), ..held_up }).await.unwrap();
+    work.commit().await.unwrap();
+    let relay = OutboxRelay::new(&scene.pool);
+    assert_eq!(relay.work_off(&scene.messaging).await.unwrap(), 4);
+    let events = heard(&mut scene.cameras, 4).await;
+    assert!(events.iter().all(|event| event.contains("large ")));
+    assert_eq!(Outbox::new(&scene.pool).stats().await.unwrap().waiting, 2);
+}
+
+#[tokio::test]
 async fn a_relay_runs_beside_the_handlers() {
     let Some(mut scene) = Scene::new().await else { return };
     // So long that only being told can wake it.
