@@ -19,6 +19,7 @@ on_each_backend! {
     what_one_process_invalidates_the_others_do_not_keep
     an_event_reaches_what_is_kept_in_the_process
     a_flush_reaches_what_is_kept_in_the_process
+    a_sharded_event_reaches_what_is_kept_in_the_process
     a_value_past_its_time_is_served_while_one_is_loaded
     a_value_past_its_time_is_served_though_the_function_fails
     an_invalidated_value_is_not_served_past_its_time
@@ -55,12 +56,13 @@ fn stats(messaging: &Messaging, function: &str) -> CacheStats {
     caches.find(|stats| stats.function == function).expect("it is cached")
 }
 
-#[redis_cache(key = "kept:{key}", ttl = 60, local = "30s", invalidate_on = ["kept.changed"], id = "kept")]
+// Kept for longer than any test waits: what goes has been removed.
+#[redis_cache(key = "kept:{key}", ttl = 600, local = "600s", invalidate_on = ["kept.changed"], id = "kept")]
 async fn kept(key: &str) -> u32 {
     read(key)
 }
 
-#[redis_cache(key = "plain:{key}", ttl = 60, local = { ttl = "30s", max = 100 }, id = "plain")]
+#[redis_cache(key = "plain:{key}", ttl = 600, local = { ttl = "600s", max = 100 }, id = "plain")]
 async fn plain(key: &str) -> u32 {
     read(key)
 }
@@ -143,6 +145,20 @@ async fn a_flush_reaches_what_is_kept_in_the_process(place: Place) {
         one.scope(kept(&key)).await == 2 && other.scope(kept(&key)).await == 2
     })
     .await;
+}
+
+/// Nobody listens to sharded channels for the cache: their publishers tell.
+async fn a_sharded_event_reaches_what_is_kept_in_the_process(place: Place) {
+    let (one, other, key) = (place.messaging().await, place.messaging().await, unique("k"));
+    for (version, event) in [(2, json!({ "key": key })), (3, json!({ "nothing": "said" }))] {
+        write(&key, version - 1);
+        warm(&one, &key).await;
+        warm(&other, &key).await;
+        write(&key, version);
+        one.publish("kept.changed", &event).sharded().await.unwrap();
+        assert_eq!(one.scope(kept(&key)).await, version, "{event}");
+        eventually("the other is told", async || other.scope(kept(&key)).await == version).await;
+    }
 }
 
 #[derive(Clone)]
