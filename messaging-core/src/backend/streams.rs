@@ -397,6 +397,27 @@ impl Backend {
         }
     }
 
+    /// Where a stream ends, and the text that stands for this counting of its numbers.
+    pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
+        match self {
+            Self::Memory(memory) => Ok(memory.end(stream)),
+            Self::Redis(redis) => redis.end(stream).await,
+        }
+    }
+
+    /// Entries up to this one, itself included, youngest first.
+    pub(crate) async fn range_back(
+        &self,
+        stream: &StreamName,
+        last: EntryId,
+        most: usize,
+    ) -> Result<Vec<RawEntry>> {
+        match self {
+            Self::Memory(memory) => Ok(memory.range_back(stream, last, most)),
+            Self::Redis(redis) => redis.range_back(stream, last, most).await,
+        }
+    }
+
     /// Entries between two ids, both included, oldest first.
     pub(crate) async fn range(
         &self,

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::connection::Watch;
 use super::{Redis, millis};
+use crate::backend::Token;
 use crate::backend::streams::{
     Append, Batch, From, GroupState, MOST_TAKEOVERS, Member, Settlement, Tail, Taken, Tend, Tended,
 };
@@ -349,6 +350,24 @@ impl Redis {
         call.key(self.key(stream, "n"));
         let (id, number): (String, u64) = self.invoke(&call).await?;
         Ok(Tail { id: id.parse()?, number })
+    }
+
+    pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
+        let mut call = self.stream_scripts.end.key(self.key(stream, "stream"));
+        call.key(self.key(stream, "n")).key(self.key(stream, "epoch")).arg(Token::random().0);
+        let (id, number, epoch): (String, u64, String) = self.invoke(&call).await?;
+        Ok((Tail { id: id.parse()?, number }, epoch))
+    }
+
+    pub(crate) async fn range_back(
+        &self,
+        stream: &StreamName,
+        last: EntryId,
+        most: usize,
+    ) -> Result<Vec<RawEntry>> {
+        let mut range = cmd("XREVRANGE");
+        range.arg(self.key(stream, "stream")).arg(last.to_string()).arg("-").arg("COUNT").arg(most);
+        read_entries(self.command(&range).await?)
     }
 
     pub(crate) async fn range(
