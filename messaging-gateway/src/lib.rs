@@ -4,9 +4,27 @@
 
 mod access;
 mod code;
+mod command;
+mod connection;
 mod descriptor;
+mod entity;
+mod event;
+mod filter;
+mod frame;
+mod gateway;
+mod hub;
 mod identity;
 mod limits;
+mod metrics;
+mod native;
+mod outbox;
+mod payload;
+mod presence;
+mod session;
+mod shim;
+mod sse;
+mod tickets;
+mod ws;
 
 #[doc(hidden)]
 pub mod __private {
@@ -20,5 +38,6 @@ pub use crate::descriptor::{
     AuthorizeFn, BoxFuture, DeclaredAccess, FilterField, Operator, SlowPolicy, Subscription,
     SubscriptionDescriptor,
 };
+pub use crate::gateway::{Builder, Gateway};
 pub use crate::identity::{AuthError, Credentials, Identity};
 pub use crate::limits::{Limits, Rate};
