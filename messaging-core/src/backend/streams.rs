@@ -206,6 +206,17 @@ impl Reader {
             Self::Redis(reader) => reader.read_after(streams, most, wait).await,
         }
     }
+
+    /// The last entries of streams, as whoever is read from knows them; `None` where that is refused.
+    pub(crate) async fn last_of(
+        &mut self,
+        streams: &[(StreamName, EntryId)],
+    ) -> Result<Vec<Option<EntryId>>> {
+        match self {
+            Self::Memory(reader) => Ok(reader.last_of(streams)),
+            Self::Redis(reader) => reader.last_of(streams).await,
+        }
+    }
 }
 
 impl Backend {

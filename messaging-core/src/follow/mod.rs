@@ -7,21 +7,25 @@ mod position;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use lane::Lane;
+use lane::{Lane, News};
 pub use position::{Position, StreamEnd, StreamEntry, StreamRef};
 
-use crate::backend::streams::Batch;
 use crate::channel::Pattern;
 use crate::core::Core;
 use crate::dispatch::BoxFuture;
 use crate::error::{Error, Result};
 use crate::stream::{EntryId, RawEntry, StreamInfo, StreamName};
+
+/// How often the epochs of what is followed are renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Reads streams of durable channels as they grow, all of them together. Made by
 /// [`Messaging::follow`](crate::Messaging::follow).
@@ -54,7 +58,8 @@ use crate::stream::{EntryId, RawEntry, StreamInfo, StreamName};
 ///
 /// # Delivery
 /// The entries of one stream come in order, each once, from where the stream was added on, also across reconnections.
-/// Only what the channel's retention removes before it is read is missing, and then the numbers show it. Nothing is read
+/// Only what the channel's retention removes before it is read is missing, and then the numbers show it. Where a server
+/// comes back that knows less than was read, they begin anew. Nothing is read
 /// before it is asked for: what comes meanwhile stays on the backend.
 #[derive(Debug)]
 #[must_use = "nothing is read before `next` is awaited"]
@@ -73,6 +78,8 @@ pub struct Follow {
     failure: Option<Error>,
     /// It was told that reading fails.
     is_lost: bool,
+    /// When the epochs of what is read are renewed.
+    renew: Instant,
 }
 
 /// What [`Follow`] has to tell.
@@ -148,7 +155,7 @@ struct Read {
     added: u64,
     lane: Lane,
     parts: Vec<Part>,
-    outcome: Result<Batch>,
+    outcome: Result<News>,
 }
 
 impl Follow {
@@ -163,6 +170,7 @@ impl Follow {
             failing: HashSet::new(),
             failure: None,
             is_lost: false,
+            renew: Instant::now(),
         }
     }
 
@@ -192,6 +200,7 @@ impl Follow {
                 return told;
             }
             self.start();
+            self.renew_epochs();
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = changed => {}
@@ -279,15 +288,48 @@ impl Follow {
         }
     }
 
+    /// Keeps the epochs of what is read, which would expire if nobody asked for them for long.
+    fn renew_epochs(&mut self) {
+        if self.renew > Instant::now() {
+            return;
+        }
+        let streams: Vec<_> = self.wanted.lock().cursors.keys().cloned().collect();
+        if streams.is_empty() {
+            return;
+        }
+        self.renew = Instant::now() + RENEW_EVERY;
+        let core = Arc::clone(&self.core);
+        self.core.background.spawn(async move {
+            let renewing = async {
+                for stream in streams {
+                    // Where it fails, there are weeks left to try it again.
+                    let _ = core.backend.end(&stream).await;
+                }
+            };
+            tokio::select! {
+                () = core.stop.cancelled() => {}
+                () = renewing => {}
+            }
+        });
+    }
+
     fn take_up(&mut self, read: Read) {
         let Read { key, added, lane, parts, outcome } = read;
         let Some(running) = self.lanes.get_mut(&key).filter(|running| running.added == added) else { return };
+        let is_refused = lane.is_refused();
         running.lane = Some(lane);
         match outcome {
-            Ok(batch) => {
-                self.failing.remove(&key);
-                let mut parts: Vec<_> = parts.into_iter().map(Some).collect();
+            Ok(News { batch, back }) => {
+                if !is_refused {
+                    self.failing.remove(&key);
+                }
                 let mut streams = self.wanted.lock();
+                for (position, id) in back {
+                    if let Some(cursor) = streams.cursor(&parts[position]) {
+                        cursor.after = id;
+                    }
+                }
+                let mut parts: Vec<_> = parts.into_iter().map(Some).collect();
                 for (position, entries) in batch {
                     let Some((part, last)) = parts[position].take().zip(entries.last()) else { continue };
                     let Some(cursor) = streams.cursor(&part) else { continue };

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::num::{NonZeroU16, NonZeroU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use messaging_core::{
     DeliveryMode, Durability, EntryId, ErrorKind, Follow, Followed, HandlerError, Messaging, Retention,
     StreamEntry, StreamRef,
 };
-use messaging_tests::eventually;
+use messaging_tests::{Cluster, Direction, Proxy, RedisServer, Sentinel, eventually};
 
 use crate::place::{Place, on_each_backend, soon};
 
@@ -346,4 +346,287 @@ async fn shutting_down_ends_it(place: Place) {
     let (told, mut follow) = soon(waiting).await.unwrap();
     assert!(matches!(told, Followed::Closed), "{told:?}");
     assert!(matches!(follow.next().await, Followed::Closed));
+}
+
+/// A server of its own, what is at it, and the key of the stream of this channel.
+async fn alone(redis: &RedisServer, channel: &str) -> (Messaging, StreamRef, String) {
+    let mut place = Place::at(&redis.url());
+    place.config.command_timeout = Duration::from_secs(2);
+    let messaging = place.messaging().await;
+    publish(&messaging, channel, [0]).await;
+    let stream = stream(&messaging, channel).await;
+    let key = format!("{}:{{{stream}}}", place.config.namespace);
+    (messaging, stream, key)
+}
+
+/// Cuts off who waits in a read of streams; `false` if nobody does.
+fn kill_reader(redis: &RedisServer) -> bool {
+    let clients = redis.cli(&["CLIENT", "LIST"]);
+    let reader = clients.lines().find(|client| client.contains(" cmd=xread "));
+    let Some(reader) = reader else { return false };
+    let id = reader.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap();
+    redis.cli(&["CLIENT", "KILL", "ID", id]) == "1"
+}
+
+/// Everything that is told until an entry with this payload: the payloads, and how often reading was lost and restored.
+async fn until(follow: &mut Follow, last: u32) -> (Vec<u32>, [u32; 2]) {
+    let (mut payloads, mut outages) = (Vec::new(), [0, 0]);
+    while payloads.last() != Some(&last) {
+        match soon(follow.next()).await {
+            Followed::Entries { entries, .. } => payloads.extend(entries.iter().map(payload)),
+            Followed::Lost(_) => outages[0] += 1,
+            Followed::Restored => outages[1] += 1,
+            Followed::Closed => panic!("it is closed"),
+        }
+    }
+    (payloads, outages)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_connections_lose_nothing() {
+    let redis = RedisServer::start();
+    let (messaging, stream, _) = alone(&redis, "orders").await;
+    let mut follow = messaging.follow();
+    follow.handle().add(stream, BEGINNING);
+    let killing = async {
+        for round in 0..20 {
+            eventually("a reader waits and is killed", async || kill_reader(&redis)).await;
+            publish(&messaging, "orders", round * 10 + 1..round * 10 + 11).await;
+        }
+    };
+    let ((payloads, [lost, restored]), ()) = tokio::join!(until(&mut follow, 200), killing);
+    assert_eq!(payloads, (0..=200).collect::<Vec<_>>());
+    assert!(lost > 0 && lost <= 20 && lost == restored, "{lost} {restored}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_loses_nothing_and_is_told_once() {
+    let redis = RedisServer::builder().arg("--appendonly", "yes").arg("--appendfsync", "always").start();
+    let (messaging, stream, _) = alone(&redis, "orders").await;
+    let before = messaging.stream_end(&stream).await.unwrap();
+    let mut follow = messaging.follow();
+    follow.handle().add(stream.clone(), BEGINNING);
+    assert_eq!(payloads(&mut follow, 1).await, [0]);
+    publish(&messaging, "orders", 1..50).await;
+    redis.stop();
+    assert!(matches!(soon(follow.next()).await, Followed::Lost(_)));
+    assert!(tokio::time::timeout(Duration::from_millis(500), follow.next()).await.is_err(), "once");
+    redis.start_again();
+    assert!(matches!(soon(follow.next()).await, Followed::Restored));
+    eventually("it can be published again", async || {
+        messaging.publish("orders", &50).durable().await.is_ok()
+    })
+    .await;
+    let (rest, outages) = until(&mut follow, 50).await;
+    assert_eq!(rest, (1..=50).collect::<Vec<_>>());
+    assert_eq!(outages, [0, 0]);
+    let after = messaging.stream_end(&stream).await.unwrap();
+    assert_eq!((after.epoch, after.position.number), (before.epoch, 51));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_fell_silent_is_noticed() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.port()).await;
+    let mut place = Place::at(&format!("redis://127.0.0.1:{}", proxy.port()));
+    place.config.command_timeout = Duration::from_secs(1);
+    let messaging = place.messaging().await;
+    let publisher = Messaging::builder()
+        .config({
+            let mut config = Place::at(&redis.url()).config;
+            config.channel_prefix.clone_from(&place.config.channel_prefix);
+            config.namespace.clone_from(&place.config.namespace);
+            config
+        })
+        .build()
+        .await
+        .unwrap();
+    publish(&publisher, "orders", [0]).await;
+    let stream = stream(&messaging, "orders").await;
+    let mut follow = messaging.follow();
+    follow.handle().add(stream, BEGINNING);
+    assert_eq!(payloads(&mut follow, 1).await, [0]);
+    assert!(follow.next().now_or_never().is_none());
+    proxy.strand(Direction::ToClient);
+    publish(&publisher, "orders", [1]).await;
+    let begun = Instant::now();
+    assert!(matches!(soon(follow.next()).await, Followed::Lost(_)));
+    // The wait of a read, and the command timeout.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let (payloads, _) = until(&mut follow, 1).await;
+    assert_eq!(payloads, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_is_that_of_one_counting() {
+    let redis = RedisServer::start();
+    let (messaging, stream, key) = alone(&redis, "orders").await;
+    let other = Messaging::builder().config(messaging.config().clone()).build().await.unwrap();
+    // Of many who ask at the same time all are told the same.
+    let ask = async || {
+        let asking = (0..20).map(|asked| {
+            let (messaging, stream) = (if asked % 2 == 0 { &messaging } else { &other }, &stream);
+            async move { messaging.stream_end(stream).await.unwrap().epoch }
+        });
+        let epochs: HashSet<_> = futures_util::future::join_all(asking).await.into_iter().collect();
+        assert_eq!(epochs.len(), 1, "{epochs:?}");
+        epochs.into_iter().next().unwrap()
+    };
+    let first = ask().await;
+    let lives = |what: &str| redis.cli(&["PTTL", &format!("{key}:{what}")]).parse::<i64>().unwrap();
+    assert!(lives("epoch") > lives("n") + 86_400_000);
+    publish(&messaging, "orders", 1..5).await;
+    redis.cli(&["DEL", &format!("{key}:stream")]);
+    assert_eq!(ask().await, first, "the numbers go on");
+
+    let mut seen = HashSet::from([first]);
+    redis.cli(&["FLUSHALL"]);
+    assert!(seen.insert(ask().await), "the server has forgotten everything");
+    // Before the first number and after it.
+    let before = ask().await;
+    publish(&messaging, "orders", 5..8).await;
+    assert_eq!(ask().await, before);
+    redis.cli(&["DEL", &format!("{key}:n")]);
+    assert!(seen.insert(ask().await), "the numbers begin anew");
+    let before = ask().await;
+    publish(&messaging, "orders", 8..10).await;
+    assert_eq!(ask().await, before);
+    redis.cli(&["SET", &format!("{key}:n"), "1"]);
+    assert!(seen.insert(ask().await), "a number is given twice");
+    redis.cli(&["SET", &format!("{key}:epoch"), "nonsense"]);
+    assert!(seen.insert(ask().await));
+    let keys = redis.cli(&["KEYS", &format!("{}*", key.split('{').next().unwrap())]);
+    let doomed: Vec<_> = ["DEL"].into_iter().chain(keys.lines()).collect();
+    redis.cli(&doomed);
+    assert!(seen.insert(ask().await), "all keys are gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_keeps_epochs() {
+    let redis = RedisServer::start();
+    let (messaging, stream, key) = alone(&redis, "orders").await;
+    let mut follow = messaging.follow();
+    follow.handle().add(stream, BEGINNING);
+    assert_eq!(payloads(&mut follow, 1).await, [0]);
+    eventually("it is renewed", async || redis.cli(&["EXISTS", &format!("{key}:epoch")]) == "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_entries_have_positions() {
+    let redis = RedisServer::start();
+    let (messaging, stream, key) = alone(&redis, "orders").await;
+    let (key, channel) = (format!("{key}:stream"), format!("{}orders", messaging.config().channel_prefix));
+    let mut follow = messaging.follow();
+    follow.handle().add(stream.clone(), BEGINNING);
+    redis.cli(&["XADD", &key, "*", "channel", &channel, "data", "1"]);
+    redis.cli(&["XADD", &key, "*", "any", "thing"]);
+    redis.cli(&["XADD", &key, "*", "channel", "elsewhere", "data", "2", "n", "77"]);
+    publish(&messaging, "orders", [3]).await;
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        told.extend(entries(&mut follow).await.1);
+    }
+    let told: Vec<_> = told.iter().map(|entry| (entry.position.number, entry.message.is_some())).collect();
+    assert_eq!(told, [(1, true), (0, true), (0, false), (77, false), (2, true)]);
+    let past = messaging.stream_before(&stream, EntryId { millis: u64::MAX, sequence: 0 }, 10).await.unwrap();
+    let past: Vec<_> = past.iter().map(|entry| (entry.position.number, entry.message.is_some())).collect();
+    assert_eq!(past, told.into_iter().rev().collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_keeps_no_other_stream_from_being_read() {
+    let redis = RedisServer::start();
+    let (messaging, orders, key) = alone(&redis, "orders").await;
+    publish(&messaging, "carts", [1]).await;
+    let carts = stream(&messaging, "carts").await;
+    let mut follow = messaging.follow();
+    follow.handle().add(orders.clone(), messaging.stream_end(&orders).await.unwrap().position.id);
+    follow.handle().add(carts.clone(), BEGINNING);
+    assert_eq!(payloads(&mut follow, 1).await, [1]);
+    redis.cli(&["SET", &format!("{key}:stream"), "something else"]);
+    let error = match soon(follow.next()).await {
+        Followed::Lost(error) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains(&orders.to_string()), "{error}");
+    for number in 2..6 {
+        publish(&messaging, "carts", [number]).await;
+        assert_eq!(payloads(&mut follow, 1).await, [number], "and it is told only once");
+    }
+    redis.cli(&["DEL", &format!("{key}:stream")]);
+    assert!(matches!(soon(follow.next()).await, Followed::Restored));
+    publish(&messaging, "orders", [6]).await;
+    assert_eq!(payloads(&mut follow, 1).await, [6]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_made_anew_with_smaller_ids_is_followed() {
+    let redis = RedisServer::start();
+    let (messaging, stream, key) = alone(&redis, "orders").await;
+    let key = format!("{key}:stream");
+    let channel = format!("{}orders", messaging.config().channel_prefix);
+    // As by a clock that is far ahead.
+    redis.cli(&["XADD", &key, "99999999999999-0", "channel", &channel, "data", "1"]);
+    let mut follow = messaging.follow();
+    follow.handle().add(stream, BEGINNING);
+    assert_eq!(payloads(&mut follow, 2).await, [0, 1]);
+    redis.cli(&["DEL", &key]);
+    assert!(follow.next().now_or_never().is_none());
+    eventually("it waits and is killed", async || {
+        _ = follow.next().now_or_never();
+        kill_reader(&redis)
+    })
+    .await;
+    assert!(matches!(soon(follow.next()).await, Followed::Lost(_)));
+    assert!(matches!(soon(follow.next()).await, Followed::Restored));
+    publish(&messaging, "orders", [2]).await;
+    assert_eq!(payloads(&mut follow, 1).await, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_is_followed() {
+    let sentinel = Sentinel::start();
+    let messaging = Place::at(&sentinel.url()).messaging().await;
+    publish(&messaging, "orders", 0..10).await;
+    let stream = stream(&messaging, "orders").await;
+    let mut follow = messaging.follow();
+    follow.handle().add(stream, BEGINNING);
+    assert_eq!(payloads(&mut follow, 10).await.len(), 10);
+    let waiting = tokio::spawn(async move { (until(&mut follow, 10).await, follow) });
+    let sentinel = tokio::task::spawn_blocking(move || {
+        sentinel.failover();
+        sentinel
+    });
+    let _sentinel = sentinel.await.unwrap();
+    eventually("the new master takes it", async || {
+        messaging.publish("orders", &10).durable().id("ten").await.is_ok()
+    })
+    .await;
+    let ((payloads, [lost, restored]), _) = soon(waiting).await.unwrap();
+    assert_eq!((payloads.as_slice(), lost), (&[10][..], restored));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_is_followed() {
+    let cluster = Cluster::start();
+    let place = Place::at(&cluster.url());
+    let messaging = place.messaging().await;
+    publish(&messaging, "orders", 0..10).await;
+    let stream = stream(&messaging, "orders").await;
+    let slot = cluster.slot_of(&format!("{}:{{{stream}}}:stream", place.config.namespace));
+    let mut follow = messaging.follow();
+    follow.handle().add(stream, BEGINNING);
+    assert_eq!(payloads(&mut follow, 10).await.len(), 10);
+    let waiting = tokio::spawn(async move { (until(&mut follow, 20).await, follow) });
+    let from = cluster.owner_of(slot).port();
+    let to = cluster.nodes().iter().take(3).position(|node| node.port() != from).unwrap();
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.migrate_slot(slot, &cluster.nodes()[to]);
+        cluster
+    });
+    let _cluster = cluster.await.unwrap();
+    publish(&messaging, "orders", 10..=20).await;
+    let ((payloads, _), _) = soon(waiting).await.unwrap();
+    assert_eq!(payloads, (10..=20).collect::<Vec<_>>());
 }
