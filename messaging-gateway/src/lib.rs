@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod access;
+// Until connections call it.
+#[allow(dead_code, unused_imports)]
+mod auth;
 mod code;
 mod descriptor;
 mod identity;
@@ -15,6 +18,8 @@ pub mod __private {
 }
 
 pub use crate::access::{AccessRequest, Decision, IntoDecision, Verb};
+#[cfg(feature = "jwt")]
+pub use crate::auth::{Jwt, Key, SubscriptionToken};
 pub use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 pub use crate::descriptor::{
     AuthorizeFn, BoxFuture, DeclaredAccess, FilterField, Operator, SlowPolicy, Subscription,
