@@ -192,7 +192,8 @@ impl Connection {
         if pinged > 0 {
             return if now >= pinged + millis(limits.pong) { end(DisconnectCode::NoPong) } else { None };
         }
-        let due = self.heard.load(Ordering::Relaxed) + (millis(limits.ping) - self.offset.min(millis(limits.ping)));
+        let due =
+            self.heard.load(Ordering::Relaxed) + (millis(limits.ping) - self.offset.min(millis(limits.ping)));
         if now >= due {
             self.pinged.store(now.max(1), Ordering::Relaxed);
             self.outbox.push(Say::Ping.frame());

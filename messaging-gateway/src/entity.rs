@@ -23,7 +23,8 @@ const USER: &str = "user_id";
 const TENANT: &str = "tenant_id";
 
 /// An `authorize` that is given to the builder.
-pub(crate) type Authorize = Arc<dyn Fn(AccessRequest) -> BoxFuture<'static, Result<Decision, BoxError>> + Send + Sync>;
+pub(crate) type Authorize =
+    Arc<dyn Fn(AccessRequest) -> BoxFuture<'static, Result<Decision, BoxError>> + Send + Sync>;
 
 /// An entity that clients can subscribe to.
 pub(crate) struct Entity {
@@ -48,7 +49,10 @@ pub(crate) enum Access {
 
 impl fmt::Debug for Entity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entity").field("name", &self.name).field("channels", &self.channels).finish_non_exhaustive()
+        f.debug_struct("Entity")
+            .field("name", &self.name)
+            .field("channels", &self.channels)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,11 +62,12 @@ impl Entity {
     /// # Errors
     /// A channel that is none.
     pub(crate) fn of(descriptor: &SubscriptionDescriptor) -> messaging_core::Result<Self> {
-        let channels = descriptor.channels.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>()?;
-        let filters = descriptor.filters.iter().map(|filter| Filterable {
-            path: filter.field.into(),
-            operators: filter.operators.to_vec(),
-        });
+        let channels =
+            descriptor.channels.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>()?;
+        let filters = descriptor
+            .filters
+            .iter()
+            .map(|filter| Filterable { path: filter.field.into(), operators: filter.operators.to_vec() });
         Ok(Self {
             name: descriptor.entity.into(),
             channels,
@@ -132,7 +137,8 @@ impl Catalog {
     /// The most specific channel whose placeholders are all known.
     fn by_entity(&self, name: &str, params: &[(String, String)], identity: &Identity) -> Option<Resolved> {
         let entity = self.0.get(name)?;
-        let given = |name: &str| params.iter().find(|(param, _)| param == name).map(|(_, value)| value.clone());
+        let given =
+            |name: &str| params.iter().find(|(param, _)| param == name).map(|(_, value)| value.clone());
         let value = |name: &str| verified(name, identity).or_else(|| given(name));
         // Each param has to be used: a client that misspells one would else get more than it asked for.
         let candidates = entity.channels.iter().filter(|channel| {
@@ -151,9 +157,12 @@ impl Catalog {
 
     fn by_channel(&self, channel: &str, identity: &Identity) -> Option<Resolved> {
         let is_exact = |pattern: &Pattern| matches!(pattern, Pattern::Exact(_));
-        let matching = self.0.values().flat_map(|entity| entity.channels.iter().map(move |pattern| (entity, pattern)));
-        let matching = matching.filter(|(_, pattern)| !matches!(pattern, Pattern::Glob(_)) && pattern.matches(channel));
-        let (entity, pattern) = matching.min_by_key(|(entity, pattern)| (!is_exact(pattern), Arc::clone(&entity.name)))?;
+        let matching =
+            self.0.values().flat_map(|entity| entity.channels.iter().map(move |pattern| (entity, pattern)));
+        let matching =
+            matching.filter(|(_, pattern)| !matches!(pattern, Pattern::Glob(_)) && pattern.matches(channel));
+        let (entity, pattern) =
+            matching.min_by_key(|(entity, pattern)| (!is_exact(pattern), Arc::clone(&entity.name)))?;
         checked(entity, pattern, channel, identity)
     }
 }
@@ -181,7 +190,9 @@ fn checked(entity: &Arc<Entity>, pattern: &Pattern, channel: &str, identity: &Id
     let sound = values.iter().enumerate().all(|(place, (name, value))| match verified(name, identity) {
         Some(verified) => !verified.is_empty() && *value == verified,
         None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'@' | b'+' | b'=' | b'~');
+            let plain = |byte: u8| {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'@' | b'+' | b'=' | b'~')
+            };
             let separator = |byte: u8| rest && place == last && matches!(byte, b'.' | b':');
             value.len() <= LONGEST_VALUE && value.bytes().all(|byte| plain(byte) || separator(byte))
         }
@@ -222,7 +233,10 @@ mod tests {
 
     fn catalog() -> Catalog {
         Catalog::new([
-            entity("Camera", &["camera", "camera.complex:{complex_id}", "camera.complex:{complex_id}:zone:{zone}"]),
+            entity(
+                "Camera",
+                &["camera", "camera.complex:{complex_id}", "camera.complex:{complex_id}:zone:{zone}"],
+            ),
             entity("Audit", &["audit:{user_id}"]),
             entity("Tenant", &["tenant:{tenant_id}:update", "tenant:{tenant_id}:log:{rest*}"]),
         ])
@@ -257,9 +271,15 @@ mod tests {
     #[test]
     fn no_value_reaches_another_channel() {
         let ada = Identity::user("ada");
-        for value in ["", "7:zone:a", "*", "7*", "[7]", "7 8", "7\n", "ä", "{x}", "7\0", "a.b", &"x".repeat(129)] {
+        for value in
+            ["", "7:zone:a", "*", "7*", "[7]", "7 8", "7\n", "ä", "{x}", "7\0", "a.b", &"x".repeat(129)]
+        {
             assert_eq!(by_entity("Camera", &[("complex_id", value)], &ada), None, "{value:?}");
-            assert_eq!(by_channel(&format!("camera.complex:{value}"), &ada).filter(|_| value != "7:zone:a"), None, "{value:?}");
+            assert_eq!(
+                by_channel(&format!("camera.complex:{value}"), &ada).filter(|_| value != "7:zone:a"),
+                None,
+                "{value:?}"
+            );
         }
         assert_eq!(by_channel("camera.complex:7", &ada).unwrap(), "camera.complex:7");
         assert_eq!(by_channel("camera.*", &ada), None);
@@ -268,7 +288,8 @@ mod tests {
 
     #[test]
     fn users_and_tenants_are_what_is_verified() {
-        let (ada, eve) = (Identity::user("ada").with_tenant("acme"), Identity::user("eve").with_tenant("evil"));
+        let (ada, eve) =
+            (Identity::user("ada").with_tenant("acme"), Identity::user("eve").with_tenant("evil"));
         assert_eq!(by_entity("Audit", &[], &ada).unwrap(), "audit:ada");
         assert_eq!(by_entity("Audit", &[("user_id", "ada")], &eve).as_deref(), Some("audit:eve"));
         assert_eq!((by_channel("audit:ada", &ada).is_some(), by_channel("audit:ada", &eve)), (true, None));
@@ -285,11 +306,16 @@ mod tests {
     fn the_tenant_is_imposed() {
         let camera = entity("Camera", &["camera"]);
         assert!(camera.imposed(&Identity::user("ada"), &[]).is_none());
-        let imposed = camera.imposed(&Identity::user("ada").with_tenant("7"), &[Decision::allow().only("zone", ["a"])]);
+        let imposed =
+            camera.imposed(&Identity::user("ada").with_tenant("7"), &[Decision::allow().only("zone", ["a"])]);
         let imposed = imposed.unwrap();
         let paths: Vec<_> = imposed.paths().cloned().collect();
         let passes = |event: &str| imposed.passes(&crate::filter::Fields::read(event.as_bytes(), &paths));
         assert!(passes(r#"{"tenant":"7","zone":"a"}"#) && passes(r#"{"tenant":7,"zone":"a"}"#));
-        assert!(!passes(r#"{"tenant":"8","zone":"a"}"#) && !passes(r#"{"tenant":"7","zone":"b"}"#) && !passes(r#"{"zone":"a"}"#));
+        assert!(
+            !passes(r#"{"tenant":"8","zone":"a"}"#)
+                && !passes(r#"{"tenant":"7","zone":"b"}"#)
+                && !passes(r#"{"zone":"a"}"#)
+        );
     }
 }

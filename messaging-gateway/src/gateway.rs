@@ -313,7 +313,9 @@ impl Shared {
             if left.is_empty() || tokio::time::Instant::now() >= until {
                 break;
             }
-            for connection in left.iter().filter(|connection| connection.outbox.has_ended().is_none()).take(CLOSED_TOGETHER) {
+            for connection in
+                left.iter().filter(|connection| connection.outbox.has_ended().is_none()).take(CLOSED_TOGETHER)
+            {
                 connection.outbox.end(End::Close(DisconnectCode::Shutdown));
             }
             tokio::time::sleep(BETWEEN_BATCHES).await;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod auth;
 mod code;
 mod command;
 mod connection;
@@ -33,6 +34,8 @@ pub mod __private {
 }
 
 pub use crate::access::{AccessRequest, Decision, IntoDecision, Verb};
+#[cfg(feature = "jwt")]
+pub use crate::auth::{Jwt, Key, SubscriptionToken};
 pub use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 pub use crate::descriptor::{
     AuthorizeFn, BoxFuture, DeclaredAccess, FilterField, Operator, SlowPolicy, Subscription,

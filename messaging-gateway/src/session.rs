@@ -67,9 +67,21 @@ struct Sender<'a> {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, open: Open, credentials: Credentials, redeemed: Option<Identity>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        open: Open,
+        credentials: Credentials,
+        redeemed: Option<Identity>,
+    ) -> Self {
         let now = std::time::Instant::now();
-        Self { shared, open, credentials, redeemed, commands: TokenBucket::new(now), sends: TokenBucket::new(now) }
+        Self {
+            shared,
+            open,
+            credentials,
+            redeemed,
+            commands: TokenBucket::new(now),
+            sends: TokenBucket::new(now),
+        }
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -133,7 +145,8 @@ impl Session {
     /// Takes somebody up who has proven who they are.
     pub(crate) fn welcome(&self, identity: Identity) {
         let connection = self.connection();
-        let counted = connection.with_place(|place| place.as_mut().map_or(Ok(()), |place| place.belongs_to(&identity.user)));
+        let counted = connection
+            .with_place(|place| place.as_mut().map_or(Ok(()), |place| place.belongs_to(&identity.user)));
         if let Err(Full::User | Full::Address | Full::Gateway) = counted {
             self.shared.metrics.rejected.connections.increment();
             return connection.outbox.end(End::Close(DisconnectCode::ConnectionLimit));
@@ -259,7 +272,13 @@ impl Session {
         Ok(())
     }
 
-    async fn send(&self, id: u64, identity: &Arc<Identity>, channel: &str, data: &RawValue) -> Result<(), Failed> {
+    async fn send(
+        &self,
+        id: u64,
+        identity: &Arc<Identity>,
+        channel: &str,
+        data: &RawValue,
+    ) -> Result<(), Failed> {
         let subscribed = self.subscribed(channel)?;
         if !subscribed.entity.send {
             return Err(ErrorCode::NotAvailable.into());
@@ -354,7 +373,12 @@ impl Session {
         ErrorCode::PermissionDenied.into()
     }
 
-    async fn ask_again(&self, identity: &Arc<Identity>, subscribed: &Subscribed, verb: Verb) -> Result<Filter, Failed> {
+    async fn ask_again(
+        &self,
+        identity: &Arc<Identity>,
+        subscribed: &Subscribed,
+        verb: Verb,
+    ) -> Result<Filter, Failed> {
         let Subscribed { topic, entity, params, .. } = subscribed;
         self.ask(identity, entity, topic.channel(), params, std::iter::once(verb)).await
     }
@@ -408,7 +432,8 @@ async fn decide(access: &Access, request: AccessRequest) -> Result<Decision, Box
 
 fn wanted(entity: &Entity, filters: Option<&serde_json::Value>) -> Result<Filter, Failed> {
     let Some(filters) = filters else { return Ok(Filter::default()) };
-    filter::read(filters, &entity.filters).map_err(|error| Failed(ErrorCode::BadRequest, Some(error.to_string())))
+    filter::read(filters, &entity.filters)
+        .map_err(|error| Failed(ErrorCode::BadRequest, Some(error.to_string())))
 }
 
 /// Something that the client may try again.

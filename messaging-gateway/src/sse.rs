@@ -65,11 +65,12 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>, request: Request) 
         }
         session.handle(Said::Command(Command { id, action: Action::Subscribe(Box::new(subscribe)) })).await;
     }
-    let stream = stream::unfold(Some(Events { session, positions: Positions::new(), shared }), |events| async move {
-        let mut events = events?;
-        let (written, goes_on) = events.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(written), goes_on.then_some(events)))
-    });
+    let stream =
+        stream::unfold(Some(Events { session, positions: Positions::new(), shared }), |events| async move {
+            let mut events = events?;
+            let (written, goes_on) = events.next().await?;
+            Some((Ok::<_, std::convert::Infallible>(written), goes_on.then_some(events)))
+        });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -98,12 +99,14 @@ impl Asked {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = value.replace('+', "%20");
-            let value = percent_decode_str(&value).decode_utf8().map_err(|_| format!("`{name}` is not UTF-8"))?;
+            let value =
+                percent_decode_str(&value).decode_utf8().map_err(|_| format!("`{name}` is not UTF-8"))?;
             let object = |what: &str| -> Result<Map<String, Value>, String> {
                 if !is_within_depth(&value, shared.limits.depth) {
                     return Err(format!("`{what}` is nested too deeply"));
                 }
-                serde_json::from_str(&value).map_err(|error| format!("`{what}` is not a JSON object: {error}"))
+                serde_json::from_str(&value)
+                    .map_err(|error| format!("`{what}` is not a JSON object: {error}"))
             };
             match name {
                 "subscribe" => {
@@ -111,7 +114,9 @@ impl Asked {
                     message.insert("type".to_owned(), "subscribe".into());
                     message.insert("id".to_owned(), 0.into());
                     match native::read(&Value::Object(message).to_string()) {
-                        Ok(Said::Command(Command { action: Action::Subscribe(subscribe), .. })) => subscriptions.push(*subscribe),
+                        Ok(Said::Command(Command { action: Action::Subscribe(subscribe), .. })) => {
+                            subscriptions.push(*subscribe)
+                        }
                         Ok(_) => {}
                         Err(nonsense) => return Err(format!("`subscribe`: {}", nonsense.reason)),
                     }
@@ -233,7 +238,10 @@ impl Events {
                     self.write_one(&mut out, "event", moved, event.frame().payload());
                 }
                 Item::Gap(_, frame) | Item::Message(frame) => {
-                    let Ok(Head { kind, channel, epoch, offset }) = serde_json::from_slice(frame.payload()) else { continue };
+                    let Ok(Head { kind, channel, epoch, offset }) = serde_json::from_slice(frame.payload())
+                    else {
+                        continue;
+                    };
                     if kind == "ping" {
                         out.put_slice(b":\n\n");
                         continue;
@@ -241,7 +249,10 @@ impl Events {
                     let mut moved = false;
                     if let (Some(channel), Some(offset)) = (channel, offset) {
                         moved = true;
-                        let since = self.positions.entry(channel).or_insert_with(|| Since { epoch: String::new(), offset: String::new() });
+                        let since = self
+                            .positions
+                            .entry(channel)
+                            .or_insert_with(|| Since { epoch: String::new(), offset: String::new() });
                         since.offset = offset;
                         since.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut since.epoch));
                     }

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -63,7 +66,8 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request)
     let config = config(&shared.limits);
     shared.tasks.clone().spawn(async move {
         if let Ok(Ok(upgraded)) = timeout(shared.limits.unauthenticated, on_upgrade).await {
-            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+            let socket =
+                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
             Client::new(socket, session, shared).run().await;
         }
     });
@@ -222,7 +226,9 @@ impl Client {
                 Some(Ok(Said::Pong)) => {}
                 Some(Ok(said)) => {
                     let gone: BoxFuture<'static, Box<Session>> = Box::pin(std::future::pending());
-                    let Doing::Nothing(mut session) = std::mem::replace(&mut self.doing, Doing::Command(gone)) else {
+                    let Doing::Nothing(mut session) =
+                        std::mem::replace(&mut self.doing, Doing::Command(gone))
+                    else {
                         return;
                     };
                     self.doing = Doing::Command(Box::pin(async move {

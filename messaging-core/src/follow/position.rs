@@ -33,7 +33,7 @@ impl fmt::Display for StreamRef {
 /// assert!("1700000000000-3".parse::<Position>().is_err());
 /// # Ok::<(), messaging_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Where it is.
     pub id: EntryId,

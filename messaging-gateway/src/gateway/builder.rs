@@ -93,7 +93,9 @@ impl Builder {
         F: Fn(AccessRequest) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: IntoDecision> + Send + 'static,
     {
-        let boxed = move |request| -> BoxFuture<'static, Result<_, BoxError>> { crate::descriptor::decide(authorize(request)) };
+        let boxed = move |request| -> BoxFuture<'static, Result<_, BoxError>> {
+            crate::descriptor::decide(authorize(request))
+        };
         self.authorize.insert(entity.into(), Arc::new(boxed));
         self
     }
@@ -130,7 +132,13 @@ impl Builder {
         let catalog = catalog(&self.authorize)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::<Metrics>::default();
-        let hub = Hub::new(self.messaging.clone(), Arc::clone(&metrics), self.limits.clone(), tasks.clone(), stop.clone());
+        let hub = Hub::new(
+            self.messaging.clone(),
+            Arc::clone(&metrics),
+            self.limits.clone(),
+            tasks.clone(),
+            stop.clone(),
+        );
         let shared = Arc::new(Shared {
             rooms: Rooms::new(self.messaging.clone(), tasks.clone(), stop.clone()),
             tickets: Tickets::new(Shelves::new(&self.messaging)),

@@ -53,7 +53,13 @@ pub(super) enum Goal {
 }
 
 impl Feed {
-    pub(super) fn new(stream: StreamRef, end: StreamEnd, messaging: Messaging, metrics: Arc<Metrics>, limits: &Limits) -> Self {
+    pub(super) fn new(
+        stream: StreamRef,
+        end: StreamEnd,
+        messaging: Messaging,
+        metrics: Arc<Metrics>,
+        limits: &Limits,
+    ) -> Self {
         let state = State {
             ring: Ring::new(end.position, limits.ring.get(), limits.ring_bytes.get()),
             epoch: end.epoch.into(),
@@ -62,7 +68,14 @@ impl Feed {
             idle_since: Some(Instant::now()),
         };
         let most_bytes = messaging.config().max_payload;
-        Self { stream, messaging, metrics, most_bytes, state: Mutex::new(state), growing: tokio::sync::Mutex::default() }
+        Self {
+            stream,
+            messaging,
+            metrics,
+            most_bytes,
+            state: Mutex::new(state),
+            growing: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -75,7 +88,8 @@ impl Feed {
         for entry in entries {
             // Numbers that go back are those of a stream that was made anew, or of a server that has lost its last entries.
             let goes_back = {
-                let before = run.iter().rev().map(|kept: &Kept| kept.position.number).find(|number| *number != 0);
+                let before =
+                    run.iter().rev().map(|kept: &Kept| kept.position.number).find(|number| *number != 0);
                 let before = before.unwrap_or_else(|| self.lock().ring.number());
                 entry.position.number != 0 && entry.position.number <= before
             };
@@ -125,11 +139,12 @@ impl Feed {
         }
         let mut state = self.lock();
         let mut expected = state.ring.number() + 1;
-        let is_whole = entries.iter().map(|entry| entry.position.number).filter(|number| *number != 0).all(|number| {
-            let is_next = number == expected;
-            expected = number + 1;
-            is_next
-        });
+        let is_whole =
+            entries.iter().map(|entry| entry.position.number).filter(|number| *number != 0).all(|number| {
+                let is_next = number == expected;
+                expected = number + 1;
+                is_next
+            });
         if !is_whole {
             // Whose events they were cannot be known.
             state.topics.values().for_each(|(topic, _)| topic.tell_gap(GapReason::Removed));

@@ -7,10 +7,10 @@ use std::sync::{Arc, MutexGuard};
 use messaging_core::EntryId;
 pub(crate) use messaging_core::Position;
 
+use super::Hub;
 use super::feed::{self, Feed, Goal};
 use super::ring::{Since, Told};
 use super::topic::{Place, Source, Streams, Topic, offset};
-use super::Hub;
 use crate::command;
 use crate::connection::Connection;
 use crate::descriptor::SlowPolicy;
@@ -160,8 +160,13 @@ impl Hub {
             Source::Streams(streams) if same(&streams.feeds, &feeds) => {
                 // Nothing was told of what is not for this channel.
                 streams.positions = states.iter().map(|state| state.ring.high()).collect();
-                let wanted =
-                    Wanted { channel: join.channel, filter: join.filter, since: join.resume, last: join.last, may_grow };
+                let wanted = Wanted {
+                    channel: join.channel,
+                    filter: join.filter,
+                    since: join.resume,
+                    last: join.last,
+                    may_grow,
+                };
                 match look(&feeds, &states, streams, wanted) {
                     Look::Found(Seen { is_whole, events, place }) => {
                         let recovered = join.resume.map(|_| is_whole);
@@ -292,7 +297,8 @@ fn missed(
     if since.epoch != place.epoch {
         return Missed::Lost;
     }
-    let positions: Option<Vec<Position>> = since.offset.split(',').map(|position| position.parse().ok()).collect();
+    let positions: Option<Vec<Position>> =
+        since.offset.split(',').map(|position| position.parse().ok()).collect();
     let Some(positions) = positions.filter(|positions| positions.len() == states.len()) else {
         return Missed::Lost;
     };
@@ -325,7 +331,9 @@ fn gather(
             let entry = state.ring.get(place);
             match &entry.message {
                 Some((channel, told)) if channel.as_str() == &**wanted.channel => match told {
-                    Told::Payload(payload) => found.push((entry.position.id, number, entry.position, payload)),
+                    Told::Payload(payload) => {
+                        found.push((entry.position.id, number, entry.position, payload))
+                    }
                     Told::Not => all_told = false,
                 },
                 _ => {}

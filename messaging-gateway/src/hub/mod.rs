@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use messaging_core::{Error, ErrorKind, Followed, FollowHandle, Messaging, StreamEntry, StreamRef};
+use messaging_core::{Error, ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -164,7 +164,11 @@ impl Hub {
                         Err(_) => return,
                     }
                     // What is there already goes out together.
-                    next = if news.len() < AT_ONCE { subscription.get_message(None).now_or_never() } else { None };
+                    next = if news.len() < AT_ONCE {
+                        subscription.get_message(None).now_or_never()
+                    } else {
+                        None
+                    };
                 }
                 topic.tell(news);
             }
@@ -187,7 +191,13 @@ impl Hub {
     async fn follow(self: &Arc<Self>, stream: StreamRef) -> messaging_core::Result<Running> {
         let end = self.messaging.stream_end(&stream).await?;
         let after = end.position.id;
-        let feed = Arc::new(Feed::new(stream.clone(), end, self.messaging.clone(), Arc::clone(&self.metrics), &self.limits));
+        let feed = Arc::new(Feed::new(
+            stream.clone(),
+            end,
+            self.messaging.clone(),
+            Arc::clone(&self.metrics),
+            &self.limits,
+        ));
         let (batches, mut inbox) = mpsc::channel::<Vec<StreamEntry>>(BATCHES);
         let (worker, stop) = (Arc::clone(&feed), self.stop.clone());
         self.tasks.spawn(async move {
@@ -217,7 +227,9 @@ impl Hub {
                     let reading = async {
                         loop {
                             match follow.next().await {
-                                Followed::Entries { stream, entries } => hub.hand_over(&stream, entries).await,
+                                Followed::Entries { stream, entries } => {
+                                    hub.hand_over(&stream, entries).await
+                                }
                                 Followed::Lost(error) => *lock(&hub.lost) = Some(error.to_string()),
                                 Followed::Restored => *lock(&hub.lost) = None,
                                 Followed::Closed => return,
@@ -281,9 +293,10 @@ impl Hub {
         lock(&self.feeds).retain(|stream, cell| {
             // A topic that is being made holds the cell.
             let is_used = Arc::strong_count(cell) > 1;
-            let kept = is_used || cell.get().is_none_or(|running| {
-                Arc::strong_count(&running.feed) > 2 || !is_over(running.feed.idle_since(), KEPT)
-            });
+            let kept = is_used
+                || cell.get().is_none_or(|running| {
+                    Arc::strong_count(&running.feed) > 2 || !is_over(running.feed.idle_since(), KEPT)
+                });
             if !kept && let Some(handle) = &handle {
                 handle.remove(stream);
             }

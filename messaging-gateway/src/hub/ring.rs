@@ -67,7 +67,16 @@ impl Ring {
     /// A ring that begins after the end of a stream.
     pub(crate) fn new(end: Position, most: usize, most_bytes: usize) -> Self {
         let entries = VecDeque::new();
-        Self { entries, bytes: 0, below: end, high: end, number: end.number, reaches_start: false, most, most_bytes }
+        Self {
+            entries,
+            bytes: 0,
+            below: end,
+            high: end,
+            number: end.number,
+            reaches_start: false,
+            most,
+            most_bytes,
+        }
     }
 
     /// Begins anew: the stream is another one.
@@ -136,7 +145,9 @@ impl Ring {
     pub(crate) fn since(&self, offset: Position) -> Since {
         let all = self.entries.len();
         // A stream that has expired has kept its counter.
-        let is_same = |place: Position| offset == place || (place.id == EntryId::default() && offset.number == place.number);
+        let is_same = |place: Position| {
+            offset == place || (place.id == EntryId::default() && offset.number == place.number)
+        };
         let is_end = is_same(self.high);
         if is_end {
             return Since::Here(all..all);
@@ -166,7 +177,8 @@ impl Ring {
     fn has_hole(&self, offset: Position, first: usize) -> bool {
         let is_numbered = offset.number != 0 || offset.id == EntryId::default();
         let mut expected = is_numbered.then_some(offset.number + 1);
-        let mut numbers = self.entries.range(first..).map(|entry| entry.position.number).filter(|number| *number != 0);
+        let mut numbers =
+            self.entries.range(first..).map(|entry| entry.position.number).filter(|number| *number != 0);
         numbers.any(|number| expected.replace(number + 1).is_some_and(|expected| number != expected))
     }
 }
@@ -207,7 +219,10 @@ mod tests {
         assert_eq!(missed(&ring, at(14)), Err(Since::Lost));
         // Positions that were never there: another number at the id, an id between two.
         assert_eq!(missed(&ring, Position { number: 4, ..at(11) }), Err(Since::Lost));
-        assert_eq!(missed(&ring, Position { id: EntryId { millis: 111, sequence: 5 }, number: 11 }), Err(Since::Lost));
+        assert_eq!(
+            missed(&ring, Position { id: EntryId { millis: 111, sequence: 5 }, number: 11 }),
+            Err(Since::Lost)
+        );
     }
 
     #[test]
@@ -251,8 +266,14 @@ mod tests {
         ring.push(entry(15));
         assert_eq!((missed(&ring, at(12)), missed(&ring, at(11))), (Err(Since::Lost), Err(Since::Lost)));
         assert_eq!(missed(&ring, at(15)), Ok(vec![]));
-        ring.push(Kept { position: Position { number: 0, id: EntryId { millis: 116, sequence: 0 } }, message: None });
-        ring.push(Kept { position: Position { number: 16, id: EntryId { millis: 117, sequence: 0 } }, message: None });
+        ring.push(Kept {
+            position: Position { number: 0, id: EntryId { millis: 116, sequence: 0 } },
+            message: None,
+        });
+        ring.push(Kept {
+            position: Position { number: 16, id: EntryId { millis: 117, sequence: 0 } },
+            message: None,
+        });
         assert_eq!(missed(&ring, at(15)), Ok(vec![0, 16]));
     }
 }

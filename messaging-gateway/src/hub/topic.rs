@@ -285,7 +285,8 @@ impl State {
     }
 
     fn note_paths(&mut self) {
-        let mut paths: Vec<_> = self.groups.iter().flat_map(|(_, group)| group.filter.paths()).cloned().collect();
+        let mut paths: Vec<_> =
+            self.groups.iter().flat_map(|(_, group)| group.filter.paths()).cloned().collect();
         paths.sort_unstable();
         paths.dedup();
         self.paths = paths;
