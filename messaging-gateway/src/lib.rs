@@ -44,3 +44,9 @@ pub use crate::descriptor::{
 pub use crate::gateway::{Builder, Gateway};
 pub use crate::identity::{AuthError, Credentials, Identity};
 pub use crate::limits::{Limits, Rate};
+
+/// The client for browsers and Node: one ES module, to be served beside the page as `text/javascript`.
+pub const CLIENT: &str = include_str!("../client/messaging.js");
+
+/// The types of [`CLIENT`], for TypeScript.
+pub const CLIENT_TYPES: &str = include_str!("../client/messaging.d.ts");
