@@ -185,7 +185,10 @@ export class Messaging {
 
   subscribe<T = unknown>(options: SubscribeOptions): Subscription<T>;
 
-  /** Connects again after it was closed; while it waits, connects at once. Subscriptions go on where they were. */
+  /**
+   * Connects again after it was closed, with a new token of `getToken`; while it waits, connects at once. Subscriptions go on
+   * where they were.
+   */
   connect(): void;
 
   /** Closes the connection, and rejects what waits for an answer. No timer and no listener is left. */

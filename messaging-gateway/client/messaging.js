@@ -857,6 +857,8 @@ export class Messaging {
     this.#isWanted = false;
     this.#opening++;
     this.#attempt = 0;
+    // Who connects again may be somebody else.
+    this.#token = null;
     for (const timer of [this.#timer, this.#refreshing, this.#reopening]) clearTimeout(timer);
     this.#reopening = null;
     this.#endHandover();
