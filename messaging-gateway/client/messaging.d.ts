@@ -24,7 +24,7 @@ interface SubscribeCommon {
 /** What to subscribe to: an entity of the gateway with its parameters, or a channel by its name. */
 export type SubscribeOptions = SubscribeCommon &
   (
-    | { entity: string; params?: Record<string, string | number | boolean>; channel?: undefined }
+    | { entity: string; params?: Record<string, string | number>; channel?: undefined }
     | { channel: string; entity?: undefined; params?: undefined }
   );
 

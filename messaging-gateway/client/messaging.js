@@ -797,6 +797,10 @@ export class Messaging {
         if (epoch !== undefined && offset !== undefined) channel.position = { epoch, offset };
         return void channel.tell("gap", { channel: channel.name, reason });
       }
+      // What the filters have kept back need not be looked at again.
+      case "position":
+        if (channel?.resume) channel.position = { epoch: channel.position.epoch, offset: message.offset };
+        return;
       case "join_leave":
         return void channel?.emit("joinLeave", { joins: message.joins ?? {}, leaves: message.leaves ?? {} });
       case "unsubscribed": {

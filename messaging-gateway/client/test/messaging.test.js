@@ -136,7 +136,7 @@ test("what cannot be recovered, or is not resumable, is told as a gap before wha
   assert.deepEqual(plain, ["subscribed 0", "subscribed again 0", "gap disconnected", "event 1"]);
 });
 
-test("a gap of the server moves the position", async () => {
+test("a gap of the server moves the position, and so does a position", async () => {
   const gateway = await Gateway.start();
   const subscription = connect(gateway).subscribe({ channel: "a" });
   const lines = log(subscription);
@@ -148,10 +148,13 @@ test("a gap of the server moves the position", async () => {
   assert.deepEqual(subscription.position, { epoch: "f", offset: "0" });
   first.send(event("a", 1), { type: "gap", channel: "a", reason: "slow" });
   await until(() => lines.length === 4, "the second has come");
+  assert.deepEqual(subscription.position, { epoch: "f", offset: "1" });
+  first.send({ type: "position", channel: "a", offset: "5" });
+  await until(() => subscription.position.offset === "5", "the position has come");
   first.cut();
   const second = await gateway.connections.take();
   await second.welcome();
-  assert.deepEqual((await second.take("subscribe")).resume, { epoch: "f", offset: "1" });
+  assert.deepEqual((await second.take("subscribe")).resume, { epoch: "f", offset: "5" });
 });
 
 test("an unrecoverable position is given up, with a gap", async () => {

@@ -18,7 +18,9 @@
 import { Messaging } from "/messaging.js";
 
 const CAMERAS = [1, 2, 3, 4, 5, 6, 7, 8];
-const KINDS = { motion_detected: "Motion", person: "Person", vehicle: "Vehicle", line_crossed: "Line crossed" };
+/** By how much they matter, least first: a bar of a strip has the colour of what matters most in it. */
+const KINDS = { motion_detected: "Motion", vehicle: "Vehicle", person: "Person", line_crossed: "Line crossed" };
+const KIND_NAMES = Object.keys(KINDS);
 const STATUSES = { queued: "Queued", in_progress: "Running", completed: "Completed", failed: "Failed" };
 const FEED = 80;
 const MESSAGES = 200;
@@ -255,7 +257,7 @@ for (const camera of CAMERAS) {
   const box = element("input", { type: "checkbox", name: "camera", value: camera, checked: true, "aria-labelledby": `camera-${camera}`, "aria-describedby": `latest-${camera}` });
   const name = element("span", { class: "name", id: `camera-${camera}` }, `Camera ${camera}`);
   const latest = element("span", { class: "latest", id: `latest-${camera}` }, "Quiet");
-  const bars = Array.from({ length: BARS }, (_, index) => drawing("rect", { x: index * 4, width: 3, y: 27, height: 1, class: "base" }));
+  const bars = Array.from({ length: BARS }, (_, index) => drawing("rect", { x: index * 4, width: 3, y: 27, height: 1 }));
   const strip = drawing("svg", { class: "strip", viewBox: `0 0 ${BARS * 4 - 1} 28`, preserveAspectRatio: "none", "aria-hidden": "true" }, ...bars);
   const tile = element("label", { class: "tile" }, name, box, strip, latest);
   box.addEventListener("change", () => {
@@ -264,7 +266,7 @@ for (const camera of CAMERAS) {
     changeCameras();
   });
   tile.addEventListener("animationend", () => tile.classList.remove("is-struck"));
-  tiles.set(camera, { box, tile, latest, bars, times: [], text: "Quiet" });
+  tiles.set(camera, { box, tile, latest, bars, events: [], text: "Quiet" });
   $("tiles").append(tile);
 }
 
@@ -331,8 +333,8 @@ function showEvent(event, { isPast }) {
   const kind = KINDS[event.event_type] ?? event.event_type;
   const tile = tiles.get(event.camera_id);
   if (tile) {
-    tile.times.push(at.getTime());
-    if (tile.times.length > 2_000) tile.times.shift();
+    tile.events.push({ at: at.getTime(), kind: KIND_NAMES.indexOf(event.event_type) });
+    if (tile.events.length > 2_000) tile.events.shift();
     tile.text = `${kind}, ${clock.format(at)}`;
     tile.isStruck = !isPast;
   }
@@ -404,21 +406,22 @@ function draw() {
 function drawStrips() {
   const end = Math.ceil(Date.now() / BAR) * BAR;
   const begin = end - BARS * BAR;
-  for (const tile of tiles.values()) {
-    while (tile.times.length > 0 && tile.times[0] < begin) tile.times.shift();
-    const counts = new Array(BARS).fill(0);
-    for (const at of tile.times) {
-      const bar = Math.floor((at - begin) / BAR);
-      counts[Math.min(BARS - 1, Math.max(0, bar))]++;
+  for (const { events, bars } of tiles.values()) {
+    while (events.length > 0 && events[0].at < begin) events.shift();
+    const drawn = bars.map(() => ({ count: 0, kind: -1 }));
+    for (const { at, kind } of events) {
+      const bar = drawn[Math.min(BARS - 1, Math.max(0, Math.floor((at - begin) / BAR)))];
+      bar.count++;
+      bar.kind = Math.max(bar.kind, kind);
     }
-    // A single event is seen from afar, and many do not leave the strip.
-    const heights = counts.map((value) => (value === 0 ? 1 : Math.min(28, 6 + 7 * Math.log2(1 + value))));
-    heights.forEach((height, index) => {
-      const bar = tile.bars[index];
-      if (bar.getAttribute("height") === String(height)) return;
+    drawn.forEach(({ count, kind }, index) => {
+      const bar = bars[index];
+      // A single event is seen from afar, and many do not leave the strip.
+      const height = count === 0 ? 1 : Math.min(28, 5 + 8 * Math.log2(1 + count));
       bar.setAttribute("height", height);
       bar.setAttribute("y", 28 - height);
-      bar.classList.toggle("base", counts[index] === 0);
+      if (count === 0) delete bar.dataset.kind;
+      else bar.dataset.kind = KIND_NAMES[Math.max(0, kind)];
     });
   }
 }
@@ -427,7 +430,7 @@ $("complex").addEventListener("change", () => {
   rows = [];
   $("feed").replaceChildren();
   $("feed-empty").hidden = false;
-  for (const tile of tiles.values()) Object.assign(tile, { times: [], text: "Quiet" });
+  for (const tile of tiles.values()) Object.assign(tile, { events: [], text: "Quiet" });
   subscribeToCameras();
   draw();
 });
