@@ -10,6 +10,7 @@
 mod cache;
 mod cache_options;
 mod examples;
+mod follow;
 mod handlers;
 mod lifecycle;
 mod models;
