@@ -263,9 +263,11 @@ mod tests {
         let mut twice = headers(Some("https://app.example"), Some("app.example"));
         twice.append(ORIGIN, HeaderValue::from_static("https://evil.example"));
         assert_eq!(origins.check(&twice), Refused);
-        let mut twice = headers(Some("https://app.example"), Some("evil.example"));
-        twice.append(HOST, HeaderValue::from_static("app.example"));
-        assert_eq!(origins.check(&twice), Refused);
+        for (first, second) in [("app.example", "evil.example"), ("evil.example", "app.example")] {
+            let mut twice = headers(Some("https://app.example"), Some(first));
+            twice.append(HOST, HeaderValue::from_static(second));
+            assert_eq!(origins.check(&twice), Refused);
+        }
     }
 
     #[test]

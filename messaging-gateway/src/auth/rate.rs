@@ -62,6 +62,15 @@ mod tests {
     }
 
     #[test]
+    fn a_third_of_a_second_is_not_rounded_down() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(start);
+        assert!(bucket.take(rate(1, 3), start));
+        assert!(!bucket.take(rate(1, 3), start + Duration::from_nanos(333_333_333)));
+        assert!(bucket.take(rate(1, 3), start + Duration::from_nanos(333_333_334)));
+    }
+
+    #[test]
     fn it_is_small_and_extremes_do_not_overflow() {
         assert_eq!(size_of::<TokenBucket>(), 16);
         let start = Instant::now();

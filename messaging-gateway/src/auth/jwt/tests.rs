@@ -266,7 +266,15 @@ fn a_key_that_is_none_is_refused_when_it_is_given() {
     let cut = RS256_PEM.replace("Ajs7", "");
     let twice = format!("{RS256_PEM}{RS256_PEM}");
     let body: String = RS256_PEM.lines().filter(|line| !line.starts_with('-')).collect();
+    // secp256k1, whose points are as long as those of P-256.
+    let info = [
+        0x30, 0x56, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x0a, 3,
+        0x42, 0, 4,
+    ];
+    let info = base64::engine::general_purpose::STANDARD.encode([&info[..], &[1; 64]].concat());
+    let other_curve = format!("-----BEGIN PUBLIC KEY-----\n{info}\n-----END PUBLIC KEY-----");
     for (error, why) in [
+        (Key::es256(other_curve), "P-256"),
         (Key::hs256("short"), "32 bytes"),
         (Key::rs256(ES256_PEM), "another"),
         (Key::rs256(RSA_1024_PEM), "2048"),
