@@ -11,6 +11,7 @@ mod cache;
 mod cache_options;
 mod examples;
 mod follow;
+mod gateway;
 mod handlers;
 mod lifecycle;
 mod models;
