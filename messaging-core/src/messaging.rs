@@ -383,7 +383,10 @@ impl Messaging {
         follow::streams_of(self.core(), &pattern.to_pattern()?).await
     }
 
-    /// Where a stream ends, and which incarnation of it that is; one that is not there ends where it will begin.
+    /// Where a stream ends, and which incarnation of it that is; one that is not there ends where it will begin. Whoever
+    /// keeps numbers asks again after [`Followed::Restored`](crate::Followed::Restored), and when they go back: then the
+    /// epoch may be another one. It is kept for at least 60 days after it was asked for, which following a stream does
+    /// by itself.
     ///
     /// # Errors
     /// What the backend says.
