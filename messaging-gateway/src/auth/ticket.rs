@@ -223,7 +223,7 @@ mod tests {
             let ticket = tickets.issue(&ada).await.unwrap();
             let redeemed = join_all((0..8).map(|_| tickets.redeem(ticket.as_str()))).await;
             let redeemed: Vec<_> = redeemed.into_iter().filter_map(Result::unwrap).collect();
-            assert_eq!(redeemed, [ada.clone()]);
+            assert_eq!(redeemed, std::slice::from_ref(&ada));
         }
     }
 
