@@ -15,6 +15,7 @@ mod lifecycle;
 mod models;
 mod outside;
 mod place;
+mod presence;
 mod programs;
 mod pubsub;
 mod python;
