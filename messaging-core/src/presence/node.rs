@@ -273,3 +273,6 @@ impl Join {
         self.wish.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,12 +29,25 @@ impl Roster {
     ///
     /// Cancellation: nothing happens.
     pub(super) async fn ask(&self, backend: &Backend, nodes: &[NodeId]) -> Result<Vec<Option<Instant>>> {
+        self.ask_unless(backend, nodes, |known| known.alive_until.is_some_and(|until| until > Instant::now()))
+            .await
+    }
+
+    /// The same, if the server may have lost what it knew.
+    pub(super) async fn ask_anew(&self, backend: &Backend, nodes: &[NodeId]) -> Result<Vec<Option<Instant>>> {
+        self.ask_unless(backend, nodes, |_| false).await
+    }
+
+    async fn ask_unless(
+        &self,
+        backend: &Backend,
+        nodes: &[NodeId],
+        is_enough: impl Fn(&Known) -> bool,
+    ) -> Result<Vec<Option<Instant>>> {
         let since = Instant::now();
         let mut known = self.0.lock().await;
         // Whoever was here before us may have asked for the same.
-        let is_fresh = |known: &&Known| {
-            known.asked >= since || known.alive_until.is_some_and(|until| until > Instant::now())
-        };
+        let is_fresh = |known: &&Known| known.asked >= since || is_enough(known);
         let unknown: Vec<_> =
             nodes.iter().filter(|node| known.get(node).filter(is_fresh).is_none()).cloned().collect();
         if !unknown.is_empty() {

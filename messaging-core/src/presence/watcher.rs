@@ -192,7 +192,7 @@ impl Watcher {
         nodes.extend(self.view.keys().map(|key| key.node.clone()));
         nodes.sort_unstable();
         nodes.dedup();
-        let lives = self.node.roster.ask(&core.backend, &nodes).await?;
+        let lives = self.node.roster.ask_anew(&core.backend, &nodes).await?;
         let lives: HashMap<_, _> = nodes.into_iter().zip(lives).collect();
         self.compare(all, &lives);
         (self.stale, self.skipped) = (false, skipped);

@@ -22,7 +22,9 @@ on_each_backend! {
     one_id_is_joined_once
     changes_come_in_order
     changes_begin_with_who_is_there
+    a_watcher_begins_where_it_has_read
     changes_are_a_stream
+    a_member_stays_for_longer_than_its_time
     two_processes_see_each_other
     many_joins_at_once
     a_process_that_shuts_down_has_left
@@ -220,6 +222,43 @@ async fn changes_begin_with_who_is_there(place: Place) {
     assert_eq!(told(&mut changes).await, "ada left 3");
     assert_eq!(there(&mut changes), [("bob".to_owned(), json!(2))]);
     bob.leave().await.unwrap();
+}
+
+async fn a_watcher_begins_where_it_has_read(place: Place) {
+    let (one, other) = (place.messaging().await, place.messaging().await);
+    let ada = other.presence("chat:7").join("ada", &0_u64).await.unwrap();
+    let updating = tokio::spawn(async move {
+        for number in 1_u64.. {
+            ada.update(&number).await.unwrap();
+        }
+    });
+    for _ in 0..20 {
+        let mut changes = one.presence("chat:7").changes().await.unwrap();
+        let mut last = changes.entries().into_values().next().unwrap().json::<u64>().unwrap();
+        for _ in 0..20 {
+            let change = soon(changes.next()).await.unwrap().unwrap();
+            assert_eq!(change.entry().json::<u64>().unwrap(), last + 1, "nothing is told twice or left out");
+            last += 1;
+        }
+    }
+    updating.abort();
+}
+
+async fn a_member_stays_for_longer_than_its_time(mut place: Place) {
+    // Of so many signs of life one may be late on a busy machine.
+    place.config.presence_ttl = Duration::from_secs(2);
+    let (one, other) = (place.messaging().await, place.messaging().await);
+    let room = one.presence("chat:7");
+    let mut changes = room.changes().await.unwrap();
+    let _ada = other.presence("chat:7").join("ada", &1).await.unwrap();
+    assert_eq!(told(&mut changes).await, "ada joined 1");
+    let begun = Instant::now();
+    while begun.elapsed() < place.config.presence_ttl * 2 {
+        assert_eq!(users(&room).await, ["ada"]);
+        if let Ok(change) = tokio::time::timeout(Duration::from_millis(20), changes.next()).await {
+            panic!("{change:?}");
+        }
+    }
 }
 
 async fn changes_are_a_stream(place: Place) {

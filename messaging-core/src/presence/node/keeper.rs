@@ -192,7 +192,12 @@ impl Node {
     }
 
     /// Writes again what is not there as it should be, and removes what should not be there.
-    async fn audit(&self, channel: &Channel, joins: Vec<Arc<Join>>, doubted: Option<&NodeId>) -> Result<()> {
+    pub(super) async fn audit(
+        &self,
+        channel: &Channel,
+        joins: Vec<Arc<Join>>,
+        doubted: Option<&NodeId>,
+    ) -> Result<()> {
         let mut expected = Vec::with_capacity(joins.len());
         for join in &joins {
             let wish = join.wish();
