@@ -7,6 +7,7 @@ mod code;
 mod descriptor;
 mod identity;
 mod limits;
+mod rest;
 
 #[doc(hidden)]
 pub mod __private {
@@ -22,3 +23,4 @@ pub use crate::descriptor::{
 };
 pub use crate::identity::{AuthError, Credentials, Identity};
 pub use crate::limits::{Limits, Rate};
+pub use crate::rest::{ModelRoutes, Problem, model_routes};
