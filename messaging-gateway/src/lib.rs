@@ -3,11 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod asyncapi;
 mod code;
 mod descriptor;
 mod identity;
+mod internal;
 mod limits;
+mod metrics;
 mod rest;
+mod schema;
 
 #[doc(hidden)]
 pub mod __private {
@@ -22,5 +26,8 @@ pub use crate::descriptor::{
     SubscriptionDescriptor,
 };
 pub use crate::identity::{AuthError, Credentials, Identity};
+pub use crate::internal::{InternalState, internal_router};
 pub use crate::limits::{Limits, Rate};
+pub use crate::metrics::{Count, GapCounts, Metrics, RejectionCounts, SlowCounts};
 pub use crate::rest::{ModelRoutes, Problem, model_routes};
+pub use crate::schema::{EntitySchema, ModelSchema, PublishSchema, Schema};

@@ -7,5 +7,6 @@
     reason = "tests document themselves, and a test binary exports nothing"
 )]
 
+mod internal;
 mod rest;
 mod web;
