@@ -6,6 +6,7 @@ mod access;
 mod asyncapi;
 mod code;
 mod descriptor;
+mod discovery;
 mod identity;
 mod internal;
 mod limits;
@@ -24,6 +25,9 @@ pub use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 pub use crate::descriptor::{
     AuthorizeFn, BoxFuture, DeclaredAccess, FilterField, Operator, SlowPolicy, Subscription,
     SubscriptionDescriptor,
+};
+pub use crate::discovery::{
+    DiscoveredService, Discovery, DiscoveryHealth, Polling, RemoteEntity, RemoteFilter, RemoteService,
 };
 pub use crate::identity::{AuthError, Credentials, Identity};
 pub use crate::internal::{InternalState, internal_router};

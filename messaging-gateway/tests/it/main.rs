@@ -7,6 +7,7 @@
     reason = "tests document themselves, and a test binary exports nothing"
 )]
 
+mod discovery;
 mod internal;
 mod rest;
 mod web;
