@@ -37,6 +37,9 @@ pub struct DescribedModel {
     pub publishes: Vec<(&'static str, &'static str)>,
     /// The paths in the event's payload.
     pub payload: Vec<&'static str>,
+    /// The `resource_type` of the envelope around the payload, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<&'static str>,
     /// Whether its events are durable.
     pub durable: bool,
     /// Whether they are published on sharded channels.
@@ -121,6 +124,7 @@ impl Description {
                     id: model.id,
                     publishes: published(model.publish).collect(),
                     payload: model.payload.iter().map(|field| field.path).collect(),
+                    envelope: model.envelope,
                     durable: model.durable.is_some(),
                     sharded: model.carrier == Carrier::Sharded,
                     schema: (model.schema)(),

@@ -433,6 +433,8 @@ impl Messaging {
     /// [added](crate::FollowHandle::add).
     pub fn follow(&self) -> Follow {
         Follow::new(self.core())
+    }
+
     /// Who is present on a channel: joining and leaving, who is there, and what changes. A channel that is not valid is
     /// refused when it is used.
     #[must_use]

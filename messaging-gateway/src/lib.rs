@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod asyncapi;
 mod auth;
 mod code;
 mod command;
@@ -10,6 +11,7 @@ mod connection;
 #[cfg(test)]
 mod declared;
 mod descriptor;
+mod discovery;
 mod entity;
 mod event;
 mod filter;
@@ -17,14 +19,16 @@ mod frame;
 mod gateway;
 mod hub;
 mod identity;
+mod internal;
 mod limits;
 mod metrics;
 mod native;
 mod outbox;
 mod payload;
 mod presence;
+mod rest;
+mod schema;
 mod session;
-mod shim;
 mod sse;
 mod tickets;
 mod ws;
@@ -79,8 +83,12 @@ pub use crate::descriptor::{
     AuthorizeFn, BoxFuture, DeclaredAccess, FilterField, Operator, SlowPolicy, Subscription,
     SubscriptionDescriptor,
 };
+pub use crate::discovery::{
+    DiscoveredService, Discovery, DiscoveryHealth, Polling, RemoteEntity, RemoteFilter, RemoteService,
+};
 pub use crate::gateway::{Builder, Gateway};
 pub use crate::identity::{AuthError, Credentials, Identity};
+pub use crate::internal::{InternalState, internal_router};
 pub use crate::limits::{Limits, Rate};
 
 /// The client for browsers and Node: one ES module, to be served beside the page as `text/javascript`.
@@ -88,3 +96,6 @@ pub const CLIENT: &str = include_str!("../client/messaging.js");
 
 /// The types of [`CLIENT`], for TypeScript.
 pub const CLIENT_TYPES: &str = include_str!("../client/messaging.d.ts");
+pub use crate::metrics::{Count, GapCounts, Metrics, RejectionCounts, SlowCounts};
+pub use crate::rest::{ModelRoutes, Problem, model_routes};
+pub use crate::schema::{EntitySchema, ModelSchema, PublishSchema, Schema};

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::shim::*;
-use messaging_core::{Messaging, Result};
+use messaging_core::{Membership, Messaging, PresenceChange, PresenceChanges, PresenceEntry, Result};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
