@@ -94,7 +94,7 @@ impl Config {
         })
     }
 
-    /// What a refused attribute declares, so that whoever reads it makes no mistake of their own.
+    /// What a refused attribute declares: it can be read, so that no error follows from the first.
     pub(super) fn refused(runtime: Runtime) -> Self {
         Self {
             runtime,
