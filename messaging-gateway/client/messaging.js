@@ -101,7 +101,7 @@ function backoff({ min, max }, attempt) {
 class Connection {
   welcome = null;
   welcomedAt = 0;
-  /** Another connection has taken over: nothing but answers to what was asked before is of interest. */
+  /** Another connection has taken over: this one stays for the answers to what was asked before. */
   isRetired = false;
   /** Something of the gateway was heard, so it is there and can be reached in this way. */
   isReached = false;
@@ -179,7 +179,7 @@ class Connection {
       case "disconnect":
         return void this.over(message.code, message.reason ?? "disconnected", message.reconnect);
       default:
-        if (!this.isRetired) this.#owner.received(this, message);
+        this.#owner.received(this, message);
     }
   }
 
