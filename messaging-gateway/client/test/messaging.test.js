@@ -500,9 +500,15 @@ test("filters that are refused leave those of before, also across a reconnect", 
   const wrong = subscription.update({ wrong: 1 });
   first.send({ type: "error", id: (await first.take("update")).id, code: 107, message: "bad request", temporary: false });
   await assert.rejects(wrong, { code: 107 });
-  const unanswered = subscription.update({ wrong: 2 });
-  await first.take("update");
+  assert.equal(first.messages.size, 0);
   first.cut();
+  const between = await gateway.connections.take();
+  await between.welcome();
+  assert.deepEqual((await between.subscribed()).filters, { n: 1 });
+  await until(() => subscription.isSubscribed, "it is subscribed again");
+  const unanswered = subscription.update({ wrong: 2 });
+  await between.take("update");
+  between.cut();
   const second = await gateway.connections.take();
   await second.welcome();
   const asked = await second.take("subscribe");
