@@ -598,6 +598,23 @@ test("an old token that is refused is replaced once, a new one is the end", asyn
   assert.equal(messaging.state.code, 3500);
 });
 
+test("after close, connect asks for a token anew, and one that comes late is not kept", async () => {
+  const gateway = await Gateway.start();
+  const asked = [];
+  const messaging = connect(gateway, { getToken: () => new Promise((resolve) => asked.push(resolve)) });
+  await until(() => asked.length === 1, "a token is asked for");
+  messaging.close();
+  messaging.connect();
+  await until(() => asked.length === 2, "another is asked for");
+  asked[1]("of the second");
+  const first = await gateway.connections.take();
+  assert.equal((await first.welcome()).token, "of the second");
+  asked[0]("of the first");
+  await until(() => messaging.state.state === "connected", "it is connected");
+  first.cut();
+  assert.equal((await (await gateway.connections.take()).take("hello")).token, "of the second");
+});
+
 test("an expired connection comes back with a new token, and a token that cannot be had is asked for again", async () => {
   const gateway = await Gateway.start();
   let made = 0;
