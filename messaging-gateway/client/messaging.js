@@ -101,7 +101,7 @@ function backoff({ min, max }, attempt) {
 class Connection {
   welcome = null;
   welcomedAt = 0;
-  /** Another connection has taken over: nothing but answers to what was asked before is of interest. */
+  /** Another connection has taken over: this one stays for the answers to what was asked before. */
   isRetired = false;
   /** Something of the gateway was heard, so it is there and can be reached in this way. */
   isReached = false;
@@ -179,7 +179,7 @@ class Connection {
       case "disconnect":
         return void this.over(message.code, message.reason ?? "disconnected", message.reconnect);
       default:
-        if (!this.isRetired) this.#owner.received(this, message);
+        this.#owner.received(this, message);
     }
   }
 
@@ -608,6 +608,7 @@ export class Messaging {
   #lastTried = null;
 
   #token = null;
+  #tokenTimers = new Set();
   #refreshing = null;
   #unwatch = null;
 
@@ -744,16 +745,20 @@ export class Messaging {
   }
 
   async #newToken() {
+    const timers = this.#tokenTimers;
     let timer;
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => reject(new Error("getToken took too long")), this.#options.requestTimeout);
+      timers.add(timer);
     });
     try {
       const text = await Promise.race([this.#options.getToken(), late]);
-      this.#token = text ? { text, until: Infinity } : null;
+      // One that comes after `close` may be that of somebody else.
+      if (timers === this.#tokenTimers) this.#token = text ? { text, until: Infinity } : null;
       return text;
     } finally {
       clearTimeout(timer);
+      timers.delete(timer);
     }
   }
 
@@ -863,7 +868,8 @@ export class Messaging {
     this.#attempt = 0;
     // Who connects again may be somebody else.
     this.#token = null;
-    for (const timer of [this.#timer, this.#refreshing, this.#reopening]) clearTimeout(timer);
+    for (const timer of [this.#timer, this.#refreshing, this.#reopening, ...this.#tokenTimers]) clearTimeout(timer);
+    this.#tokenTimers = new Set();
     this.#reopening = null;
     this.#endHandover();
     this.#unwatch?.();

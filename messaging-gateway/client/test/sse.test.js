@@ -103,9 +103,9 @@ test("a silent stream is left, a comment is a sign of life", async () => {
   gateway.refusesUpgrades = true;
   messaging.subscribe({ channel: "a" });
   const stream = await gateway.streams.take();
-  stream.welcome({ ping_ms: 60, pong_ms: 40 });
-  for (let turn = 0; turn < 10; turn++) {
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  stream.welcome({ ping_ms: 300, pong_ms: 200 });
+  for (let turn = 0; turn < 8; turn++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
     stream.write(":\n\n");
   }
   assert.equal(gateway.streams.size, 0);
