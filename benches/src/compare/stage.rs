@@ -9,8 +9,12 @@ use std::sync::OnceLock;
 use messaging_tests::{PostgresServer, RedisServer, unique};
 
 use super::process::Process;
-use crate::job::{Failure, Job, Report};
+use crate::job::{Failure, Job, Report, Server};
 
+/// Where `cargo xtask bench` has installed what the server of Socket.IO needs.
+const SOCKETIO: &str = "MESSAGING_BENCH_SOCKETIO";
+/// Runs a program that may open as many files as the machine lets it: each connection is one.
+const WITH_MANY_FILES: &str = r#"ulimit -S -n "$(ulimit -H -n)"; exec "$0" "$@""#;
 /// The processor of the servers, the publisher and this program.
 const OTHERS: &str = "0";
 /// The processor of the measured process.
@@ -51,6 +55,9 @@ pub(super) enum Under {
 pub(super) enum Tool {
     Valgrind,
     Postgres,
+    /// Our gateway.
+    Gateway,
+    SocketIo,
 }
 
 #[derive(Debug)]
@@ -118,6 +125,32 @@ impl Stage {
         Process::start(command.args(["job", &serde_json::to_string(job)?]))
     }
 
+    /// Starts a gateway, which is measured by those who look at it.
+    pub(super) fn gateway(&self, server: Server) -> Result<Process, Failure> {
+        let redis = self.redis().port();
+        let mut command = self.on_its_processor("sh");
+        command.args(["-c", WITH_MANY_FILES]);
+        match (server, std::env::var_os(SOCKETIO)) {
+            (Server::SocketIo, Some(packages)) => {
+                command.env("NODE_PATH", packages).env("NODE_ENV", "production");
+                let program = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/socketio/server.js");
+                command.args(["node", program, &redis.to_string()]);
+            }
+            _ => {
+                let job = serde_json::to_string(&Job::Serve { server, redis })?;
+                command.arg(&self.program).args(["job", &job]);
+            }
+        }
+        Process::start(&mut command)
+    }
+
+    /// Runs the clients of a gateway, beside Redis.
+    pub(super) fn crowd(&self, job: &Job) -> Result<Report, Failure> {
+        let mut command = Command::new("sh");
+        command.args(["-c", WITH_MANY_FILES]).arg(&self.program);
+        Process::start(command.args(["job", &serde_json::to_string(job)?]))?.done()
+    }
+
     /// The command that runs a program where the measured process belongs.
     fn on_its_processor(&self, program: impl AsRef<OsStr>) -> Command {
         if !self.pinned {
@@ -180,6 +213,8 @@ impl Stage {
         match tool {
             Tool::Valgrind => (!quiet("valgrind", &["--version"])).then_some("no valgrind"),
             Tool::Postgres => (!PostgresServer::is_installed()).then_some("no PostgreSQL"),
+            Tool::Gateway => Some("messaging-gateway serves nothing yet"),
+            Tool::SocketIo => std::env::var_os(SOCKETIO).is_none().then_some("no Socket.IO"),
         }
     }
 
@@ -204,11 +239,16 @@ impl Stage {
             let version = postgres.database().psql("show server_version");
             format!(", PostgreSQL {}", version.split(' ').next().unwrap_or_default())
         });
+        let node =
+            std::env::var_os(SOCKETIO).and_then(|_| Command::new("node").arg("--version").output().ok());
+        let node = node.map_or(String::new(), |output| {
+            format!(", Node.js {}", String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v'))
+        });
         let rustc = Command::new("rustc").arg("--version").output().ok();
         let rustc =
             rustc.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
         let rustc = rustc.split(" (").next().unwrap_or_default().trim();
-        format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}, {rustc}")
+        format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}{node}, {rustc}")
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod cache;
 pub(crate) mod hand;
 pub(crate) mod local;
+pub(crate) mod naive;
 pub(crate) mod ours;
 pub(crate) mod queue;
 pub(crate) mod raw;
