@@ -89,6 +89,40 @@ impl CacheManager {
         value.map(|value| json::decode(&value)).transpose().map_err(get)
     }
 
+    /// Reads a value and removes it in one step, so that of several callers, wherever they are, one gets it: for what
+    /// works once, such as a ticket. `None` if there is none (any more). It defeats a load of it that is running, as
+    /// [`invalidate`](Self::invalidate) does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// use messaging_core::Messaging;
+    /// use std::time::Duration;
+    ///
+    /// let messaging = Messaging::builder().url("memory://").build().await?;
+    /// let tickets = messaging.cache("ticket");
+    /// tickets.set("f3a9", "ada", Duration::from_secs(30)).await?;
+    /// assert_eq!(tickets.take::<String>("f3a9").await?.as_deref(), Some("ada"));
+    /// assert_eq!(tickets.take::<String>("f3a9").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if there was one of another shape; it is removed. Otherwise what the backend says: unless
+    /// [`Error::is_not_sent`], the value may be gone, and nobody gets it.
+    ///
+    /// # Cancellation
+    /// What was sent is carried out, and then nobody gets the value.
+    pub async fn take<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let core = self.core()?;
+        let key = self.key(&core, key)?;
+        let name = key.value.clone();
+        let take = |error: Error| error.context(format_args!("take {name:?}"));
+        let value = core.cache.take(key).await.map_err(take)?;
+        value.map(|value| json::decode(&value)).transpose().map_err(take)
+    }
+
     /// Reads a value, or loads and keeps it. Concurrent callers share one load, also across processes.
     ///
     /// # Errors

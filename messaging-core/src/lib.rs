@@ -16,6 +16,7 @@ mod dispatch;
 mod durable;
 mod error;
 mod event;
+mod follow;
 mod handlers;
 mod health;
 mod history;
@@ -57,6 +58,7 @@ pub use crate::dispatch::{
 };
 pub use crate::error::{BoxError, Error, ErrorAction, ErrorKind, HandlerError, Result};
 pub use crate::event::{ChangeEvent, ChangeKind, Model, Op, Timestamp};
+pub use crate::follow::{Follow, FollowHandle, Followed, Position, StreamEnd, StreamEntry, StreamRef};
 pub use crate::handlers::Handlers;
 pub use crate::health::{HandlerHealth, HandlerState, Health, HealthPhase};
 pub use crate::history::{History, PastMessage};

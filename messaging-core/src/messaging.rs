@@ -32,6 +32,7 @@ use crate::dispatch::{
 };
 use crate::error::{Error, ErrorKind, HandlerError, Result, chain};
 use crate::event::{Model, Op};
+use crate::follow::{self, Follow, StreamEnd, StreamEntry, StreamRef};
 use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
 use crate::health::Health;
 use crate::history::History;
@@ -40,6 +41,7 @@ use crate::publish::{Change, Publish, to_the_end};
 use crate::queues::{self, QueueState};
 use crate::service::{Service, Services};
 use crate::session::Session;
+use crate::stream::EntryId;
 use crate::subscriber::Subscriber;
 use crate::subscription::Subscription;
 
@@ -369,6 +371,62 @@ impl Messaging {
     /// See [`History`].
     pub fn history<P: ToPattern + ?Sized>(&self, pattern: &P) -> History {
         History::new(self.core(), pattern.to_pattern())
+    }
+
+    /// The streams that may carry a durable channel, template or glob: those that somebody has registered, and those that
+    /// this process makes by its configuration and its models. Sorted. Others may come up later, so that who follows them
+    /// asks again now and then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidChannel`]; otherwise what the backend says.
+    pub async fn streams_of<P: ToPattern + ?Sized>(&self, pattern: &P) -> Result<Vec<StreamRef>> {
+        follow::streams_of(self.core(), &pattern.to_pattern()?).await
+    }
+
+    /// Where a stream ends, and which incarnation of it that is; one that is not there ends where it will begin.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn stream_end(&self, stream: &StreamRef) -> Result<StreamEnd> {
+        follow::stream_end(self.core(), stream).await
+    }
+
+    /// The entries of a stream that are older than `before`, the youngest first, and at most `most` of them: with the
+    /// oldest of them asked again, it goes back to the beginning. Fewer mean that there are no more.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// use messaging_core::Messaging;
+    ///
+    /// let messaging = Messaging::builder().url("memory://").build().await?;
+    /// for number in 1..=3 {
+    ///     messaging.publish("orders.created", &number).durable().await?;
+    /// }
+    /// let stream = &messaging.streams_of("orders.created").await?[0];
+    /// let end = messaging.stream_end(stream).await?;
+    /// let before = messaging.stream_before(stream, end.position.id, 10).await?;
+    /// let numbers: Vec<u64> = before.iter().map(|entry| entry.position.number).collect();
+    /// assert_eq!((end.position.number, numbers), (3, vec![2, 1]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn stream_before(
+        &self,
+        stream: &StreamRef,
+        before: EntryId,
+        most: usize,
+    ) -> Result<Vec<StreamEntry>> {
+        follow::stream_before(self.core(), stream, before, most).await
+    }
+
+    /// Reads streams of durable channels as they grow, each entry once; none as long as none is
+    /// [added](crate::FollowHandle::add).
+    pub fn follow(&self) -> Follow {
+        Follow::new(self.core())
     }
 
     /// How the queues are: of every group, in this process or elsewhere, what waits and how many processes handle it.

@@ -25,7 +25,7 @@ pub(crate) fn expand(
     let options = Options::of_attribute(segments, &["id", "crate"], mistakes);
     let identity = Identity::of(&options, mistakes);
     let runtime = Runtime::of(&options, mistakes);
-    let item = structure::read(item, "`#[channel]`", mistakes)?;
+    let item = structure::read(item, "`#[channel]` stands on a struct with named fields", mistakes)?;
     structure::refuse_generics(&item, "a channel type", mistakes);
     let (template, pattern) = template?;
     let fields = fields(&item, &template, &pattern, mistakes)?;

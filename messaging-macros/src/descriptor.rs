@@ -8,7 +8,8 @@ use crate::mistakes::Mistakes;
 use crate::options::Options;
 use crate::value::{Value, split};
 
-/// Where generated code finds the runtime's parts: `::messaging_core::__private`, or below what `crate = …` says.
+/// Where generated code finds the runtime's parts: `::messaging_core::__private`, for subscriptions
+/// `::messaging_gateway::__private`, or below what `crate = …` says.
 #[derive(Clone)]
 pub(crate) struct Runtime(Path);
 
@@ -24,9 +25,24 @@ impl Runtime {
 
     /// The same for an attribute that was refused.
     pub(crate) fn of_refused(arguments: &TokenStream) -> Self {
+        Self::given_to_refused(arguments).unwrap_or_default()
+    }
+
+    /// What `crate = …` says in an attribute that was refused.
+    pub(crate) fn given_to_refused(arguments: &TokenStream) -> Option<Self> {
         let mut ignored = Mistakes::default();
         let segments = split(arguments.clone(), &mut ignored);
-        Self::of(&Options::of_attribute(segments, &["crate"], &mut ignored), &mut ignored)
+        Self::given(&Options::of_attribute(segments, &["crate"], &mut ignored), &mut ignored)
+    }
+
+    /// The gateway, which is the runtime of subscriptions.
+    pub(crate) fn gateway() -> Self {
+        Self(syn::parse_quote!(::messaging_gateway))
+    }
+
+    /// The path of the crate itself, where its public items are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
     }
 
     /// The path of the re-exported serde, as its own attributes want it.
@@ -49,6 +65,7 @@ impl ToTokens for Runtime {
 }
 
 /// The identity of a model, handler or function: `id = "…"`, or where it stands and how it is called.
+#[derive(Default)]
 pub(crate) struct Identity(Option<LitStr>);
 
 impl Identity {

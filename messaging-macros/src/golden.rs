@@ -9,7 +9,7 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::{Attribute, ImplItem, Item, Meta};
 
-use crate::{channel, event_config, front, redis_cache, subscribe, subscribers};
+use crate::{channel, event_config, front, redis_cache, subscribe, subscribers, subscription};
 
 #[test]
 fn expansions() {
@@ -64,6 +64,7 @@ fn expand(attr: &Attribute, item: TokenStream) -> TokenStream {
         "redis_cache" => redis_cache::expand,
         "subscribe" => subscribe::expand,
         "subscribers" => subscribers::expand,
+        "subscription" => subscription::expand,
         other => panic!("there is no attribute {other}"),
     };
     front::run(arguments, item, expand, front::item)

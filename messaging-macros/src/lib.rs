@@ -1,7 +1,8 @@
-//! The attributes of `messaging-core`: models that publish, handlers that start at boot, typed channels, cached functions.
+//! The attributes of `messaging-core`: models that publish, handlers that start at boot, typed channels, cached functions;
+//! and that of `messaging-gateway`: what clients subscribe to.
 //!
-//! They are used through `messaging_core`, which re-exports them; this crate knows it only as a path, and so it does
-//! `messaging_sql`, for models with a table. It parses and checks what the attributes say and emits constant data and
+//! They are used through `messaging_core` and `messaging_gateway`, which re-export them; this crate knows these only as
+//! paths, and so it does `messaging_sql`, for models with a table. It parses and checks what the attributes say and emits constant data and
 //! function pointers; all behaviour is in those.
 //!
 //! # The grammar
@@ -13,8 +14,10 @@
 //! | size | bytes (`65536`) or text (`"64KiB"`, `"16MiB"`) |
 //! | channel | text: `"camera.created"`, with placeholders `"camera:{id}"`, or where it is subscribed to a glob `"events.*"` |
 //! | field, argument, placeholder | its name, without quotes |
+//! | field of a payload that clients know | its name, or text with dots that lead into objects: `"metadata.zone"` |
 //!
-//! Every attribute takes `crate = path`, for crates that see `messaging_core` under another path.
+//! Every attribute takes `crate = path`, for crates that see `messaging_core`, or for `#[subscription]`
+//! `messaging_gateway`, under another path.
 //!
 //! All mistakes in an attribute are reported at once, each where it is, and the item stays as it was written.
 
@@ -41,6 +44,7 @@ mod serde_attrs;
 mod structure;
 mod subscribe;
 mod subscribers;
+mod subscription;
 mod template;
 mod types;
 mod value;
@@ -260,4 +264,31 @@ pub fn subscribers(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn redis_cache(arguments: TokenStream, item: TokenStream) -> TokenStream {
     front::run(arguments.into(), item.into(), redis_cache::expand, front::item).into()
+}
+
+/// Declares an entity that clients of a gateway can subscribe to, by a struct without parameters, which stays as it is and
+/// implements `Subscription`.
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `channels = ["camera.events"]` | its channels and templates, one or a list; no globs. A subscription is to one of them | required |
+/// | `authorize = path` | an async function from an `AccessRequest` to `bool`, `Decision`, or a `Result` of one of them, which decides what a client may do on a channel; it is asked again for every subscription, update, resume, look into the past or at who is there, and message that is sent | required, or `public` |
+/// | `public` | everybody who may connect may subscribe | required, or `authorize` |
+/// | `entity = "CameraEvents"` | what clients call it: 1 to 64 letters from A to Z, digits, `_`, `.` or `-` | the struct's name |
+/// | `filters = { field = [eq, in] }` | the fields of the payload that clients may filter by: `eq` is one value, `in` one of several | none |
+/// | `tenant = field` | every client gets only those events where this field of the payload is its own tenant, whatever else it may see | not compared |
+/// | `send` | clients may publish on its channels, if who decides lets them | they may not |
+/// | `presence` | clients may see who else is there, and be seen | they may not |
+/// | `slow = "disconnect"`, `"latest"` or `"drop_oldest"` | what happens to a client that does not keep up: it is disconnected and comes back; it gets only the latest event of a channel; it loses the oldest ones and is told so | `"disconnect"` |
+/// | `id = "…"` | the subscription's identity | `module::Name` |
+///
+/// A client gives the values of placeholders in its request (`params`), but for two: `{user_id}` and `{tenant_id}` are
+/// filled from its identity when it subscribes, whatever it says. Templates may have different placeholders; the client
+/// gets the most specific one of those whose placeholders are all given.
+///
+/// Fields are called as they are in the JSON, with dots that lead into objects: `"metadata.zone"`. A name without dots
+/// needs no quotes if Rust could call a field so.
+#[proc_macro_attribute]
+pub fn subscription(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    front::run(arguments.into(), item.into(), subscription::expand, subscription::bare).into()
 }

@@ -1,16 +1,27 @@
 //! What stands before the value of an option: its name and the `=`.
 
+use std::fmt;
+
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Error, Result, Token};
+use syn::{Error, LitStr, Result, Token};
 
-/// An option's name. In maps it may be a path of names: `user.id`.
+/// An option's name. In maps it may be a path of names: `user.id`; and where they say so, text in quotes.
 #[derive(Clone)]
 pub(crate) struct Name {
     pub(crate) text: String,
+    pub(crate) is_quoted: bool,
     tokens: TokenStream,
+}
+
+/// As it is written.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, is_quoted, .. } = self;
+        if *is_quoted { write!(f, "{text:?}") } else { f.write_str(text) }
+    }
 }
 
 impl ToTokens for Name {
@@ -25,9 +36,14 @@ impl Name {
         read.parse2(option)
     }
 
+    /// The same where the name may stand in quotes.
+    pub(crate) fn take_quotable(option: TokenStream) -> Result<(Self, TokenStream)> {
+        (|input: ParseStream<'_>| if input.peek(LitStr) { read_quoted(input) } else { read(input) })
+            .parse2(option)
+    }
+
     /// Takes the `=` off what follows a name.
     pub(crate) fn take_equals(&self, rest: TokenStream) -> Result<TokenStream> {
-        let Self { text, .. } = self;
         let mut tokens = rest.into_iter();
         match tokens.next() {
             Some(TokenTree::Punct(punct)) if punct.as_char() == '=' => {
@@ -35,16 +51,16 @@ impl Name {
                 if value.is_empty() {
                     return Err(Error::new(
                         punct.span(),
-                        format_args!("`{text}` has no value; write it after the `=`"),
+                        format_args!("`{self}` has no value; write it after the `=`"),
                     ));
                 }
                 Ok(value)
             }
-            None => Err(Error::new_spanned(self, format_args!("`{text}` has no value; write `{text} = …`"))),
+            None => Err(Error::new_spanned(self, format_args!("`{self}` has no value; write `{self} = …`"))),
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
-                Err(Error::new(group.span(), format_args!("options are written with `=`: `{text} = …`")))
+                Err(Error::new(group.span(), format_args!("options are written with `=`: `{self} = …`")))
             }
-            Some(other) => Err(Error::new(other.span(), format_args!("expected `=`, as in `{text} = …`"))),
+            Some(other) => Err(Error::new(other.span(), format_args!("expected `=`, as in `{self} = …`"))),
         }
     }
 }
@@ -66,5 +82,11 @@ fn read(input: ParseStream<'_>) -> Result<(Name, TokenStream)> {
         input.parse::<Token![.]>()?.to_tokens(&mut tokens);
         text.push('.');
     }
-    Ok((Name { text, tokens }, input.parse()?))
+    Ok((Name { text, is_quoted: false, tokens }, input.parse()?))
+}
+
+fn read_quoted(input: ParseStream<'_>) -> Result<(Name, TokenStream)> {
+    let literal: LitStr = input.parse()?;
+    let name = Name { text: literal.value(), is_quoted: true, tokens: literal.into_token_stream() };
+    Ok((name, input.parse()?))
 }

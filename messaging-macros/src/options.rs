@@ -42,7 +42,7 @@ impl Options {
         bare: &[&str],
         mistakes: &mut Mistakes,
     ) -> Self {
-        let known = Known { noun: "option", names: Some(known), bare };
+        let known = Known { noun: "option", names: Some(known), bare, take: Name::take };
         Self::read(segments, TokenStream::new(), &known, mistakes)
     }
 
@@ -53,12 +53,20 @@ impl Options {
         example: &str,
         mistakes: &mut Mistakes,
     ) -> Option<Self> {
-        Self::in_braces(value, &Known { noun: "entry", names: Some(known), bare: &[] }, example, mistakes)
+        let known = Known { noun: "entry", names: Some(known), bare: &[], take: Name::take };
+        Self::in_braces(value, &known, example, mistakes)
     }
 
     /// Reads the entries of a map value, whatever their names are.
     pub(crate) fn of_free_map(value: &Value, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        Self::in_braces(value, &Known { noun: "entry", names: None, bare: &[] }, example, mistakes)
+        let known = Known { noun: "entry", names: None, bare: &[], take: Name::take };
+        Self::in_braces(value, &known, example, mistakes)
+    }
+
+    /// The same where names may stand in quotes.
+    pub(crate) fn of_quotable_map(value: &Value, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let known = Known { noun: "entry", names: None, bare: &[], take: Name::take_quotable };
+        Self::in_braces(value, &known, example, mistakes)
     }
 
     fn in_braces(value: &Value, known: &Known<'_>, example: &str, mistakes: &mut Mistakes) -> Option<Self> {
@@ -78,7 +86,7 @@ impl Options {
         let mut options =
             Self { entries: Vec::new(), bare: Vec::new(), broken: Vec::new(), meant: Vec::new(), place };
         for segment in segments {
-            let Some((name, rest)) = mistakes.keep(Name::take(segment)) else { continue };
+            let Some((name, rest)) = mistakes.keep((known.take)(segment)) else { continue };
             if let Some(unknown) = known.refuse(&name) {
                 options.meant.extend(known.meant(&name).map(str::to_owned));
                 mistakes.note(unknown);
@@ -179,6 +187,8 @@ struct Known<'k> {
     names: Option<&'k [&'k str]>,
     /// Those of them that may stand without a value.
     bare: &'k [&'k str],
+    /// Takes a name off the front of an option.
+    take: fn(TokenStream) -> Result<(Name, TokenStream)>,
 }
 
 impl<'k> Known<'k> {

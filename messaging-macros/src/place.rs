@@ -23,6 +23,11 @@ impl Place {
         Self { first, last: first }
     }
 
+    /// Where it begins.
+    pub(crate) fn span(self) -> Span {
+        self.first
+    }
+
     /// Gives the tokens (not those in groups) this place; the names among them keep meaning what they mean.
     pub(crate) fn put(self, tokens: TokenStream) -> TokenStream {
         let count = tokens.clone().into_iter().count();

@@ -6,8 +6,8 @@ use syn::{Attribute, ItemStruct, Meta, Token};
 
 use crate::mistakes::Mistakes;
 
-/// Reads the struct that `attribute` stands on.
-pub(crate) fn read(item: TokenStream, attribute: &str, mistakes: &mut Mistakes) -> Option<ItemStruct> {
+/// Reads the struct that an attribute stands on; `expected` says so where it is something else.
+pub(crate) fn read(item: TokenStream, expected: &str, mistakes: &mut Mistakes) -> Option<ItemStruct> {
     match syn::parse2(item.clone()) {
         Ok(item) => Some(item),
         Err(error) if has_word(item.clone(), "struct") => {
@@ -19,7 +19,7 @@ pub(crate) fn read(item: TokenStream, attribute: &str, mistakes: &mut Mistakes) 
                 .into_iter()
                 .find_map(|kind| word(item.clone(), kind).map(|span| (kind, span)));
             let place = kind.map_or_else(Span::call_site, |(_, span)| span);
-            mistakes.add_at(place, format_args!("{attribute} stands on a struct with named fields"));
+            mistakes.add_at(place, expected);
             None
         }
     }

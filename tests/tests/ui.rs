@@ -13,7 +13,9 @@ fn ui() {
     cases.pass("ui/pass/*.rs");
     let version = compiler();
     if version.starts_with(RECORDED) {
-        for attribute in ["channel", "event_config", "redis_cache", "subscribe", "subscribers"] {
+        for attribute in
+            ["channel", "event_config", "redis_cache", "subscribe", "subscribers", "subscription"]
+        {
             cases.compile_fail(format!("ui/{attribute}/*.rs"));
         }
     } else {

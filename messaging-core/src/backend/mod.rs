@@ -446,6 +446,14 @@ impl Backend {
         }
     }
 
+    /// Reads a value and removes it with its lease in one step, and tells all processes.
+    pub(crate) async fn take(&self, key: &CacheKey, notice: &Notice) -> Result<Option<Bytes>> {
+        match self {
+            Self::Memory(memory) => Ok(memory.take(key, notice)),
+            Self::Redis(redis) => redis.take(key, notice).await,
+        }
+    }
+
     /// Tells all processes.
     pub(crate) async fn announce(&self, notice: &Notice) -> Result<()> {
         stepped!(announce);

@@ -206,6 +206,17 @@ impl Reader {
             Self::Redis(reader) => reader.read_after(streams, most, wait).await,
         }
     }
+
+    /// The last entries of streams, as whoever is read from knows them; `None` where that is refused.
+    pub(crate) async fn last_of(
+        &mut self,
+        streams: &[(StreamName, EntryId)],
+    ) -> Result<Vec<Option<EntryId>>> {
+        match self {
+            Self::Memory(reader) => Ok(reader.last_of(streams)),
+            Self::Redis(reader) => reader.last_of(streams).await,
+        }
+    }
 }
 
 impl Backend {
@@ -394,6 +405,27 @@ impl Backend {
         match self {
             Self::Memory(memory) => Ok(memory.tail(stream)),
             Self::Redis(redis) => redis.tail(stream).await,
+        }
+    }
+
+    /// Where a stream ends, and the text that stands for this counting of its numbers.
+    pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
+        match self {
+            Self::Memory(memory) => Ok(memory.end(stream)),
+            Self::Redis(redis) => redis.end(stream).await,
+        }
+    }
+
+    /// Entries up to this one, itself included, youngest first.
+    pub(crate) async fn range_back(
+        &self,
+        stream: &StreamName,
+        last: EntryId,
+        most: usize,
+    ) -> Result<Vec<RawEntry>> {
+        match self {
+            Self::Memory(memory) => Ok(memory.range_back(stream, last, most)),
+            Self::Redis(redis) => redis.range_back(stream, last, most).await,
         }
     }
 

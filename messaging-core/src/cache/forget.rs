@@ -52,6 +52,26 @@ impl Cache {
         Ok(looked.value.filter(|_| !outdated))
     }
 
+    /// Reads a value and removes it in one step, and defeats any load of it that is running; nothing if it was still to be
+    /// removed.
+    ///
+    /// # Errors
+    /// What the backend says; then what is there is removed before this process serves anything again.
+    ///
+    /// Cancellation: what was sent is carried out.
+    pub(crate) async fn take(self: &Arc<Self>, key: CacheKey) -> Result<Option<Bytes>> {
+        let notice = listener::gone(&self.names, &self.id, Some(std::slice::from_ref(&key)));
+        if let Some(rules) = self.rules_of(&key.value) {
+            rules.tally.by_call.up();
+        }
+        let outdated = self.journal.has(&key.value);
+        let undone = Undone { cache: self, keys: vec![key] };
+        let taken = self.backend.take(&undone.keys[0], &notice).await;
+        let keys = undone.done();
+        let taken = self.or_journal(taken, |journal| journal.note(self.noted(&keys)))?;
+        Ok(taken.filter(|_| !outdated))
+    }
+
     /// Writes a value and defeats any load of it that is running.
     ///
     /// # Errors

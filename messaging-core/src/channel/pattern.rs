@@ -40,6 +40,44 @@ impl Template {
         })
     }
 
+    /// The channel with these values at the placeholders.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidChannel`](crate::ErrorKind::InvalidChannel) if a value is missing, or would change which channel
+    /// the name means: one that is empty, or has a separator, a glob character, whitespace or a brace.
+    ///
+    /// ```
+    /// use messaging_core::Pattern;
+    ///
+    /// let Pattern::Template(chat) = Pattern::parse("chat:{room}")? else { unreachable!() };
+    /// assert_eq!(chat.fill(|_| Some("7".to_owned()))?.as_str(), "chat:7");
+    /// assert!(chat.fill(|_| Some("7:8".to_owned())).is_err());
+    /// assert_eq!(chat.values("chat:7"), Some(vec![("room", "7")]));
+    /// # Ok::<_, messaging_core::Error>(())
+    /// ```
+    pub fn fill(&self, mut value: impl FnMut(&str) -> Option<String>) -> Result<Channel> {
+        let mut missing = None;
+        let filled = fill(&self.source, |name| {
+            let value = value(name);
+            if value.is_none() {
+                missing = Some(name.to_owned());
+            }
+            Ok(value)
+        })?;
+        filled.ok_or_else(|| {
+            let name = missing.unwrap_or_default();
+            invalid(&self.source, format_args!("there is no value for {{{name}}}"))
+        })
+    }
+
+    /// The values at the placeholders of a channel, by their names; `None` if it is not a channel of this template.
+    #[must_use]
+    pub fn values<'s>(&'s self, channel: &'s str) -> Option<Vec<(&'s str, &'s str)>> {
+        let mut captures = Captures::new();
+        let matches = self.captures(channel, &mut captures);
+        matches.then(|| self.names().zip(captures.into_iter().map(|place| &channel[place])).collect())
+    }
+
     /// Whether `channel` matches; if so, `captures` holds the places of the values. Leftmost, shortest.
     pub(crate) fn captures(&self, channel: &str, captures: &mut Captures) -> bool {
         captures.clear();

@@ -35,7 +35,8 @@ pub(super) struct Field {
 
 impl Model {
     pub(super) fn read(item: TokenStream, mistakes: &mut Mistakes) -> Option<Self> {
-        let mut item = structure::read(item, "`#[event_config]`", mistakes)?;
+        let mut item =
+            structure::read(item, "`#[event_config]` stands on a struct with named fields", mistakes)?;
         structure::refuse_generics(&item, "a model", mistakes);
         let Fields::Named(named) = &mut item.fields else {
             let what =

@@ -35,6 +35,8 @@ on_each_backend! {
     the_cache_manager_removes_by_pattern
     get_or_load_shares_and_keeps
     a_write_through_value_wins_over_a_running_load
+    one_of_many_takers_gets_a_value
+    a_value_that_is_taken_defeats_a_running_load
     keys_that_are_not_valid_are_refused
     a_value_expires
     a_flush_leaves_the_keys_of_others_alone
@@ -422,6 +424,53 @@ async fn a_write_through_value_wins_over_a_running_load(place: Place) {
         assert_eq!(messaging.scope(slow.get(&key)).await.unwrap(), "written");
         tokio::task::yield_now().await;
     }
+}
+
+async fn one_of_many_takers_gets_a_value(place: Place) {
+    let (one, other) = (place.messaging().await, place.messaging().await);
+    for round in 0..10 {
+        let key = format!("t{round}");
+        one.cache("ticket").set(&key, &round, Duration::from_secs(60)).await.unwrap();
+        let start = Arc::new(Barrier::new(50));
+        let takers: Vec<_> = (0..50)
+            .map(|taker| {
+                let (start, key) = (Arc::clone(&start), key.clone());
+                let cache = if taker % 2 == 0 { &one } else { &other }.cache("ticket");
+                tokio::spawn(async move {
+                    start.wait().await;
+                    cache.take::<u32>(&key).await.unwrap()
+                })
+            })
+            .collect();
+        let mut taken = Vec::new();
+        for taker in takers {
+            taken.extend(soon(taker).await.unwrap());
+        }
+        assert_eq!(taken, [round]);
+        assert_eq!(other.cache("ticket").get::<u32>(&key).await.unwrap(), None);
+    }
+    // What is not of the wanted shape is gone too.
+    one.cache("ticket").set("odd", "text", Duration::from_secs(60)).await.unwrap();
+    let error = one.cache("ticket").take::<u32>("odd").await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Decode && error.to_string().contains("take"), "{error}");
+    assert_eq!(one.cache("ticket").take::<String>("odd").await.unwrap(), None);
+    assert_eq!(one.cache("").take::<u32>("a{b").await.unwrap_err().kind(), ErrorKind::InvalidKey);
+}
+
+async fn a_value_that_is_taken_defeats_a_running_load(place: Place) {
+    let (messaging, slow, key) = (place.messaging().await, Slow::new(), unique("k"));
+    let call = || {
+        let (slow, key) = (Arc::clone(&slow), key.clone());
+        messaging.spawn(async move { slow.get(&key).await })
+    };
+    let load = call();
+    eventually("it loads", async || slow.loads.load(Ordering::SeqCst) == 1).await;
+    // From another process, so that only the lease can tell.
+    let other = place.messaging().await;
+    assert_eq!(other.cache("slow").take::<String>(&key).await.unwrap(), None);
+    slow.gate.add_permits(2);
+    assert_eq!(soon(load).await.unwrap().unwrap(), format!("{key} 1"));
+    assert_eq!(soon(call()).await.unwrap().unwrap(), format!("{key} 2"), "the first was not stored");
 }
 
 async fn keys_that_are_not_valid_are_refused(place: Place) {

@@ -10,6 +10,8 @@
 mod cache;
 mod cache_options;
 mod examples;
+mod follow;
+mod gateway;
 mod handlers;
 mod lifecycle;
 mod models;

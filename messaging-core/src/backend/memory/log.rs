@@ -66,7 +66,7 @@ impl Log {
     }
 
     /// The entries between two ids, both included.
-    pub(super) fn range(&self, first: EntryId, last: EntryId) -> impl Iterator<Item = RawEntry> {
+    pub(super) fn range(&self, first: EntryId, last: EntryId) -> impl DoubleEndedIterator<Item = RawEntry> {
         // A range that ends before it begins is empty here, and a panic of the map.
         let last = (first <= last).then_some(last);
         last.into_iter().flat_map(move |last| self.entries.range(first..=last)).map(raw)

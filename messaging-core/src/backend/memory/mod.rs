@@ -261,6 +261,14 @@ impl Memory {
         }
     }
 
+    pub(crate) fn take(&self, key: &CacheKey, notice: &Notice) -> Option<Bytes> {
+        let mut bus = lock(&self.bus.0);
+        let value = bus.get(&key.value);
+        bus.forget(std::slice::from_ref(key));
+        bus.announce(notice);
+        value
+    }
+
     pub(crate) fn forget(&self, keys: &[CacheKey], notice: Option<&Notice>) {
         let mut bus = lock(&self.bus.0);
         bus.forget(keys);

@@ -109,6 +109,11 @@ impl StreamReader {
         self.wait(wait, |reader| Ok(reader.look_after(streams, most))).await
     }
 
+    pub(crate) fn last_of(&self, streams: &[(StreamName, EntryId)]) -> Vec<Option<EntryId>> {
+        let mut bus = lock(&self.bus.0);
+        streams.iter().map(|(stream, _)| Some(bus.store.tail(stream).id)).collect()
+    }
+
     async fn wait(&mut self, wait: Duration, look: impl Fn(&Self) -> Result<Batch>) -> Result<Batch> {
         // As a socket does: a flood must not keep the thread from other tasks.
         tokio::task::coop::consume_budget().await;

@@ -14,6 +14,7 @@ use super::reader::Readers;
 use super::schedule::Schedule;
 use super::stream::{Stream, dead_letter};
 use crate::activity::Activity;
+use crate::backend::Token;
 use crate::backend::streams::{Append, Member, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{DeadRecord, EntryId, RawEntry, Retention, StreamInfo, StreamName};
@@ -25,6 +26,8 @@ pub(super) struct Store {
     streams: HashMap<StreamName, Stream>,
     /// The last numbers of streams that are gone: they go on if the stream comes back.
     numbers: HashMap<StreamName, u64>,
+    /// What stands for the counting of a stream's numbers, which ends with the bus.
+    epochs: HashMap<StreamName, String>,
     /// By stream and group.
     dead: HashMap<(StreamName, String), Log>,
     /// By template and group: until when its consumers live.
@@ -92,6 +95,12 @@ impl Store {
         let tail = self.stream(name).map(|stream| stream.tail());
         let number = self.numbers.get(name).copied().unwrap_or_default();
         tail.unwrap_or(Tail { number, ..Tail::default() })
+    }
+
+    /// The same, with what stands for this counting of its numbers.
+    pub(super) fn end(&mut self, name: &StreamName) -> (Tail, String) {
+        let epoch = self.epochs.entry(name.clone()).or_insert_with(|| Token::random().0).clone();
+        (self.tail(name), epoch)
     }
 
     pub(super) fn stream_or_new(&mut self, name: &StreamName) -> &mut Stream {

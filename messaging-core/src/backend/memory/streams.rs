@@ -114,6 +114,17 @@ impl Memory {
         lock(&self.bus.0).store.tail(stream)
     }
 
+    pub(crate) fn end(&self, stream: &StreamName) -> (Tail, String) {
+        lock(&self.bus.0).store.end(stream)
+    }
+
+    pub(crate) fn range_back(&self, stream: &StreamName, last: EntryId, most: usize) -> Vec<RawEntry> {
+        let mut bus = lock(&self.bus.0);
+        let stream = bus.store.stream(stream);
+        let entries = stream.map(|stream| stream.log().range(EntryId::MIN, last).rev().take(most).collect());
+        entries.unwrap_or_default()
+    }
+
     pub(crate) fn range(
         &self,
         stream: &StreamName,

@@ -121,11 +121,21 @@ impl Redis {
             command(out, &[b"PUBLISH", notice.channel.as_bytes(), &notice.payload]);
         });
         let Replies::Several(replies) = replies.await? else { return Err(self.unexpected("EXEC")) };
-        // MULTI, SET, UNLINK, EXEC, PUBLISH: what was refused when it was queued has refused all of it.
-        for reply in &replies[..replies.len().min(4)] {
+        // MULTI, SET, UNLINK, EXEC, PUBLISH.
+        self.carried_out(&replies[..replies.len().min(4)])?;
+        self.note_announced(replies.get(4));
+        Ok(())
+    }
+
+    /// What the commands of a transaction have answered, of which these are all replies: what was refused when it was queued
+    /// has refused all of it.
+    fn carried_out<'r>(&self, replies: &'r [Reply]) -> Result<&'r [Reply]> {
+        let mut done = &[][..];
+        for reply in replies {
             match reply {
                 Reply::Error(error) => return Err(refusal(&self.endpoint, error)),
-                Reply::Values(done) => {
+                Reply::Values(answers) => {
+                    done = answers;
                     if let Some(Reply::Error(error)) =
                         done.iter().find(|reply| matches!(reply, Reply::Error(_)))
                     {
@@ -135,8 +145,40 @@ impl Redis {
                 _ => {}
             }
         }
+        Ok(done)
+    }
+
+    /// Reads a value, and removes it with its lease, and announces it, all in one.
+    pub(crate) async fn take(&self, key: &CacheKey, notice: &Notice) -> Result<Option<Bytes>> {
+        let (mut lease, mut value) = (cmd("UNLINK"), cmd("GETDEL"));
+        lease.arg(&key.lease);
+        value.arg(&key.value);
+        if self.is_cluster() {
+            // One key at a time, which works also in a slot that is moving; the lease first, as when keys are forgotten.
+            let taking = self.link.run(self.command_timeout, async |mut connection| {
+                lease.query_async::<()>(&mut connection).await?;
+                value.query_async::<Option<Bytes>>(&mut connection).await
+            });
+            let taken = taking.await?;
+            self.announce(notice).await?;
+            return Ok(taken);
+        }
+        let mut batch = pipe();
+        batch.atomic().add_command(lease).add_command(value);
+        let until = deadline(self.command_timeout);
+        let packed = batch.get_packed_pipeline();
+        let replies = self.publisher.send(until, 5, |out| {
+            out.extend_from_slice(&packed);
+            command(out, &[b"PUBLISH", notice.channel.as_bytes(), &notice.payload]);
+        });
+        let Replies::Several(replies) = replies.await? else { return Err(self.unexpected("EXEC")) };
+        // MULTI, UNLINK, GETDEL, EXEC, PUBLISH.
+        let taken = match self.carried_out(&replies[..replies.len().min(4)])? {
+            [_, Reply::Value(value)] => value.clone(),
+            _ => return Err(self.unexpected("GETDEL")),
+        };
         self.note_announced(replies.get(4));
-        Ok(())
+        Ok(taken)
     }
 
     /// A server that does not let us announce keeps the local layers of other processes older than they should be.

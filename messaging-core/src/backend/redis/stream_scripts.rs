@@ -15,6 +15,7 @@ pub(super) struct StreamScripts {
     pub(super) leave: Script,
     pub(super) groups: Script,
     pub(super) tail: Script,
+    pub(super) end: Script,
     pub(super) replay: Script,
 }
 
@@ -32,6 +33,7 @@ impl StreamScripts {
             leave: Script::new(LEAVE),
             groups: Script::new(GROUPS),
             tail: Script::new(TAIL),
+            end: Script::new(END),
             replay: Script::new(REPLAY),
         }
     }
@@ -378,6 +380,28 @@ for i = 1, #info, 2 do
   if info[i] == 'last-generated-id' then last = info[i + 1] end
 end
 return {last, redis.call('GET', KEYS[2]) or '0'}";
+
+/// As [`TAIL`], with the epoch: what stands for one counting of the stream's numbers.
+///
+/// KEYS: stream, counter, epoch. ARGV: random text for a new epoch. Returns the last id, the last number, the epoch.
+/// The epoch is kept with the greatest number that was seen under it. A counter that is smaller, or gone after it was
+/// there, counts anew, so that the old epoch would mean two entries by one number: then it is replaced. A counter that is
+/// not there yet is none that is gone. Script and keys are in one place, and what is returned is what was written: two
+/// that ask are never told two epochs for one counting. What goes unnoticed is a counter that was removed by itself
+/// and has counted beyond that number before anyone asked.
+const END: &str = "\
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+local last = '0-0'
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then last = info[i + 1] end
+end
+local number = redis.call('GET', KEYS[2]) or '0'
+local epoch, seen = string.match(redis.call('GET', KEYS[3]) or '', '^(%w+):(%d+)$')
+if not epoch or tonumber(number) < tonumber(seen) then epoch = ARGV[1] end
+-- It outlives the counter, which lives for 30 days after the stream.
+local left = math.max(redis.call('PTTL', KEYS[2]), 0)
+redis.call('SET', KEYS[3], epoch .. ':' .. number, 'PX', string.format('%.0f', left + 5184000000))
+return {last, number, epoch}";
 
 /// KEYS: dead, stream, counter. ARGV: id, group, milliseconds that it is kept at least.
 const REPLAY: &str = "\

@@ -6,12 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ScriptInvocation, Value, cmd};
+use redis::{Cmd, RedisResult, ScriptInvocation, Value, cmd};
 use tokio::time::timeout;
 
 use super::connection::Watch;
 use super::{Redis, millis};
+use crate::backend::Token;
 use crate::backend::streams::{
     Append, Batch, From, GroupState, MOST_TAKEOVERS, Member, Settlement, Tail, Taken, Tend, Tended,
 };
@@ -351,6 +353,24 @@ impl Redis {
         Ok(Tail { id: id.parse()?, number })
     }
 
+    pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
+        let mut call = self.stream_scripts.end.key(self.key(stream, "stream"));
+        call.key(self.key(stream, "n")).key(self.key(stream, "epoch")).arg(Token::random().0);
+        let (id, number, epoch): (String, u64, String) = self.invoke(&call).await?;
+        Ok((Tail { id: id.parse()?, number }, epoch))
+    }
+
+    pub(crate) async fn range_back(
+        &self,
+        stream: &StreamName,
+        last: EntryId,
+        most: usize,
+    ) -> Result<Vec<RawEntry>> {
+        let mut range = cmd("XREVRANGE");
+        range.arg(self.key(stream, "stream")).arg(last.to_string()).arg("-").arg("COUNT").arg(most);
+        read_entries(self.command(&range).await?)
+    }
+
     pub(crate) async fn range(
         &self,
         stream: &StreamName,
@@ -453,10 +473,48 @@ impl StreamReader {
         read_batch(self.answer(&read, wait).await?, &keys)
     }
 
+    pub(crate) async fn last_of(
+        &mut self,
+        streams: &[(StreamName, EntryId)],
+    ) -> Result<Vec<Option<EntryId>>> {
+        let asking: Vec<_> = streams
+            .iter()
+            .map(|(stream, _)| {
+                let (mut info, mut connection) = (cmd("XINFO"), self.connection.clone());
+                info.arg("STREAM").arg(stream.key(&self.namespace, "stream"));
+                async move { info.query_async::<HashMap<String, Value>>(&mut connection).await }
+            })
+            .collect();
+        let answers = async { Ok(join_all(asking).await) };
+        let mut last = Vec::with_capacity(streams.len());
+        for answer in self.within(self.limit, answers).await? {
+            last.push(match answer {
+                Ok(mut info) => Some(read_id(info.remove("last-generated-id").unwrap_or(Value::Nil))?),
+                Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => {
+                    Some(EntryId::MIN)
+                }
+                Err(error) => match super::answers::describe(error, &self.endpoint) {
+                    refused if refused.kind() == ErrorKind::Refused => None,
+                    error => return Err(error),
+                },
+            });
+        }
+        Ok(last)
+    }
+
     async fn answer(&mut self, command: &Cmd, wait: Duration) -> Result<Value> {
-        let limit = wait + self.limit;
+        let mut connection = self.connection.clone();
+        self.within(wait + self.limit, command.query_async(&mut connection)).await
+    }
+
+    /// Waits for answers, but not for ever.
+    async fn within<T>(
+        &mut self,
+        limit: Duration,
+        answers: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T> {
         let answered = tokio::select! {
-            answered = timeout(limit, command.query_async(&mut self.connection)) => answered,
+            answered = timeout(limit, answers) => answered,
             error = self.watch.left() => return Err(error),
         };
         match answered {

@@ -1,0 +1,199 @@
+//! What a gateway is built with.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
+
+use messaging_core::{BoxError, Error, ErrorKind, Messaging, Result};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Attached, Gateway, Shared};
+use crate::access::{AccessRequest, IntoDecision, States};
+use crate::auth::{Authenticator, Counted, Origins, Tickets};
+use crate::connection::Connections;
+use crate::descriptor::{BoxFuture, SubscriptionDescriptor};
+use crate::entity::{Access, Authorize, Catalog, Entity};
+use crate::hub::Hub;
+use crate::identity::{AuthError, Credentials, Identity};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::presence::Rooms;
+use crate::tickets::Shelves;
+
+/// What a gateway is built with; made by [`Gateway::builder`].
+#[must_use = "nothing is served before `build`"]
+pub struct Builder {
+    messaging: Messaging,
+    authenticator: Option<Authenticator>,
+    allows_anonymous: bool,
+    origins: Result<Origins>,
+    authorize: HashMap<String, Authorize>,
+    limits: Limits,
+    states: States,
+}
+
+impl Builder {
+    pub(super) fn new(messaging: &Messaging) -> Self {
+        Self {
+            messaging: messaging.clone(),
+            authenticator: None,
+            allows_anonymous: false,
+            origins: Ok(Origins::same_host()),
+            authorize: HashMap::new(),
+            limits: Limits::default(),
+            states: States::default(),
+        }
+    }
+
+    /// Finds out who a connection is: by the token that it shows, or what else is in its request, but not by its cookies.
+    pub fn authenticate<F, Fut>(mut self, verify: F) -> Self
+    where
+        F: Fn(Credentials) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Identity, AuthError>> + Send + 'static,
+    {
+        self.authenticator = Some(Authenticator::verify(verify));
+        self
+    }
+
+    /// The same with cookies, which a browser shows for any page: the origins then have to be listed, or be this host.
+    pub fn authenticate_cookies<F, Fut>(mut self, verify: F) -> Self
+    where
+        F: Fn(Credentials) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Identity, AuthError>> + Send + 'static,
+    {
+        self.authenticator = Some(Authenticator::verify_cookies(verify));
+        self
+    }
+
+    /// Finds out who a connection is by its JSON Web Token.
+    #[cfg(feature = "jwt")]
+    pub fn jwt(mut self, jwt: crate::auth::Jwt) -> Self {
+        self.authenticator = Some(Authenticator::jwt(jwt));
+        self
+    }
+
+    /// Takes up who shows nothing, as an anonymous connection.
+    pub fn allow_anonymous(mut self) -> Self {
+        self.allows_anonymous = true;
+        self
+    }
+
+    /// The origins whose pages may connect, like `https://app.example`; `"*"` is any. Without this it is the host that is
+    /// connected to.
+    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.origins = Origins::allow(origins);
+        self
+    }
+
+    /// Answers who may do what with an entity, instead of what its attribute says.
+    pub fn authorize<F, Fut>(mut self, entity: impl Into<String>, authorize: F) -> Self
+    where
+        F: Fn(AccessRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoDecision> + Send + 'static,
+    {
+        let boxed = move |request| -> BoxFuture<'static, Result<_, BoxError>> {
+            crate::descriptor::decide(authorize(request))
+        };
+        self.authorize.insert(entity.into(), Arc::new(boxed));
+        self
+    }
+
+    /// How much one client may have and do.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Gives every `authorize` some state, by its type.
+    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.insert(state);
+        self
+    }
+
+    /// Builds it, and attaches it to its messaging, which drains it when it is shut down. Has to be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if nothing says who may connect, or an origin is none;
+    /// [`ErrorKind::Registration`] if two subscriptions have one entity; [`ErrorKind::Closed`] after shutting down.
+    pub fn build(self) -> Result<Gateway> {
+        let authenticator = match (self.authenticator, self.allows_anonymous) {
+            (Some(authenticator), false) => authenticator,
+            (Some(authenticator), true) => authenticator.or_anonymous(),
+            (None, true) => Authenticator::anonymous(),
+            (None, false) => {
+                let text = "a gateway has to know who connects: add `.jwt(…)`, `.authenticate(…)` or `.allow_anonymous()`";
+                return Err(error(ErrorKind::Configuration, text.to_owned()));
+            }
+        };
+        let origins = self.origins?;
+        authenticator.check(&origins)?;
+        let catalog = catalog(&self.authorize)?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let metrics = Arc::<Metrics>::default();
+        let hub = Hub::new(
+            self.messaging.clone(),
+            Arc::clone(&metrics),
+            self.limits.clone(),
+            tasks.clone(),
+            stop.clone(),
+        );
+        let shared = Arc::new(Shared {
+            rooms: Rooms::new(self.messaging.clone(), tasks.clone(), stop.clone()),
+            tickets: Tickets::new(Shelves::new(&self.messaging)),
+            counted: Counted::new(&self.limits),
+            messaging: self.messaging,
+            hub,
+            limits: self.limits,
+            authenticator,
+            origins,
+            metrics,
+            states: Arc::new(self.states),
+            tasks,
+            catalog: RwLock::new(Arc::new(catalog)),
+            complaints: RwLock::default(),
+            connections: Arc::<Connections>::default(),
+            is_draining: AtomicBool::new(false),
+            drained: CancellationToken::new(),
+            stop,
+        });
+        shared.messaging.attach(Attached(Arc::downgrade(&shared)))?;
+        let (looking, stop) = (Arc::clone(&shared.hub).look_out(), shared.stop.clone());
+        let sweeping = Shared::sweep(Arc::downgrade(&shared));
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = looking => {}
+                () = sweeping => {}
+            }
+        });
+        Ok(Gateway(shared))
+    }
+}
+
+/// The entities of this process.
+fn catalog(authorize: &HashMap<String, Authorize>) -> Result<Catalog> {
+    let mut descriptors: Vec<_> = inventory::iter::<SubscriptionDescriptor>.into_iter().collect();
+    descriptors.sort_by_key(|descriptor| (descriptor.entity, descriptor.location));
+    let same = descriptors.windows(2).find(|pair| pair[0].entity == pair[1].entity);
+    if let Some([first, second]) = same {
+        let text = format!(
+            "two subscriptions have the entity `{}`: {} and {}; give one of them `entity = \"…\"`",
+            first.entity, first.location, second.location
+        );
+        return Err(error(ErrorKind::Registration, text));
+    }
+    let entities = descriptors.into_iter().map(|descriptor| {
+        let mut entity = Entity::of(descriptor)?;
+        if let Some(authorize) = authorize.get(descriptor.entity) {
+            entity.access = Access::Closure(Arc::clone(authorize));
+        }
+        Ok(Arc::new(entity))
+    });
+    Ok(Catalog::new(entities.collect::<Result<Vec<_>>>()?))
+}
+
+fn error(kind: ErrorKind, text: String) -> Error {
+    messaging_core::__private::error(kind, text)
+}

@@ -1,0 +1,279 @@
+//! What was appended to a stream lately, so that those who come back are served without asking Redis. Pure values.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use messaging_core::{Channel, EntryId, Position};
+
+use crate::payload::Payload;
+
+/// The last entries of a stream, without a hole: everything after `below`, up to `high`.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    entries: VecDeque<Kept>,
+    bytes: usize,
+    /// The entry before the first.
+    below: Position,
+    /// The last entry, be it in here or before it.
+    high: Position,
+    /// The last number that an entry had: those of foreign publishers have none.
+    number: u64,
+    /// There is nothing before the first entry any more.
+    reaches_start: bool,
+    most: usize,
+    most_bytes: usize,
+}
+
+/// An entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) position: Position,
+    /// Where an entry is nobody's news, there is none.
+    pub(crate) message: Option<(Channel, Told)>,
+}
+
+/// What becomes of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Payload(Payload),
+    /// It is too large, which those who miss it are told.
+    Not,
+}
+
+impl Kept {
+    fn size(&self) -> usize {
+        /// What an entry takes beside its payload.
+        const ITSELF: usize = 128;
+        let payload = match &self.message {
+            Some((_, Told::Payload(payload))) => payload.len(),
+            Some((_, Told::Not)) | None => 0,
+        };
+        ITSELF + payload
+    }
+}
+
+/// Where somebody goes on who has seen everything up to a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// What was missed are these entries.
+    Here(Range<usize>),
+    /// It is older than what is here.
+    Older,
+    /// It is not known any more what was missed, or it never was a position of this stream.
+    Lost,
+}
+
+impl Ring {
+    /// A ring that begins after the end of a stream.
+    pub(crate) fn new(end: Position, most: usize, most_bytes: usize) -> Self {
+        let entries = VecDeque::new();
+        Self {
+            entries,
+            bytes: 0,
+            below: end,
+            high: end,
+            number: end.number,
+            reaches_start: false,
+            most,
+            most_bytes,
+        }
+    }
+
+    /// Begins anew: the stream is another one.
+    pub(crate) fn reset(&mut self, end: Position) {
+        *self = Self::new(end, self.most, self.most_bytes);
+    }
+
+    pub(crate) fn high(&self) -> Position {
+        self.high
+    }
+
+    /// The last number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn below(&self) -> Position {
+        self.below
+    }
+
+    pub(crate) fn get(&self, place: usize) -> &Kept {
+        &self.entries[place]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether older entries could be put in.
+    pub(crate) fn can_grow(&self) -> bool {
+        !self.reaches_start && self.entries.len() < self.most && self.bytes < self.most_bytes
+    }
+
+    /// Takes a new entry up.
+    pub(crate) fn push(&mut self, entry: Kept) {
+        self.high = entry.position;
+        if entry.position.number != 0 {
+            self.number = entry.position.number;
+        }
+        self.bytes += entry.size();
+        self.entries.push_back(entry);
+        while self.entries.len() > 1 && (self.entries.len() > self.most || self.bytes > self.most_bytes) {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.size();
+            self.below = oldest.position;
+            self.reaches_start = false;
+        }
+    }
+
+    /// Puts older entries in, newest first, beginning with [`below`](Self::below) if that is still there. `is_all` says
+    /// that there is nothing older.
+    pub(crate) fn grow(&mut self, mut older: Vec<Kept>, is_all: bool) {
+        if is_all {
+            self.below = Position::default();
+            self.reaches_start = true;
+        } else if let Some(oldest) = older.pop() {
+            self.below = oldest.position;
+        }
+        for entry in older {
+            self.bytes += entry.size();
+            self.entries.push_front(entry);
+        }
+    }
+
+    /// What came after `offset`.
+    pub(crate) fn since(&self, offset: Position) -> Since {
+        let all = self.entries.len();
+        // A stream that has expired has kept its counter.
+        let is_same = |place: Position| {
+            offset == place || (place.id == EntryId::default() && offset.number == place.number)
+        };
+        let is_end = is_same(self.high);
+        if is_end {
+            return Since::Here(all..all);
+        }
+        if offset.id > self.high.id {
+            return Since::Lost;
+        }
+        let first = if is_same(self.below) {
+            0
+        } else {
+            let place = self.entries.partition_point(|entry| entry.position.id < offset.id);
+            match self.entries.get(place) {
+                Some(entry) if entry.position == offset => place + 1,
+                // Itself removed, but nothing after it: the numbers tell.
+                Some(entry) if place == 0 && self.reaches_start => {
+                    let follows = entry.position.number != 0 && entry.position.number == offset.number + 1;
+                    if follows { 0 } else { return Since::Lost }
+                }
+                _ if !self.reaches_start && offset.id <= self.below.id => return Since::Older,
+                _ => return Since::Lost,
+            }
+        };
+        if self.has_hole(offset, first) { Since::Lost } else { Since::Here(first..all) }
+    }
+
+    /// Whether numbers are missing between `offset` and the end.
+    fn has_hole(&self, offset: Position, first: usize) -> bool {
+        let is_numbered = offset.number != 0 || offset.id == EntryId::default();
+        let mut expected = is_numbered.then_some(offset.number + 1);
+        let mut numbers =
+            self.entries.range(first..).map(|entry| entry.position.number).filter(|number| *number != 0);
+        numbers.any(|number| expected.replace(number + 1).is_some_and(|expected| number != expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: u64) -> Position {
+        Position { id: EntryId { millis: 100 + number, sequence: 0 }, number }
+    }
+
+    fn entry(number: u64) -> Kept {
+        Kept { position: at(number), message: None }
+    }
+
+    /// A ring over a stream that ended with `end` when it began, and has `new` entries more.
+    fn ring(end: u64, new: u64, most: usize) -> Ring {
+        let mut ring = Ring::new(if end == 0 { Position::default() } else { at(end) }, most, 1 << 20);
+        (end + 1..=end + new).for_each(|number| ring.push(entry(number)));
+        ring
+    }
+
+    fn missed(ring: &Ring, offset: Position) -> Result<Vec<u64>, Since> {
+        match ring.since(offset) {
+            Since::Here(places) => Ok(places.map(|place| ring.get(place).position.number).collect()),
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn what_came_after_is_told_or_it_is_said_that_it_is_not_known() {
+        let ring = ring(10, 3, 100);
+        assert_eq!(missed(&ring, at(13)), Ok(vec![]));
+        assert_eq!(missed(&ring, at(11)), Ok(vec![12, 13]));
+        assert_eq!(missed(&ring, at(10)), Ok(vec![11, 12, 13]));
+        assert_eq!(missed(&ring, at(9)), Err(Since::Older));
+        assert_eq!(missed(&ring, at(14)), Err(Since::Lost));
+        // Positions that were never there: another number at the id, an id between two.
+        assert_eq!(missed(&ring, Position { number: 4, ..at(11) }), Err(Since::Lost));
+        assert_eq!(
+            missed(&ring, Position { id: EntryId { millis: 111, sequence: 5 }, number: 11 }),
+            Err(Since::Lost)
+        );
+    }
+
+    #[test]
+    fn the_oldest_go_and_come_again() {
+        let mut ring = ring(0, 10, 4);
+        assert_eq!(missed(&ring, at(6)), Ok(vec![7, 8, 9, 10]));
+        assert_eq!(missed(&ring, at(5)), Err(Since::Older));
+        assert!(!ring.can_grow());
+        let mut ring2 = Ring::new(at(10), 100, 1 << 20);
+        ring2.push(entry(11));
+        ring2.grow(vec![entry(10), entry(9), entry(8)], false);
+        assert_eq!((missed(&ring2, at(8)), missed(&ring2, at(7))), (Ok(vec![9, 10, 11]), Err(Since::Older)));
+        ring2.grow(vec![entry(8), entry(7)], true);
+        // 6 is not there any more, but nothing after it is missing; before it, something is.
+        assert_eq!(missed(&ring2, at(6)), Ok(vec![7, 8, 9, 10, 11]));
+        assert_eq!(missed(&ring2, at(5)), Err(Since::Lost));
+        assert_eq!(missed(&ring2, Position::default()), Err(Since::Lost));
+        ring.reset(at(20));
+        assert_eq!((ring.len(), missed(&ring, at(10))), (0, Err(Since::Older)));
+    }
+
+    #[test]
+    fn a_stream_that_was_empty_is_known_from_its_first_entry() {
+        let mut ring = ring(0, 0, 100);
+        assert_eq!(missed(&ring, Position::default()), Ok(vec![]));
+        ring.push(entry(1));
+        assert_eq!(missed(&ring, Position::default()), Ok(vec![1]));
+        let mut later = Ring::new(at(2), 100, 1 << 20);
+        later.grow(vec![entry(2), entry(1)], true);
+        assert_eq!(missed(&later, Position::default()), Ok(vec![1, 2]));
+        // A stream that has expired: its counter tells that nothing came.
+        let mut expired = Ring::new(Position { id: EntryId::default(), number: 7 }, 100, 1 << 20);
+        assert_eq!((missed(&expired, at(7)), missed(&expired, at(6))), (Ok(vec![]), Err(Since::Lost)));
+        expired.push(entry(8));
+        assert_eq!(missed(&expired, at(7)), Ok(vec![8]));
+    }
+
+    #[test]
+    fn a_hole_is_never_silent() {
+        let mut ring = ring(10, 2, 100);
+        ring.push(entry(15));
+        assert_eq!((missed(&ring, at(12)), missed(&ring, at(11))), (Err(Since::Lost), Err(Since::Lost)));
+        assert_eq!(missed(&ring, at(15)), Ok(vec![]));
+        ring.push(Kept {
+            position: Position { number: 0, id: EntryId { millis: 116, sequence: 0 } },
+            message: None,
+        });
+        ring.push(Kept {
+            position: Position { number: 16, id: EntryId { millis: 117, sequence: 0 } },
+            message: None,
+        });
+        assert_eq!(missed(&ring, at(15)), Ok(vec![0, 16]));
+    }
+}

@@ -1,0 +1,4 @@
+#[subscription(channels = "news", public, id = "news", crate = my::gateway)]
+struct News {
+    latest: u64,
+}
