@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::io;
 use std::time::Duration;
 
-use crate::job::{Client, Failure, Form, Job, Logging, Report, Said, Server};
+use crate::job::{Client, Failure, Form, Job, Logging, Report, Said};
 use crate::order::{self, Order, OrderRef};
-use crate::sides::{cache, hand, local, naive, ours, queue, raw, sql};
+use crate::sides::{cache, gateway, hand, local, ours, queue, raw, sql};
 use crate::{broadcast, meter, publisher, replay, usage};
 
 /// Tells the number of allocations so far, if they are counted.
@@ -32,8 +32,8 @@ pub(crate) fn run(job: &str, allocations: Allocations) -> Result<(), Failure> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if let Job::Serve { server, redis } = job {
-        return runtime.block_on(serve(server, &url(redis)));
+    if let Job::Serve { redis } = job {
+        return runtime.block_on(gateway::serve(&url(redis)));
     }
     let mut report = runtime.block_on(measure(job))?;
     report.allocations = allocations();
@@ -79,15 +79,6 @@ async fn measure(job: Job) -> Result<Report, Failure> {
         }
         Job::Relay { relay, database, port, rows } => sql::relay(relay, &database, &url(port), rows).await,
         Job::Dispatch { messages } => ours::dispatch(messages).await,
-    }
-}
-
-/// Serves until the process is ended.
-async fn serve(server: Server, redis: &str) -> Result<(), Failure> {
-    match server {
-        Server::Ours => Err("messaging-gateway serves nothing yet".into()),
-        Server::Naive => naive::serve(redis).await,
-        Server::SocketIo => Err("this is a program for node".into()),
     }
 }
 

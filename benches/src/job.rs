@@ -141,8 +141,8 @@ pub(crate) enum Job {
     Relay { relay: Relay, database: String, port: u16, rows: u64 },
     /// Publishes to itself in memory.
     Dispatch { messages: u64 },
-    /// Is a gateway.
-    Serve { server: Server, redis: u16 },
+    /// Is our gateway.
+    Serve { redis: u16 },
     /// Publishes so many messages together to all clients of a gateway, and waits for them, as often as there is time for.
     Deliver { gateway: Gateway, clients: u64, together: u64, millis: u64 },
     /// Keeps clients of a gateway that have nothing to do.

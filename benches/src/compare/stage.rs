@@ -2,7 +2,7 @@
 
 use std::env::consts::{ARCH, OS};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -55,8 +55,6 @@ pub(super) enum Under {
 pub(super) enum Tool {
     Valgrind,
     Postgres,
-    /// Our gateway.
-    Gateway,
     SocketIo,
 }
 
@@ -70,6 +68,7 @@ pub(super) struct Stage {
     patient_redis: OnceLock<RedisServer>,
     postgres: OnceLock<PostgresServer>,
     peer: OnceLock<PathBuf>,
+    naive: OnceLock<PathBuf>,
 }
 
 impl Stage {
@@ -91,6 +90,7 @@ impl Stage {
             patient_redis: OnceLock::new(),
             postgres: OnceLock::new(),
             peer: OnceLock::new(),
+            naive: OnceLock::new(),
         })
     }
 
@@ -130,15 +130,19 @@ impl Stage {
         let redis = self.redis().port();
         let mut command = self.on_its_processor("sh");
         command.args(["-c", WITH_MANY_FILES]);
-        match (server, std::env::var_os(SOCKETIO)) {
-            (Server::SocketIo, Some(packages)) => {
+        match server {
+            Server::Ours => {
+                let job = serde_json::to_string(&Job::Serve { redis })?;
+                command.arg(&self.program).args(["job", &job]);
+            }
+            Server::Naive => {
+                command.arg(self.naive()?).arg(redis.to_string());
+            }
+            Server::SocketIo => {
+                let packages = std::env::var_os(SOCKETIO).ok_or("no Socket.IO")?;
                 command.env("NODE_PATH", packages).env("NODE_ENV", "production");
                 let program = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/socketio/server.js");
                 command.args(["node", program, &redis.to_string()]);
-            }
-            _ => {
-                let job = serde_json::to_string(&Job::Serve { server, redis })?;
-                command.arg(&self.program).args(["job", &job]);
             }
         }
         Process::start(&mut command)
@@ -168,28 +172,32 @@ impl Stage {
 
     /// Runs the cache of another library: cached orders in Redis, asked for by so many tasks.
     pub(super) fn peer(&self, in_flight: u64, calls: u64) -> Result<Report, Failure> {
-        let program = match self.peer.get() {
-            Some(program) => program,
-            None => {
-                let built = self.build_peer()?;
-                self.peer.get_or_init(|| built)
-            }
-        };
+        let program = self.built(&self.peer, "peers", "peers")?;
         let numbers = [self.redis().port().into(), in_flight, calls].map(|number| number.to_string());
         Process::start(self.on_its_processor(program).args(numbers))?.done()
     }
 
-    /// Builds the program of `benches/peers` beside this one: a workspace of its own, whose dependencies would otherwise
-    /// change what is measured here.
-    fn build_peer(&self) -> Result<PathBuf, Failure> {
-        let target = self.program.with_file_name("peers");
+    /// The broadcaster that is written by hand.
+    fn naive(&self) -> Result<&Path, Failure> {
+        self.built(&self.naive, "naive", "gateway/naive")
+    }
+
+    /// The program of a directory of `benches`, built beside this one the first time: a workspace of its own, whose
+    /// dependencies would otherwise change what is measured here.
+    fn built<'a>(&self, once: &'a OnceLock<PathBuf>, name: &str, source: &str) -> Result<&'a Path, Failure> {
+        if let Some(program) = once.get() {
+            return Ok(program);
+        }
+        let target = self.program.with_file_name(name);
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/Cargo.toml");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(source).join("Cargo.toml");
         let mut build = Command::new(cargo);
-        build.args(["build", "--release", "--locked", "--manifest-path", manifest, "--target-dir"]);
-        let built = build.arg(&target).status()?.success();
-        let name = format!("messaging-benches-peers{}", std::env::consts::EXE_SUFFIX);
-        if built { Ok(target.join("release").join(name)) } else { Err("the peer cannot be built".into()) }
+        build.args(["build", "--release", "--locked", "--manifest-path"]).arg(manifest);
+        if !build.arg("--target-dir").arg(&target).status()?.success() {
+            return Err(format!("benches/{source} cannot be built").into());
+        }
+        let program = format!("messaging-benches-{name}{}", std::env::consts::EXE_SUFFIX);
+        Ok(once.get_or_init(|| target.join("release").join(program)))
     }
 
     /// The number of instructions of a process, start to end, in the order of `callgrind`.
@@ -213,7 +221,6 @@ impl Stage {
         match tool {
             Tool::Valgrind => (!quiet("valgrind", &["--version"])).then_some("no valgrind"),
             Tool::Postgres => (!PostgresServer::is_installed()).then_some("no PostgreSQL"),
-            Tool::Gateway => Some("messaging-gateway serves nothing yet"),
             Tool::SocketIo => std::env::var_os(SOCKETIO).is_none().then_some("no Socket.IO"),
         }
     }

@@ -133,11 +133,7 @@ fn sides(measure: impl Fn(&Stage, Gateway) -> Result<Vec<f64>, Failure> + Copy +
             let (port, redis) = (process.ready()?, stage.redis().port());
             measure(stage, Gateway { server, port, process: process.id(), redis })
         };
-        let needs = match server {
-            Server::Ours => Some(Tool::Gateway),
-            Server::Naive => None,
-            Server::SocketIo => Some(Tool::SocketIo),
-        };
+        let needs = (server == Server::SocketIo).then_some(Tool::SocketIo);
         Side { needs, ..side(format!("{server:?}"), measured) }
     };
     SERVERS.map(of).into()

@@ -1,4 +1,9 @@
-//! A gateway as one writes it in an afternoon: axum, a broadcast channel of tokio, one task for each client.
+//! `messaging-benches-naive <port of Redis>`: a gateway as one writes it in an afternoon. axum, a broadcast channel of tokio, one
+//! task for each client; on the runtime that the other sides have.
+
+#[path = "../../../src/job.rs"]
+#[allow(dead_code, reason = "this program says that it is ready, and is told no job")]
+mod job;
 
 use std::net::Ipv4Addr;
 
@@ -13,13 +18,19 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender, channel};
 
-use crate::job::{CHANNEL, Failure, Said};
+use job::{CHANNEL, Failure, Said};
 
 /// How many messages a client may be behind before it misses some: more than ever wait here.
 const CAPACITY: usize = 1_024;
 
+fn main() -> Result<(), Failure> {
+    let port: u16 = std::env::args().nth(1).ok_or("the port of Redis")?.parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(&format!("redis://127.0.0.1:{port}")))
+}
+
 /// Serves until the process is ended.
-pub(crate) async fn serve(redis: &str) -> Result<(), Failure> {
+async fn serve(redis: &str) -> Result<(), Failure> {
     let mut subscription = redis::Client::open(redis)?.get_async_pubsub().await?;
     subscription.subscribe(CHANNEL).await?;
     let (sender, _) = channel(CAPACITY);
