@@ -66,6 +66,9 @@ pub struct Config {
     /// After how long without a sign of life the messages of a queue that a process has are given to others; processes
     /// that live show it three times as often, however long their handlers take. `MESSAGING_RECLAIM`, default 5 s.
     pub reclaim: Duration,
+    /// After how long without a sign of life those whom a process has made [present](crate::Presence) count as gone; processes
+    /// that live show it three times as often. `MESSAGING_PRESENCE_TTL`, default 10 s.
+    pub presence_ttl: Duration,
     /// The largest payload, in bytes, that is published or received. `MESSAGING_MAX_PAYLOAD`, default 1 MiB.
     pub max_payload: usize,
 }
@@ -97,6 +100,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Four times in this time Redis is asked; less would be a burden.
 const SHORTEST_LAG: Duration = Duration::from_millis(100);
+
+/// Shorter, it would be lost to a moment's delay; longer, nobody would call it presence.
+const PRESENCE_TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(300)..=Duration::from_secs(10 * 60);
 
 /// A lease that is shorter would be lost to a moment's delay.
 const SHORTEST_RECLAIM: Duration = Duration::from_millis(300);
@@ -184,6 +191,7 @@ impl Config {
             ("MESSAGING_PING_TIMEOUT", &mut config.ping_timeout),
             ("MESSAGING_DRAIN_TIMEOUT", &mut config.drain_timeout),
             ("MESSAGING_RECLAIM", &mut config.reclaim),
+            ("MESSAGING_PRESENCE_TTL", &mut config.presence_ttl),
         ] {
             if let Some(text) = vars.text(name)? {
                 *field = parse_duration(&text).ok_or_else(|| {
@@ -223,6 +231,7 @@ impl Config {
             reconnect: Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) },
             drain_timeout: Duration::from_secs(10),
             reclaim: Duration::from_secs(5),
+            presence_ttl: Duration::from_secs(10),
             max_payload: 1 << 20,
         }
     }
@@ -252,6 +261,10 @@ impl Config {
             let text =
                 format_args!("is {:?}; it must be between {SHORTEST_RECLAIM:?} and one day", self.reclaim);
             return Err(wrong("MESSAGING_RECLAIM", text));
+        }
+        if !PRESENCE_TTL.contains(&self.presence_ttl) {
+            let text = format_args!("is {:?}; it must be between 300ms and ten minutes", self.presence_ttl);
+            return Err(wrong("MESSAGING_PRESENCE_TTL", text));
         }
         if self.reconnect.initial.max(self.reconnect.max) > LONGEST_WAIT {
             return Err(wrong("`reconnect`", "has a delay of more than a day; it must be one day at most"));
@@ -525,6 +538,8 @@ mod tests {
             ("MESSAGING_CACHE_TIMEOUT", "86401", "one day"),
             ("MESSAGING_PING_AFTER", "25h", "one day"),
             ("MESSAGING_PING_TIMEOUT", "25h", "one day"),
+            ("MESSAGING_PRESENCE_TTL", "100ms", "300ms"),
+            ("MESSAGING_PRESENCE_TTL", "11m", "ten minutes"),
             ("MESSAGING_MAX_PAYLOAD", "big", "`1MiB`"),
             ("MESSAGING_MAX_PAYLOAD", "0", "zero"),
             ("MESSAGING_NAMESPACE", "a b", "letters"),

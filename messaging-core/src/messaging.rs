@@ -37,6 +37,7 @@ use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
 use crate::health::Health;
 use crate::history::History;
 use crate::pending::{self, PendingEvent};
+use crate::presence::{Node, Presence};
 use crate::publish::{Change, Publish, to_the_end};
 use crate::queues::{self, QueueState};
 use crate::service::{Service, Services};
@@ -77,6 +78,8 @@ pub(crate) struct Runtime {
     error_handler: Option<ErrorHandler>,
     observer: Option<Observer>,
     session: OnceLock<Session>,
+    /// What this messaging has joined.
+    node: Arc<Node>,
     tasks: Mutex<Vec<Arc<HandlerTask>>>,
     services: Mutex<Services>,
     phase: Mutex<Phase>,
@@ -361,7 +364,7 @@ impl Messaging {
     }
 
     async fn open_subscription(&self, pattern: Pattern, carrier: Carrier) -> Result<Subscription> {
-        Subscription::open(Arc::clone(&self.0) as _, self.core(), self.session(), pattern, carrier).await
+        Subscription::open(self.alive(), self.core(), self.session(), pattern, carrier).await
     }
 
     /// The past of a durable channel, template or glob, as far as it is kept, oldest first:
@@ -383,7 +386,10 @@ impl Messaging {
         follow::streams_of(self.core(), &pattern.to_pattern()?).await
     }
 
-    /// Where a stream ends, and which incarnation of it that is; one that is not there ends where it will begin.
+    /// Where a stream ends, and which incarnation of it that is; one that is not there ends where it will begin. Whoever
+    /// keeps numbers asks again after [`Followed::Restored`](crate::Followed::Restored), and when they go back: then the
+    /// epoch may be another one. It is kept for at least 60 days after it was asked for, which following a stream does
+    /// by itself.
     ///
     /// # Errors
     /// What the backend says.
@@ -427,6 +433,11 @@ impl Messaging {
     /// [added](crate::FollowHandle::add).
     pub fn follow(&self) -> Follow {
         Follow::new(self.core())
+    /// Who is present on a channel: joining and leaving, who is there, and what changes. A channel that is not valid is
+    /// refused when it is used.
+    #[must_use]
+    pub fn presence<C: ToChannel + ?Sized>(&self, channel: &C) -> Presence {
+        Presence::new(self.clone(), channel)
     }
 
     /// How the queues are: of every group, in this process or elsewhere, what waits and how many processes handle it.
@@ -512,8 +523,17 @@ impl Messaging {
         Current { core: Arc::clone(self.core()), runtime: CurrentRuntime::Weak(runtime) }
     }
 
+    /// What keeps it alive.
+    pub(crate) fn alive(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.0) as _
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.0.node
+    }
+
     /// The subscription connection that handlers and subscriptions share.
-    fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &Session {
         self.0.session.get_or_init(|| {
             let core = self.core();
             Session::start(

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backend::presence::Places;
 use crate::backend::{Backend, Connection, Names, Push, Reply, Request, Via};
 use crate::burst::Burst;
 use crate::channel::{Kind, Pattern, Wire};
@@ -127,7 +128,10 @@ impl Session {
             generation: Arc::clone(&generation),
             skipped: Arc::clone(&skipped),
             oversized: Burst::default(),
-            internal: Names::new(&config.namespace, &config.channel_prefix).channels,
+            internal: [
+                Names::new(&config.namespace, &config.channel_prefix).channels,
+                Places::new(&config.namespace, &config.channel_prefix).internal_on_the_wire(),
+            ],
         };
         tasks.spawn(supervisor.run());
         Self { control, status, book, generation, skipped }
@@ -241,7 +245,7 @@ struct Supervisor {
     skipped: Arc<AtomicU64>,
     oversized: Burst,
     /// What the names of our own channels begin with.
-    internal: String,
+    internal: [String; 2],
 }
 
 /// What a session waits for while it has a connection.
@@ -470,7 +474,8 @@ impl Supervisor {
                     }
                     let prefix = &self.config.channel_prefix;
                     // Of our own channels, only who asks for them by name gets to hear.
-                    if matches!(via, Via::Glob(_)) && channel.starts_with(self.internal.as_bytes()) {
+                    let is_internal = |own: &String| channel.starts_with(own.as_bytes());
+                    if matches!(via, Via::Glob(_)) && self.internal.iter().any(is_internal) {
                         continue;
                     }
                     if !self.routes.distribute(prefix, &via, channel, &payload, at) {

@@ -2,6 +2,7 @@
 //! rest from being read.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -163,11 +164,10 @@ impl Lane {
 
     fn note_sizes(&mut self, batch: &Batch) {
         let size = |entry: &RawEntry| entry.fields.iter().map(|(_, value)| value.len()).sum::<usize>();
-        let entries = batch.iter().flat_map(|(_, entries)| entries);
-        let (count, sum) = entries.fold((0, 0), |(count, sum), entry| (count + 1, sum + size(entry)));
-        if count > 0 {
-            self.usual_size = ((self.usual_size * 3 + sum / count) / 4).max(1);
-        }
+        let entries = || batch.iter().flat_map(|(_, entries)| entries);
+        let Some(count) = NonZeroUsize::new(entries().count()) else { return };
+        let average = entries().map(size).sum::<usize>() / count;
+        self.usual_size = ((self.usual_size * 3 + average) / 4).max(1);
     }
 }
 

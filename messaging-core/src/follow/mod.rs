@@ -5,7 +5,6 @@ mod lane;
 mod position;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -384,12 +383,6 @@ impl Streams {
     /// How far a stream has been read, if it is still wanted as it was added.
     fn cursor(&mut self, part: &Part) -> Option<&mut Cursor> {
         self.cursors.get_mut(&part.stream).filter(|cursor| cursor.added == part.added)
-    }
-}
-
-impl fmt::Debug for Read {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Read").field("key", &self.key).finish_non_exhaustive()
     }
 }
 

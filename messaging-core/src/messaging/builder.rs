@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::dispatch::{ErrorContext, ErrorHandler, Observer, States};
 use crate::error::{Error, ErrorAction, ErrorKind, HandlerError, Result};
 use crate::handlers::Handlers;
+use crate::presence::Node;
 use crate::stream::Durability;
 
 /// Makes a [`Messaging`].
@@ -139,6 +140,7 @@ impl Builder {
             let mut states = self.states;
             states.insert(Arc::new(WeakMessaging(Weak::clone(weak))));
             Runtime {
+                node: Node::new(&core),
                 core,
                 states: Mutex::new(states),
                 selected: self.selected,

@@ -29,7 +29,7 @@ fn supervisor() -> (Supervisor, mpsc::UnboundedSender<Control>) {
         serving: false,
         generation: Arc::default(),
         skipped: Arc::default(),
-        internal: "msg:cache:".to_owned(),
+        internal: ["msg:cache:", "msg:presence:"].map(str::to_owned),
         oversized: Burst::default(),
     };
     (supervisor, control)

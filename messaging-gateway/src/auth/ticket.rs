@@ -135,6 +135,8 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
+    use futures_util::future::join_all;
+    use messaging_core::{CacheManager, Messaging};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -154,6 +156,16 @@ mod tests {
         async fn take(&self, key: &str) -> Result<Option<Stored>> {
             let taken = self.0.lock().unwrap().remove(key);
             Ok(taken.map(|(text, _)| serde_json::from_str(&text).unwrap()))
+        }
+    }
+
+    impl Shelf for CacheManager {
+        async fn put(&self, key: &str, value: &Stored, ttl: Duration) -> Result<()> {
+            self.set(key, value, ttl).await
+        }
+
+        async fn take(&self, key: &str) -> Result<Option<Stored>> {
+            CacheManager::take(self, key).await
         }
     }
 
@@ -200,6 +212,19 @@ mod tests {
             assert_eq!(tickets.redeem(text).await.unwrap(), None);
         }
         assert!(tickets.redeem(ticket.as_str()).await.unwrap().is_some(), "asking for others takes nothing");
+    }
+
+    #[tokio::test]
+    async fn of_many_who_show_a_ticket_at_once_one_is_let_in() {
+        let messaging = Messaging::builder().url("memory://").build().await.unwrap();
+        let tickets = Tickets::new(messaging.cache("gateway:ticket"));
+        let ada = Identity::user("ada").with_info(json!({ "a": [1, null] })).with_claim("n", i64::MAX);
+        for _turn in 0..50 {
+            let ticket = tickets.issue(&ada).await.unwrap();
+            let redeemed = join_all((0..8).map(|_| tickets.redeem(ticket.as_str()))).await;
+            let redeemed: Vec<_> = redeemed.into_iter().filter_map(Result::unwrap).collect();
+            assert_eq!(redeemed, std::slice::from_ref(&ada));
+        }
     }
 
     proptest! {

@@ -24,6 +24,7 @@ const MODULES: &[(&str, &str)] = &[
     ("outbox::sqlite", include_str!("outbox/sqlite.rs")),
     ("outbox::sqlite::suite", include_str!("outbox/suite.rs")),
     ("overflow", include_str!("overflow.rs")),
+    ("presence", include_str!("presence.rs")),
     ("publishing", include_str!("publishing.rs")),
     ("queues::drain", include_str!("queues/drain.rs")),
     ("queues::healing", include_str!("queues/healing.rs")),

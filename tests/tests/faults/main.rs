@@ -25,6 +25,7 @@ mod overflow;
 #[path = "../it/place.rs"]
 #[allow(dead_code, unused_macros, unused_imports, reason = "the other suite uses more of it")]
 mod place;
+mod presence;
 #[path = "../it/programs.rs"]
 #[allow(dead_code, reason = "the other suite uses more of it")]
 mod programs;

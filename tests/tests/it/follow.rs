@@ -130,15 +130,12 @@ async fn a_stream_can_be_added_while_it_waits(place: Place) {
     let mut follow = messaging.follow();
     let handle = follow.handle();
     assert!(follow.next().now_or_never().is_none(), "it follows nothing");
-    let waiting = tokio::spawn(async move { (entries(&mut follow).await, follow) });
-    handle.add(orders.clone(), BEGINNING);
-    let ((of, _), mut follow) = soon(waiting).await.unwrap();
+    let ((of, _), ()) = tokio::join!(entries(&mut follow), async { handle.add(orders.clone(), BEGINNING) });
     assert_eq!(of, orders);
-    let waiting = tokio::spawn(async move { (entries(&mut follow).await, follow) });
-    // It waits for the first one, for longer than anybody should wait here.
+    // It waits for the first one, for longer than it may take to add another.
     let waits = Duration::from_millis(1_500);
-    handle.add(carts.clone(), BEGINNING);
-    let ((of, _), mut follow) = tokio::time::timeout(waits, waiting).await.expect("at once").unwrap();
+    let both = async { tokio::join!(entries(&mut follow), async { handle.add(carts.clone(), BEGINNING) }) };
+    let ((of, _), ()) = tokio::time::timeout(waits, both).await.expect("at once");
     assert_eq!(of, carts);
     nothing_but(&messaging, &mut follow, "orders", 2).await;
     nothing_but(&messaging, &mut follow, "carts", 3).await;

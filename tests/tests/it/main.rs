@@ -17,6 +17,7 @@ mod lifecycle;
 mod models;
 mod outside;
 mod place;
+mod presence;
 mod programs;
 mod pubsub;
 mod python;

@@ -5,6 +5,7 @@ mod clock;
 mod group;
 mod log;
 mod news;
+mod presence;
 mod reader;
 mod schedule;
 mod store;
@@ -21,9 +22,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use news::StreamWatch;
+use presence::Presences;
 pub(crate) use reader::StreamReader;
 use store::Store;
 
+use super::presence::Places;
 use super::{
     Attempt, CacheKey, Catalog, Generation, Joined, Joining, Lease, Looked, Names, Notice, Outgoing,
     Published, Push, Registration, Reply, Request, Token, Via, closed,
@@ -46,6 +49,7 @@ pub(crate) struct Memory {
     channel_prefix: String,
     namespace: String,
     names: Box<Names>,
+    places: Places,
     max_payload: usize,
     activity: Activity,
 }
@@ -64,6 +68,7 @@ struct BusState {
     generation: i64,
     /// The sessions that hear the events of each family.
     listeners: HashMap<String, Vec<Weak<()>>>,
+    presences: Presences,
 }
 
 #[derive(Debug)]
@@ -115,6 +120,7 @@ impl Memory {
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
             names: Box::new(Names::new(&config.namespace, &config.channel_prefix)),
+            places: Places::new(&config.namespace, &config.channel_prefix),
             max_payload: config.max_payload,
             activity,
         }

@@ -12,6 +12,7 @@ mod durable;
 mod link;
 mod node;
 mod pipe;
+mod presence;
 mod push;
 mod scripts;
 mod shards;
@@ -42,6 +43,7 @@ use connection::{Dialer, Role, command};
 use link::Link;
 use node::Node;
 use pipe::{Pipe, Replies};
+use presence::PresenceScripts;
 use scripts::Scripts;
 use stream_scripts::{APPEND, StreamScripts};
 use streams::Registered;
@@ -49,6 +51,7 @@ pub(crate) use streams::StreamReader;
 use topology::Locator;
 
 use super::names::Names;
+use super::presence::Places;
 use super::{CacheKey, Generation, Outgoing, Published, Reply};
 use crate::config::{Config, Server};
 use crate::dispatch::Carrier;
@@ -67,10 +70,12 @@ pub(crate) struct Redis {
     publisher: Pipe,
     reader: Pipe,
     names: Names,
+    places: Places,
     dialer: Arc<Dialer>,
     endpoint: String,
     scripts: Scripts,
     stream_scripts: StreamScripts,
+    presence_scripts: PresenceScripts,
     registered: Registered,
     /// For what waits for replicas, which would hold all others up.
     confirming: OnceLock<Link>,
@@ -78,6 +83,7 @@ pub(crate) struct Redis {
     namespace: String,
     command_timeout: Duration,
     cache_timeout: Duration,
+    max_payload: usize,
     /// It has been told that announcements are refused.
     told_refused: AtomicBool,
     /// An ACL does not let us mark what we publish.
@@ -102,16 +108,19 @@ impl Redis {
             publisher: pipe(Role::Publisher, (config.command_timeout, config.command_timeout), question),
             reader: pipe(Role::Cache, (config.cache_timeout, config.command_timeout), None),
             names,
+            places: Places::new(&config.namespace, &config.channel_prefix),
             dialer,
             endpoint,
             scripts: Scripts::new(),
             stream_scripts: StreamScripts::new(),
+            presence_scripts: PresenceScripts::new(),
             registered: Registered::default(),
             confirming: OnceLock::new(),
             channel_prefix: config.channel_prefix.clone(),
             namespace: config.namespace.clone(),
             command_timeout: config.command_timeout,
             cache_timeout: config.cache_timeout,
+            max_payload: config.max_payload,
             told_refused: AtomicBool::new(false),
             marks_refused: AtomicBool::new(false),
         })
