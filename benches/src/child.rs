@@ -2,11 +2,12 @@
 
 use std::hint::black_box;
 use std::io;
+use std::time::Duration;
 
 use crate::job::{Client, Failure, Form, Job, Logging, Report, Said};
 use crate::order::{self, Order, OrderRef};
-use crate::sides::{cache, hand, local, ours, queue, raw, sql};
-use crate::{meter, publisher, replay, usage};
+use crate::sides::{cache, gateway, hand, local, ours, queue, raw, sql};
+use crate::{broadcast, meter, publisher, replay, usage};
 
 /// Tells the number of allocations so far, if they are counted.
 pub(crate) type Allocations = fn() -> Option<u64>;
@@ -19,9 +20,21 @@ pub(crate) fn run(job: &str, allocations: Allocations) -> Result<(), Failure> {
             Said::Done(publisher::publish(port, messages, pace)?).say();
             return Ok(());
         }
+        Job::Deliver { gateway, clients, together, millis } => {
+            let time = Duration::from_millis(millis);
+            Said::Done(broadcast::deliver(&gateway, clients, together, time)?).say();
+            return Ok(());
+        }
+        Job::Idle { gateway, clients } => {
+            Said::Done(broadcast::idle(&gateway, clients)?).say();
+            return Ok(());
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Job::Serve { redis } = job {
+        return runtime.block_on(gateway::serve(&url(redis)));
+    }
     let mut report = runtime.block_on(measure(job))?;
     report.allocations = allocations();
     report.peak_mib = usage::peak_mib();
@@ -31,7 +44,10 @@ pub(crate) fn run(job: &str, allocations: Allocations) -> Result<(), Failure> {
 
 async fn measure(job: Job) -> Result<Report, Failure> {
     match job {
-        Job::Replay { .. } | Job::Publish { .. } => Err("this job has no runtime".into()),
+        Job::Replay { .. } | Job::Publish { .. } | Job::Deliver { .. } | Job::Idle { .. } => {
+            Err("this job has no runtime".into())
+        }
+        Job::Serve { .. } => Err("a server reports nothing".into()),
         Job::Subscribe { client, form, port, logging } => {
             if logging == Logging::Info {
                 tracing_subscriber::fmt().with_writer(io::sink).init();

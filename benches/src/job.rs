@@ -65,6 +65,17 @@ pub(crate) enum Relay {
     Raw,
 }
 
+/// Whose gateway is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Server {
+    /// messaging-gateway.
+    Ours,
+    /// axum and a broadcast channel, as one writes it by hand.
+    Naive,
+    /// Socket.IO with its Redis adapter.
+    SocketIo,
+}
+
 /// How the payload is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Form {
@@ -130,6 +141,21 @@ pub(crate) enum Job {
     Relay { relay: Relay, database: String, port: u16, rows: u64 },
     /// Publishes to itself in memory.
     Dispatch { messages: u64 },
+    /// Is our gateway.
+    Serve { redis: u16 },
+    /// Publishes so many messages together to all clients of a gateway, and waits for them, as often as there is time for.
+    Deliver { gateway: Gateway, clients: u64, together: u64, millis: u64 },
+    /// Keeps clients of a gateway that have nothing to do.
+    Idle { gateway: Gateway, clients: u64 },
+}
+
+/// A gateway that runs, and the Redis that it listens to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Gateway {
+    pub(crate) server: Server,
+    pub(crate) port: u16,
+    pub(crate) process: u32,
+    pub(crate) redis: u16,
 }
 
 /// What a child says.
@@ -152,10 +178,10 @@ impl Said {
 /// What was measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Messages, calls or answers.
+    /// Messages, calls, answers or deliveries.
     pub(crate) count: u64,
     pub(crate) seconds: f64,
-    /// The processor time that they took, where the system tells it.
+    /// The processor time that they took, where the system tells it; of deliveries, that of the server.
     pub(crate) cpu_seconds: Option<f64>,
     /// The most memory that the process had, where the system tells it.
     pub(crate) peak_mib: Option<f64>,
@@ -165,6 +191,11 @@ pub(crate) struct Report {
     pub(crate) dropped: u64,
     /// How often our subscription was lost: Redis cuts off who does not keep up.
     pub(crate) reconnects: u64,
+    /// Deliveries that were due and did not come.
+    pub(crate) lost: u64,
+    /// What a connection adds to the server's memory, in KiB: without a message so far, and after some.
+    pub(crate) kib_idle: f64,
+    pub(crate) kib_used: f64,
     /// Of the latency, in seconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,

@@ -2,8 +2,11 @@
 #![allow(clippy::print_stdout, reason = "tables and reports go to standard output")]
 #![allow(clippy::print_stderr, reason = "and what is under way to standard error")]
 
+mod broadcast;
 mod child;
 mod compare;
+mod crowd;
+mod emitter;
 mod job;
 mod latency;
 mod meter;

@@ -75,7 +75,7 @@ fn say_that_it_is_over(port: u16) -> Result<(), Failure> {
 }
 
 /// The answer to one PUBLISH.
-fn receivers(answers: &mut impl BufRead) -> Result<u64, std::io::Error> {
+pub(crate) fn receivers(answers: &mut impl BufRead) -> Result<u64, std::io::Error> {
     let mut line = [0; 24];
     let mut length = 0;
     loop {

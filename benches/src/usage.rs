@@ -1,11 +1,17 @@
-//! What this process has used so far, as Linux tells it in `/proc`; `None` elsewhere.
+//! What this process has used so far, or another one, as Linux tells it in `/proc`; `None` elsewhere.
 
+use std::fmt::Display;
 use std::fs;
 
 /// The processor time of all living threads, in seconds.
 pub(crate) fn cpu_seconds() -> Option<f64> {
+    cpu_seconds_of("self")
+}
+
+/// The same of another process.
+pub(crate) fn cpu_seconds_of(process: impl Display) -> Option<f64> {
     let mut nanos: u64 = 0;
-    for task in fs::read_dir("/proc/self/task").ok()? {
+    for task in fs::read_dir(format!("/proc/{process}/task")).ok()? {
         // Nanoseconds on a processor, nanoseconds of waiting for one, turns.
         let schedstat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         nanos += schedstat.split_whitespace().next()?.parse::<u64>().ok()?;
@@ -15,7 +21,16 @@ pub(crate) fn cpu_seconds() -> Option<f64> {
 
 /// The most memory that was resident at once, in MiB.
 pub(crate) fn peak_mib() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+    Some(status_kib("self", "VmHWM:")? / 1024.0)
+}
+
+/// The memory that is resident of another process, in KiB.
+pub(crate) fn resident_kib_of(process: impl Display) -> Option<f64> {
+    status_kib(process, "VmRSS:")
+}
+
+fn status_kib(process: impl Display, field: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
 }

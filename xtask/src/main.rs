@@ -10,6 +10,7 @@ mod duplicates;
 mod faults;
 mod features;
 mod msrv;
+mod node;
 mod packages;
 mod postgres;
 mod python;

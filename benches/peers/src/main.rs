@@ -11,6 +11,7 @@ mod meter;
 #[allow(dead_code, reason = "it borrows no orders")]
 mod order;
 #[path = "../../src/usage.rs"]
+#[allow(dead_code, reason = "it looks at no other process")]
 mod usage;
 
 use std::error::Error;

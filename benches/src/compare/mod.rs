@@ -46,25 +46,38 @@ pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
 
 /// Measures one experiment and prints its rows; returns the names of those that are broken.
 fn run(experiment: &Experiment, stage: &Stage) -> Result<Vec<String>, Failure> {
+    // What must hold everywhere has to be looked at somewhere.
+    let required = std::env::var_os("CI").is_some_and(|ci| ci == "true");
     if let Some(missing) = experiment.needs.and_then(|tool| stage.lacks(tool)) {
         println!("{}", table::skipped(experiment.name, missing));
-        // What must hold everywhere has to be looked at somewhere.
-        let required = std::env::var_os("CI").is_some_and(|ci| ci == "true");
         return Ok(if required { vec![format!("{} ({missing})", experiment.name)] } else { Vec::new() });
     }
     let repetitions = match experiment.repeat {
         Repeat::InTurn => stage.scale.repetitions(),
         Repeat::Once => 1,
     };
+    let lacking: Vec<Option<&str>> =
+        experiment.sides.iter().map(|side| side.needs.and_then(|tool| stage.lacks(tool))).collect();
     let mut figures: Vec<Figures> = experiment.sides.iter().map(|_| Figures::default()).collect();
     for repetition in 1..=repetitions {
         eprintln!("  {} {repetition}/{repetitions}", experiment.name);
-        for (side, figures) in experiment.sides.iter().zip(&mut figures) {
+        for ((side, figures), lacking) in experiment.sides.iter().zip(&mut figures).zip(&lacking) {
+            if lacking.is_some() {
+                continue;
+            }
             figures.add((side.measure)(stage).map_err(|failure| format!("{}: {failure}", side.name))?);
         }
     }
     let mut broken = Vec::new();
     for row in &experiment.rows {
+        let sides = [Some(row.ours), row.other];
+        if let Some(missing) = sides.into_iter().flatten().find_map(|side| lacking[side]) {
+            println!("{}", table::skipped(&row.name, missing));
+            if required {
+                broken.push(format!("{} ({missing})", row.name));
+            }
+            continue;
+        }
         let (line, verdict) = table::row(row, &figures);
         println!("{line}");
         if verdict == Verdict::Broken {

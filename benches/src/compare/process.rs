@@ -37,6 +37,11 @@ impl Process {
         Ok(Self { child, said })
     }
 
+    /// Its number, by which the system tells what it uses.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn next(&mut self) -> Result<Said, Failure> {
         self.said.recv_timeout(PATIENCE).map_err(|_| match self.child.try_wait() {
             Ok(Some(status)) => format!("the process ended with {status}").into(),

@@ -2,15 +2,19 @@
 
 use std::env::consts::{ARCH, OS};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use messaging_tests::{PostgresServer, RedisServer, unique};
 
 use super::process::Process;
-use crate::job::{Failure, Job, Report};
+use crate::job::{Failure, Job, Report, Server};
 
+/// Where `cargo xtask bench` has installed what the server of Socket.IO needs.
+const SOCKETIO: &str = "MESSAGING_BENCH_SOCKETIO";
+/// Runs a program that may open as many files as the machine lets it: each connection is one.
+const WITH_MANY_FILES: &str = r#"ulimit -S -n "$(ulimit -H -n)"; exec "$0" "$@""#;
 /// The processor of the servers, the publisher and this program.
 const OTHERS: &str = "0";
 /// The processor of the measured process.
@@ -51,6 +55,7 @@ pub(super) enum Under {
 pub(super) enum Tool {
     Valgrind,
     Postgres,
+    SocketIo,
 }
 
 #[derive(Debug)]
@@ -63,6 +68,7 @@ pub(super) struct Stage {
     patient_redis: OnceLock<RedisServer>,
     postgres: OnceLock<PostgresServer>,
     peer: OnceLock<PathBuf>,
+    naive: OnceLock<PathBuf>,
 }
 
 impl Stage {
@@ -84,6 +90,7 @@ impl Stage {
             patient_redis: OnceLock::new(),
             postgres: OnceLock::new(),
             peer: OnceLock::new(),
+            naive: OnceLock::new(),
         })
     }
 
@@ -118,6 +125,36 @@ impl Stage {
         Process::start(command.args(["job", &serde_json::to_string(job)?]))
     }
 
+    /// Starts a gateway, which is measured by those who look at it.
+    pub(super) fn gateway(&self, server: Server) -> Result<Process, Failure> {
+        let redis = self.redis().port();
+        let mut command = self.on_its_processor("sh");
+        command.args(["-c", WITH_MANY_FILES]);
+        match server {
+            Server::Ours => {
+                let job = serde_json::to_string(&Job::Serve { redis })?;
+                command.arg(&self.program).args(["job", &job]);
+            }
+            Server::Naive => {
+                command.arg(self.naive()?).arg(redis.to_string());
+            }
+            Server::SocketIo => {
+                let packages = std::env::var_os(SOCKETIO).ok_or("no Socket.IO")?;
+                command.env("NODE_PATH", packages).env("NODE_ENV", "production");
+                let program = concat!(env!("CARGO_MANIFEST_DIR"), "/gateway/socketio/server.js");
+                command.args(["node", program, &redis.to_string()]);
+            }
+        }
+        Process::start(&mut command)
+    }
+
+    /// Runs the clients of a gateway, beside Redis.
+    pub(super) fn crowd(&self, job: &Job) -> Result<Report, Failure> {
+        let mut command = Command::new("sh");
+        command.args(["-c", WITH_MANY_FILES]).arg(&self.program);
+        Process::start(command.args(["job", &serde_json::to_string(job)?]))?.done()
+    }
+
     /// The command that runs a program where the measured process belongs.
     fn on_its_processor(&self, program: impl AsRef<OsStr>) -> Command {
         if !self.pinned {
@@ -135,28 +172,32 @@ impl Stage {
 
     /// Runs the cache of another library: cached orders in Redis, asked for by so many tasks.
     pub(super) fn peer(&self, in_flight: u64, calls: u64) -> Result<Report, Failure> {
-        let program = match self.peer.get() {
-            Some(program) => program,
-            None => {
-                let built = self.build_peer()?;
-                self.peer.get_or_init(|| built)
-            }
-        };
+        let program = self.built(&self.peer, "peers", "peers")?;
         let numbers = [self.redis().port().into(), in_flight, calls].map(|number| number.to_string());
         Process::start(self.on_its_processor(program).args(numbers))?.done()
     }
 
-    /// Builds the program of `benches/peers` beside this one: a workspace of its own, whose dependencies would otherwise
-    /// change what is measured here.
-    fn build_peer(&self) -> Result<PathBuf, Failure> {
-        let target = self.program.with_file_name("peers");
+    /// The broadcaster that is written by hand.
+    fn naive(&self) -> Result<&Path, Failure> {
+        self.built(&self.naive, "naive", "gateway/naive")
+    }
+
+    /// The program of a directory of `benches`, built beside this one the first time: a workspace of its own, whose
+    /// dependencies would otherwise change what is measured here.
+    fn built<'a>(&self, once: &'a OnceLock<PathBuf>, name: &str, source: &str) -> Result<&'a Path, Failure> {
+        if let Some(program) = once.get() {
+            return Ok(program);
+        }
+        let target = self.program.with_file_name(name);
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/Cargo.toml");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(source).join("Cargo.toml");
         let mut build = Command::new(cargo);
-        build.args(["build", "--release", "--locked", "--manifest-path", manifest, "--target-dir"]);
-        let built = build.arg(&target).status()?.success();
-        let name = format!("messaging-benches-peers{}", std::env::consts::EXE_SUFFIX);
-        if built { Ok(target.join("release").join(name)) } else { Err("the peer cannot be built".into()) }
+        build.args(["build", "--release", "--locked", "--manifest-path"]).arg(manifest);
+        if !build.arg("--target-dir").arg(&target).status()?.success() {
+            return Err(format!("benches/{source} cannot be built").into());
+        }
+        let program = format!("messaging-benches-{name}{}", std::env::consts::EXE_SUFFIX);
+        Ok(once.get_or_init(|| target.join("release").join(program)))
     }
 
     /// The number of instructions of a process, start to end, in the order of `callgrind`.
@@ -180,6 +221,7 @@ impl Stage {
         match tool {
             Tool::Valgrind => (!quiet("valgrind", &["--version"])).then_some("no valgrind"),
             Tool::Postgres => (!PostgresServer::is_installed()).then_some("no PostgreSQL"),
+            Tool::SocketIo => std::env::var_os(SOCKETIO).is_none().then_some("no Socket.IO"),
         }
     }
 
@@ -204,11 +246,16 @@ impl Stage {
             let version = postgres.database().psql("show server_version");
             format!(", PostgreSQL {}", version.split(' ').next().unwrap_or_default())
         });
+        let node =
+            std::env::var_os(SOCKETIO).and_then(|_| Command::new("node").arg("--version").output().ok());
+        let node = node.map_or(String::new(), |output| {
+            format!(", Node.js {}", String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v'))
+        });
         let rustc = Command::new("rustc").arg("--version").output().ok();
         let rustc =
             rustc.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
         let rustc = rustc.split(" (").next().unwrap_or_default().trim();
-        format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}, {rustc}")
+        format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}{node}, {rustc}")
     }
 }
 

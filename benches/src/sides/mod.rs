@@ -1,6 +1,7 @@
 //! What is measured: for each job our way, the `redis` crate's, and where it makes sense a way by hand.
 
 pub(crate) mod cache;
+pub(crate) mod gateway;
 pub(crate) mod hand;
 pub(crate) mod local;
 pub(crate) mod ours;

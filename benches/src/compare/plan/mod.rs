@@ -2,6 +2,7 @@
 
 mod cache;
 mod commands;
+mod gateway;
 mod receive;
 mod resources;
 mod sql;
@@ -45,6 +46,8 @@ pub(super) enum When {
 /// One side: the values of its quantities, measured once.
 pub(super) struct Side {
     pub(super) name: String,
+    /// Without it, the rows of this side are left out, and those of the others are not.
+    pub(super) needs: Option<Tool>,
     pub(super) measure: Box<dyn Fn(&Stage) -> Values>,
 }
 
@@ -64,6 +67,8 @@ pub(super) enum Unit {
     Nanoseconds,
     Microseconds,
     MebiBytes,
+    KibiBytesEach,
+    Percent,
     Messages,
     EachMessage,
     EachHit,
@@ -76,6 +81,8 @@ impl fmt::Display for Unit {
             Self::Nanoseconds => "ns",
             Self::Microseconds => "µs",
             Self::MebiBytes => "MiB",
+            Self::KibiBytesEach => "KiB each",
+            Self::Percent => "%",
             Self::Messages => "messages",
             Self::EachMessage => "per message",
             Self::EachHit => "per hit",
@@ -89,12 +96,13 @@ pub(super) fn all() -> Vec<Experiment> {
     all.extend(commands::experiments());
     all.extend(cache::experiments());
     all.extend(sql::experiments());
+    all.extend(gateway::experiments());
     all.extend(resources::experiments());
     all
 }
 
 fn side(name: impl Into<String>, measure: impl Fn(&Stage) -> Values + 'static) -> Side {
-    Side { name: name.into(), measure: Box::new(measure) }
+    Side { name: name.into(), needs: None, measure: Box::new(measure) }
 }
 
 fn row(
@@ -149,5 +157,10 @@ impl Report {
     /// Processor time for each message.
     fn cpu_nanos(&self) -> f64 {
         self.cpu_seconds.map_or(f64::NAN, |seconds| seconds / self.count as f64 * 1e9)
+    }
+
+    /// How much of the time the processor had something to do, in percent.
+    fn busy(&self) -> f64 {
+        self.cpu_seconds.map_or(f64::NAN, |seconds| seconds / self.seconds * 100.0)
     }
 }

@@ -1,0 +1,57 @@
+//! Packages of npm for Node.js: installed under `target/`, as a lock file pins them. It knows nothing of who runs them.
+
+use crate::command::{Failure, tool};
+use crate::workspace::Workspace;
+use std::path::{Path, PathBuf};
+
+/// What npm reads.
+const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
+
+/// The `node_modules` in `target/node/<name>`, with the packages that the manifests in `source` ask for, installed if they are
+/// not there; or why there is none.
+pub(crate) fn provide(workspace: &Workspace, name: &str, source: &Path) -> Result<PathBuf, String> {
+    tool("node").arg("--version").output().map_err(|_| "no node")?;
+    let target = std::path::absolute(workspace.target.join("node").join(name));
+    let target = target.map_err(|error| error.to_string())?;
+    let modules = target.join("node_modules");
+    // npm writes it last.
+    let is_whole = modules.join(".package-lock.json").exists();
+    if is_whole && MANIFESTS.iter().all(|file| is_same(&source.join(file), &target.join(file))) {
+        return Ok(modules);
+    }
+    println!("{:<14}installing the packages of {} into {}", "node", source.display(), target.display());
+    let copied = std::fs::create_dir_all(&target).and_then(|()| {
+        MANIFESTS.iter().try_for_each(|file| std::fs::copy(source.join(file), target.join(file)).map(drop))
+    });
+    copied.map_err(|error| format!("cannot write {}: {error}", target.display()))?;
+    let npm =
+        tool("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&target);
+    npm.output().map(|_| modules).map_err(|failure| {
+        // What is half there is not taken for whole the next time.
+        let _ = std::fs::remove_file(target.join(MANIFESTS[1]));
+        format!("npm cannot install them: {}", reason(&failure))
+    })
+}
+
+/// Of what npm says, what went wrong first.
+fn reason(failure: &Failure) -> &str {
+    let errors = failure.message.lines().filter_map(|line| line.strip_prefix("npm error "));
+    let first = errors.map(str::trim).find(|line| !line.is_empty());
+    first.unwrap_or_else(|| failure.message.lines().next().unwrap_or_default())
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    std::fs::read(one).ok().zip(std::fs::read(other).ok()).is_some_and(|(one, other)| one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npm_says_why() {
+        let message = "`npm ci` ended with exit status: 1\nnpm warn Unknown\nnpm error code ENOTFOUND\nnpm error network\n";
+        assert_eq!(reason(&Failure::new(message)), "code ENOTFOUND");
+        assert_eq!(reason(&Failure::new("`npm ci` cannot be run")), "`npm ci` cannot be run");
+    }
+}
