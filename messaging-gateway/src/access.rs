@@ -174,6 +174,12 @@ impl<D: IntoDecision, E: Into<BoxError>> IntoDecision for Result<D, E> {
 #[derive(Default)]
 pub(crate) struct States(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
+impl fmt::Debug for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("States").field("count", &self.0.len()).finish()
+    }
+}
+
 impl States {
     pub(crate) fn insert<T: Send + Sync + 'static>(&mut self, state: T) {
         self.0.insert(TypeId::of::<T>(), Box::new(state));

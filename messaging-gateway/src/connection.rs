@@ -65,7 +65,7 @@ pub(crate) struct Subscribed {
     /// What the server imposes.
     pub(crate) imposed: Filter,
     /// It is seen in the channel, and sees who comes and goes.
-    pub(crate) seen: Option<Arc<Seen>>,
+    pub(crate) _seen: Option<Arc<Seen>>,
 }
 
 impl Connection {

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use messaging_core::{BoxError, Pattern};
-use serde_json::Value;
 
 use crate::access::{AccessRequest, Decision};
 use crate::command::To;
 use crate::descriptor::{AuthorizeFn, BoxFuture, DeclaredAccess, SlowPolicy, SubscriptionDescriptor};
+use crate::discovery::RemoteEntity;
 use crate::filter::{Filter, Filterable, Scalar, Term};
 use crate::identity::Identity;
 
@@ -37,6 +37,8 @@ pub(crate) struct Entity {
     pub(crate) send: bool,
     pub(crate) presence: bool,
     pub(crate) slow: SlowPolicy,
+    /// Another service declares it.
+    pub(crate) is_remote: bool,
 }
 
 /// Who may subscribe.
@@ -80,7 +82,27 @@ impl Entity {
             send: descriptor.send,
             presence: descriptor.presence,
             slow: descriptor.slow,
+            is_remote: false,
         })
+    }
+
+    /// What another service declares. Who may subscribe is said here.
+    pub(crate) fn of_service(remote: &RemoteEntity, access: Access) -> Self {
+        let filters = remote.filters.iter().map(|filter| Filterable {
+            path: filter.field.as_str().into(),
+            operators: filter.operators.clone(),
+        });
+        Self {
+            name: remote.entity.as_str().into(),
+            channels: remote.channels.clone(),
+            filters: filters.collect(),
+            tenant: remote.tenant.as_deref().map(Into::into),
+            access,
+            send: remote.send,
+            presence: remote.presence,
+            slow: remote.slow,
+            is_remote: true,
+        }
     }
 
     /// The filter that the server imposes on somebody; `None` if they can see nothing.
@@ -155,14 +177,16 @@ impl Catalog {
         checked(entity, pattern, &channel, identity)
     }
 
+    /// Where several entities have it, the own one.
     fn by_channel(&self, channel: &str, identity: &Identity) -> Option<Resolved> {
         let is_exact = |pattern: &Pattern| matches!(pattern, Pattern::Exact(_));
         let matching =
             self.0.values().flat_map(|entity| entity.channels.iter().map(move |pattern| (entity, pattern)));
         let matching =
             matching.filter(|(_, pattern)| !matches!(pattern, Pattern::Glob(_)) && pattern.matches(channel));
-        let (entity, pattern) =
-            matching.min_by_key(|(entity, pattern)| (!is_exact(pattern), Arc::clone(&entity.name)))?;
+        let (entity, pattern) = matching.min_by_key(|(entity, pattern)| {
+            (entity.is_remote, !is_exact(pattern), Arc::clone(&entity.name))
+        })?;
         checked(entity, pattern, channel, identity)
     }
 }
@@ -204,16 +228,6 @@ fn checked(entity: &Arc<Entity>, pattern: &Pattern, channel: &str, identity: &Id
     })
 }
 
-/// What others see of somebody.
-pub(crate) fn info(identity: &Identity) -> Value {
-    let mut info = serde_json::Map::new();
-    info.insert("user".to_owned(), identity.user.clone().into());
-    if let Some(more) = &identity.info {
-        info.insert("info".to_owned(), more.clone());
-    }
-    Value::Object(info)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +242,7 @@ mod tests {
             send: false,
             presence: false,
             slow: SlowPolicy::Disconnect,
+            is_remote: false,
         })
     }
 

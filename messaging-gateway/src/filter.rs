@@ -74,10 +74,6 @@ impl Filter {
         Self::new(self.0.iter().chain(&other.0).cloned().collect())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The fields that it looks at.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0.iter().map(|term| &term.path)

@@ -6,7 +6,7 @@ mod builder;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,9 +28,11 @@ use crate::auth::{Authenticator, Counted, Origins, Place, Shown, Tickets};
 use crate::code::{DisconnectCode, UnsubscribeCode};
 use crate::connection::{Connections, Open, Transport};
 use crate::descriptor::BoxFuture;
+use crate::discovery::Discovery;
 use crate::entity::Catalog;
 use crate::hub::Hub;
 use crate::identity::Identity;
+use crate::internal::InternalState;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::native::Say;
@@ -86,6 +88,7 @@ pub(crate) struct Shared {
     catalog: RwLock<Arc<Catalog>>,
     /// What is wrong with what other services declare.
     complaints: RwLock<Vec<String>>,
+    discovery: OnceLock<Discovery>,
     counted: Counted,
     connections: Arc<Connections>,
     is_draining: AtomicBool,
@@ -155,6 +158,13 @@ impl Gateway {
             .route("/events", get(sse::events).options(tickets::preflight))
             .route("/ticket", post(tickets::issue).options(tickets::preflight))
             .with_state(Arc::clone(&self.0))
+    }
+
+    /// What operators and other gateways see: [`internal_router`](crate::internal_router) with what this gateway counts. `service` is
+    /// what this process calls itself.
+    pub fn internal_router(&self, service: &str) -> Router {
+        let state = InternalState::new(service, &self.0.messaging).metrics(&self.0.metrics);
+        crate::internal::internal_router(state)
     }
 
     /// How many connections there are.
@@ -265,7 +275,9 @@ impl Shared {
             health = health.warning(format!("streams cannot be read: {reason}"));
         }
         let complaints = self.complaints.read().unwrap_or_else(PoisonError::into_inner).clone();
-        complaints.into_iter().fold(health, ServiceHealth::warning)
+        let discovered = self.discovery.get().map(Discovery::health);
+        let discovered = discovered.iter().flat_map(|health| health.warnings());
+        complaints.into_iter().chain(discovered).fold(health, ServiceHealth::warning)
     }
 
     /// Pings, ends what is stale, and gives up what nobody needs, for ever.

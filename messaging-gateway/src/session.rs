@@ -236,7 +236,7 @@ impl Session {
         });
         match joined.await.map_err(|error| unavailable("subscribe", &error))? {
             Joined::Now(topic) => {
-                connection.subscribe(Subscribed { topic, entity, params, imposed, seen });
+                connection.subscribe(Subscribed { topic, entity, params, imposed, _seen: seen });
                 self.shared.metrics.subscriptions.increment();
                 Ok(())
             }

@@ -94,22 +94,6 @@ impl Authenticator {
         matches!(self.scheme, Scheme::Verify { uses_cookies: true, .. })
     }
 
-    /// What verifies subscription tokens.
-    #[cfg(feature = "jwt")]
-    pub(crate) fn as_jwt(&self) -> Option<&Jwt> {
-        match &self.scheme {
-            Scheme::Jwt(jwt) => Some(jwt),
-            Scheme::Anonymous | Scheme::Verify { .. } => None,
-        }
-    }
-
-    /// Whether what a request shows can be decided about at once. Otherwise a WebSocket has time to bring a token.
-    pub(crate) fn is_ready(&self, credentials: &Credentials) -> bool {
-        credentials.token.is_some()
-            || matches!(self.scheme, Scheme::Anonymous)
-            || self.uses_cookies() && credentials.headers.contains_key(COOKIE)
-    }
-
     /// Who the credentials speak for.
     ///
     /// # Errors
@@ -199,8 +183,6 @@ mod tests {
         let eve = || shown(None, Some("eve"));
         assert_eq!(with_cookies.authenticate(eve(), LIMIT).await.unwrap(), Identity::user("eve"));
         assert!(matches!(blind.authenticate(eve(), LIMIT).await, Err(AuthError::Invalid(_))));
-        assert!(with_cookies.is_ready(&eve()) && !blind.is_ready(&eve()));
-        assert!(blind.is_ready(&shown(Some("ada"), None)) && !with_cookies.is_ready(&shown(None, None)));
 
         let any = Origins::allow(["*"]).unwrap();
         let error = with_cookies.check(&any).unwrap_err();
@@ -227,7 +209,6 @@ mod tests {
                 .unwrap()
                 .is_anonymous()
         );
-        assert!(Authenticator::anonymous().is_ready(&shown(None, None)));
     }
 
     #[cfg(feature = "jwt")]
@@ -240,6 +221,5 @@ mod tests {
         assert!(open.authenticate(shown(None, None), LIMIT).await.unwrap().is_anonymous());
         let bad = open.authenticate(shown(Some("x.y.z"), None), LIMIT).await;
         assert!(matches!(bad, Err(AuthError::Invalid(_))), "a bad token is not the same as none");
-        assert!(strict.as_jwt().is_some() && Authenticator::anonymous().as_jwt().is_none());
     }
 }

@@ -16,7 +16,7 @@ pub(crate) use self::count::{Counted, Full, Place};
 pub(crate) use self::depth::is_within_depth;
 #[cfg(feature = "jwt")]
 pub use self::jwt::{Jwt, Key, SubscriptionToken};
-pub(crate) use self::origin::{Origins, Verdict};
+pub(crate) use self::origin::Origins;
 pub(crate) use self::rate::TokenBucket;
-pub(crate) use self::shown::{SUBPROTOCOL, Shown};
+pub(crate) use self::shown::Shown;
 pub(crate) use self::ticket::{Shelf, Stored, Tickets};

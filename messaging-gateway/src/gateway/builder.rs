@@ -1,9 +1,10 @@
 //! What a gateway is built with.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use messaging_core::{BoxError, Error, ErrorKind, Messaging, Result};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use crate::access::{AccessRequest, IntoDecision, States};
 use crate::auth::{Authenticator, Counted, Origins, Tickets};
 use crate::connection::Connections;
 use crate::descriptor::{BoxFuture, SubscriptionDescriptor};
+use crate::discovery::{Discovery, Polling, RemoteEntity, RemoteService};
 use crate::entity::{Access, Authorize, Catalog, Entity};
 use crate::hub::Hub;
 use crate::identity::{AuthError, Credentials, Identity};
@@ -23,13 +25,16 @@ use crate::presence::Rooms;
 use crate::tickets::Shelves;
 
 /// What a gateway is built with; made by [`Gateway::builder`].
+#[derive(Debug)]
 #[must_use = "nothing is served before `build`"]
 pub struct Builder {
     messaging: Messaging,
     authenticator: Option<Authenticator>,
     allows_anonymous: bool,
     origins: Result<Origins>,
-    authorize: HashMap<String, Authorize>,
+    authorize: Authorizers,
+    services: Vec<Result<RemoteService>>,
+    polling: Polling,
     limits: Limits,
     states: States,
 }
@@ -41,7 +46,9 @@ impl Builder {
             authenticator: None,
             allows_anonymous: false,
             origins: Ok(Origins::same_host()),
-            authorize: HashMap::new(),
+            authorize: Authorizers::default(),
+            services: Vec::new(),
+            polling: Polling::default(),
             limits: Limits::default(),
             states: States::default(),
         }
@@ -96,7 +103,25 @@ impl Builder {
         let boxed = move |request| -> BoxFuture<'static, Result<_, BoxError>> {
             crate::descriptor::decide(authorize(request))
         };
-        self.authorize.insert(entity.into(), Arc::new(boxed));
+        self.authorize.0.insert(entity.into(), Arc::new(boxed));
+        self
+    }
+
+    /// Serves what another service declares, which calls itself `name` and whose `/__schema` is below `url`: entities whose
+    /// channels all begin with one of these prefixes, and for which there is an [`authorize`](Self::authorize) here.
+    pub fn service(
+        mut self,
+        name: &str,
+        url: &str,
+        prefixes: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.services.push(RemoteService::new(name, url, prefixes));
+        self
+    }
+
+    /// How often other services are asked for what they declare.
+    pub fn polling(mut self, polling: Polling) -> Self {
+        self.polling = polling;
         self
     }
 
@@ -129,7 +154,8 @@ impl Builder {
         };
         let origins = self.origins?;
         authenticator.check(&origins)?;
-        let catalog = catalog(&self.authorize)?;
+        let local = local(&self.authorize)?;
+        let services = self.services.into_iter().collect::<Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::<Metrics>::default();
         let hub = Hub::new(
@@ -151,14 +177,20 @@ impl Builder {
             metrics,
             states: Arc::new(self.states),
             tasks,
-            catalog: RwLock::new(Arc::new(catalog)),
+            catalog: RwLock::new(Arc::new(Catalog::new(local.iter().cloned()))),
             complaints: RwLock::default(),
+            discovery: OnceLock::new(),
             connections: Arc::<Connections>::default(),
             is_draining: AtomicBool::new(false),
             drained: CancellationToken::new(),
             stop,
         });
+        let names: Vec<_> = local.iter().map(|entity| entity.name.to_string()).collect();
+        let discovery = Discovery::start(services, names, self.polling, &shared.tasks, &shared.stop)?;
+        let _ = shared.discovery.set(discovery.clone());
+        let remote = Remote { discovery, local, authorize: self.authorize };
         shared.messaging.attach(Attached(Arc::downgrade(&shared)))?;
+        let finding = remote.take_up(Arc::downgrade(&shared));
         let (looking, stop) = (Arc::clone(&shared.hub).look_out(), shared.stop.clone());
         let sweeping = Shared::sweep(Arc::downgrade(&shared));
         shared.tasks.spawn(async move {
@@ -166,14 +198,67 @@ impl Builder {
                 () = stop.cancelled() => {}
                 () = looking => {}
                 () = sweeping => {}
+                () = finding => {}
             }
         });
         Ok(Gateway(shared))
     }
 }
 
+/// What was given to [`Builder::authorize`].
+#[derive(Default)]
+struct Authorizers(HashMap<String, Authorize>);
+
+impl fmt::Debug for Authorizers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The entities of other services, as they come and go.
+struct Remote {
+    discovery: Discovery,
+    local: Vec<Arc<Entity>>,
+    authorize: Authorizers,
+}
+
+impl Remote {
+    /// Takes up what is found, for ever.
+    async fn take_up(self, shared: Weak<Shared>) {
+        let mut changes = self.discovery.changes();
+        let mut known: HashMap<Arc<str>, (RemoteEntity, Arc<Entity>)> = HashMap::new();
+        while changes.changed().await.is_ok() {
+            let Some(shared) = shared.upgrade() else { return };
+            let found = Arc::clone(&changes.borrow_and_update());
+            let mut complaints = Vec::new();
+            let mut kept = HashMap::new();
+            for remote in found.iter() {
+                let name: Arc<str> = remote.entity.as_str().into();
+                let Some(authorize) = self.authorize.0.get(&*name) else {
+                    complaints.push(format!(
+                        "the entity `{name}` of the service `{}` is not served: say who may subscribe with `.authorize(\"{name}\", …)`",
+                        remote.service
+                    ));
+                    continue;
+                };
+                // Who is subscribed to one that is as it was stays so.
+                let entity = match known.remove(&name) {
+                    Some((before, entity)) if before == *remote => entity,
+                    _ => Arc::new(Entity::of_service(remote, Access::Closure(Arc::clone(authorize)))),
+                };
+                kept.insert(name, (remote.clone(), entity));
+            }
+            known = kept;
+            let remote = known.values().map(|(_, entity)| Arc::clone(entity));
+            shared.set_catalog(Catalog::new(self.local.iter().cloned().chain(remote)), complaints);
+        }
+        // Without services there is nobody to tell of changes.
+        std::future::pending().await
+    }
+}
+
 /// The entities of this process.
-fn catalog(authorize: &HashMap<String, Authorize>) -> Result<Catalog> {
+fn local(authorize: &Authorizers) -> Result<Vec<Arc<Entity>>> {
     let mut descriptors: Vec<_> = inventory::iter::<SubscriptionDescriptor>.into_iter().collect();
     descriptors.sort_by_key(|descriptor| (descriptor.entity, descriptor.location));
     let same = descriptors.windows(2).find(|pair| pair[0].entity == pair[1].entity);
@@ -186,12 +271,12 @@ fn catalog(authorize: &HashMap<String, Authorize>) -> Result<Catalog> {
     }
     let entities = descriptors.into_iter().map(|descriptor| {
         let mut entity = Entity::of(descriptor)?;
-        if let Some(authorize) = authorize.get(descriptor.entity) {
+        if let Some(authorize) = authorize.0.get(descriptor.entity) {
             entity.access = Access::Closure(Arc::clone(authorize));
         }
         Ok(Arc::new(entity))
     });
-    Ok(Catalog::new(entities.collect::<Result<Vec<_>>>()?))
+    entities.collect()
 }
 
 fn error(kind: ErrorKind, text: String) -> Error {

@@ -4,8 +4,7 @@
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
 
-use messaging_core::EntryId;
-pub(crate) use messaging_core::Position;
+use messaging_core::{EntryId, Position};
 
 use super::Hub;
 use super::feed::{self, Feed, Goal};

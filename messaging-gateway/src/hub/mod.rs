@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use messaging_core::{Error, ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
+use messaging_core::{ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,8 @@ use crate::payload::{Payload, Unfit};
 use feed::Feed;
 use topic::{News, Source, Streams};
 
-pub(crate) use join::{Join, Joined, Outcome, Past, PastError, Position};
-pub(crate) use topic::{Place, Topic};
+pub(crate) use join::{Join, Joined, Past, PastError};
+pub(crate) use topic::Topic;
 
 /// How many messages are told together at most.
 const AT_ONCE: usize = 256;
@@ -344,9 +344,4 @@ impl Hub {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether an error goes away by itself.
-pub(crate) fn is_temporary(error: &Error) -> bool {
-    !matches!(error.kind(), ErrorKind::Refused | ErrorKind::InvalidChannel | ErrorKind::Closed)
 }

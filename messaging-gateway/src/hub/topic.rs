@@ -220,13 +220,6 @@ impl Topic {
         self.lock().idle_since
     }
 
-    /// Everybody who listens.
-    pub(super) fn members(&self) -> Vec<Arc<Connection>> {
-        let state = self.lock();
-        let members = state.groups.iter().flat_map(|(_, group)| group.members.iter());
-        members.map(|(_, member)| Arc::clone(&member.connection)).collect()
-    }
-
     pub(super) fn is_broadcast(&self) -> bool {
         matches!(self.lock().source, Source::Broadcast)
     }

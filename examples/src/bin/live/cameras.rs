@@ -12,7 +12,7 @@ use serde::Serialize;
     filters = { camera_id = [eq, in], complex_id = [eq, in] },
     public,
 )]
-pub struct CameraEvents;
+pub(crate) struct CameraEvents;
 
 #[derive(Serialize)]
 struct CameraEvent {
@@ -32,7 +32,7 @@ struct Seen {
 }
 
 /// Publishes what the cameras see, for ever.
-pub async fn simulate(messaging: &Messaging) {
+pub(crate) async fn simulate(messaging: &Messaging) {
     let mut id = last_id(messaging).await + 1;
     loop {
         let event = random_event(id);

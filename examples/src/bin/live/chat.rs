@@ -4,7 +4,7 @@ use messaging_gateway::{AccessRequest, Verb, subscription};
 
 /// A room. Who is in it is seen by the others.
 #[subscription(channels = "chat:{room}", authorize = may_chat, send, presence)]
-pub struct Chat;
+pub(crate) struct Chat;
 
 /// Everybody may read; who writes or is seen has to have a name.
 async fn may_chat(request: AccessRequest) -> bool {

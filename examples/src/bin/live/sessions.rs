@@ -8,27 +8,27 @@ use messaging_gateway::{AuthError, BoxFuture, Credentials, Identity};
 use serde_json::json;
 
 /// How long a token is good for.
-pub const LIFETIME: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// The tokens that there are.
 #[derive(Clone)]
-pub struct Sessions(CacheManager);
+pub(crate) struct Sessions(CacheManager);
 
 impl Sessions {
     /// Those of this messaging.
-    pub fn new(messaging: &Messaging) -> Self {
+    pub(crate) fn new(messaging: &Messaging) -> Self {
         Self(messaging.cache("live:session"))
     }
 
     /// Makes a token for somebody.
-    pub async fn begin(&self, name: &str) -> messaging_core::Result<String> {
+    pub(crate) async fn begin(&self, name: &str) -> messaging_core::Result<String> {
         let token = uuid::Uuid::new_v4().simple().to_string();
         self.0.set(&token, name, LIFETIME).await?;
         Ok(token)
     }
 
     /// What the gateway asks who comes with a token.
-    pub fn verifier(
+    pub(crate) fn verifier(
         &self,
     ) -> impl Fn(Credentials) -> BoxFuture<'static, Result<Identity, AuthError>> + use<> {
         let sessions = self.clone();

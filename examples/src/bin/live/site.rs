@@ -24,7 +24,7 @@ struct Site {
 }
 
 /// The page with all that it needs.
-pub fn router(messaging: &Messaging, sessions: Sessions) -> Router {
+pub(crate) fn router(messaging: &Messaging, sessions: Sessions) -> Router {
     Router::new()
         .route("/", get(page("text/html; charset=utf-8", include_str!("page/index.html"))))
         .route("/live.css", get(page("text/css; charset=utf-8", include_str!("page/live.css"))))

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 /// How tasks are getting on.
 #[subscription(channels = "task_updates", public)]
-pub struct TaskUpdates;
+pub(crate) struct TaskUpdates;
 
 /// A task to be done.
 #[derive(Serialize, Deserialize)]
-pub struct Task {
+pub(crate) struct Task {
     /// What it is called in updates.
-    pub task_id: String,
+    pub(crate) task_id: String,
     /// What is to be done.
-    pub title: String,
+    pub(crate) title: String,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -39,7 +39,7 @@ struct Update<'a> {
 
 impl Task {
     /// Puts the task into the queue.
-    pub async fn start(self, messaging: &Messaging) -> messaging_core::Result<()> {
+    pub(crate) async fn start(self, messaging: &Messaging) -> messaging_core::Result<()> {
         self.tell(messaging, Status::Queued, "Waiting for a worker", 0).await?;
         messaging.publish("tasks.started", &self).await?;
         Ok(())
