@@ -31,8 +31,6 @@ pub(crate) use topic::Topic;
 const AT_ONCE: usize = 256;
 /// How many batches of a stream may wait for their turn.
 const BATCHES: usize = 8;
-/// How often one looks whether channels have become durable.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a stream is followed, and what it had lately is kept, after the last who listened has gone.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -304,11 +302,11 @@ impl Hub {
         });
     }
 
-    /// Looks, every ten seconds, whether channels that are heard as broadcasts have become durable.
+    /// Looks, every now and then, whether channels that are heard as broadcasts have become durable.
     pub(crate) async fn look_out(self: Arc<Self>) {
         let mut known: HashSet<StreamRef> = HashSet::new();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(self.limits.look_out).await;
             let Ok(streams) = self.messaging.streams_of("*").await else { continue };
             let streams: HashSet<_> = streams.into_iter().collect();
             if streams == known {
