@@ -4,7 +4,8 @@
 //       node tests/browser/live.mjs
 //
 // Redis is `REDIS_SERVER_BIN` or on PATH, the browser `MESSAGING_TEST_CHROMIUM` or `chromium` on PATH. Two gateways share
-// one Redis: the pages are on one, which is restarted; the cameras are in the other, so that events never stop.
+// one Redis: the pages are on one, which is restarted; the cameras are in the other, so that events never stop. Pictures of
+// the pages, after each check that failed and at the end, go to the directory `MESSAGING_TEST_SCREENSHOTS`, if that is set.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -35,6 +36,7 @@ const playwright = resolve(needed("MESSAGING_TEST_PLAYWRIGHT", "a directory in w
 const { chromium } = createRequire(join(playwright, "package.json"))("playwright-core");
 const chromiumPath = process.env.MESSAGING_TEST_CHROMIUM || onPath("chromium");
 const redisPath = process.env.REDIS_SERVER_BIN || onPath("redis-server");
+const screenshots = process.env.MESSAGING_TEST_SCREENSHOTS;
 
 // ---- processes
 
@@ -150,6 +152,15 @@ async function isWhole(page) {
   assert.equal(await figure(page, "missed-count"), 0, "missed");
   assert.equal(await figure(page, "twice-count"), 0, "doubled");
   assert.equal(await page.locator(".is-gap").count(), 0, "gaps");
+}
+
+/** Pictures of the pages that stay open, if they are wanted; a page that shows nothing any more gives none. */
+async function picture(when) {
+  if (!screenshots) return;
+  for (const [who, page] of Object.entries(pages)) {
+    const path = join(screenshots, `${when}-${who}.png`.replaceAll(/[^\w.-]+/g, "-"));
+    await page.screenshot({ path }).then(() => console.log(`        ${path}`), (error) => console.log(`        ${path}: ${error.message}`));
+  }
 }
 
 async function moreEvents(page, count) {
@@ -462,13 +473,13 @@ try {
     } catch (error) {
       failures++;
       console.log(`FAILED  ${name}\n${error.stack}`);
+      await picture(name);
       for (const [who, page] of Object.entries(pages)) {
-        const shot = join(tmpdir(), `messaging-browser-${who}.png`);
-        await page.screenshot({ path: shot }).then(() => console.log(`        ${shot}`), () => {});
         console.log(`        ${who}: ${await journal(page).catch(() => "")}`.replaceAll("\n", " "));
       }
     }
   }
+  await picture("end");
 } finally {
   await browser?.close();
   const programs = [...running];
