@@ -133,6 +133,8 @@ impl Abroad {
             told,
             json!({ "type": "disconnect", "code": code, "reason": reason, "reconnect": reconnect })
         );
+        // What came before is of no interest any more.
+        self.aside.retain(|(whose, _)| whose != name);
         assert_eq!(self.hear(name).await, json!({ "closed": code, "reason": reason }));
     }
 
@@ -246,8 +248,8 @@ async fn what_was_missed_comes_after_a_cut() {
     let begun =
         python.subscribe("ada", json!({ "channel": "kept.a", "last": 2, "filters": { "parity": "odd" } }));
     let begun = begun.await;
-    // The last two, and of those the odd ones.
-    assert_eq!((numbers(&begun["events"]), &begun["recovered"]), (vec![5], &Value::Null));
+    // The last two that pass the filter.
+    assert_eq!((numbers(&begun["events"]), &begun["recovered"]), (vec![3, 5], &Value::Null));
     python.publish("kept.a", &numbered(7)).await;
     let event = python.hear("ada").await;
     assert_eq!(event["data"], numbered(7));
@@ -411,7 +413,9 @@ async fn whoever_is_sent_away_learns_why() {
     python.join("long").await;
     let text = format!("{{\"type\":\"{}\"}}", "x".repeat(65_536));
     python.command(json!({ "do": "say_text", "name": "long", "text": text })).await;
-    python.ended("long", 3501, "bad request").await;
+    // There is still more of it to be read, so that the end itself may be a reset.
+    assert_eq!(python.hear_of("long", "disconnect").await["code"], 3501);
+    assert!(python.hear("long").await.get("closed").is_some());
 
     python.join("ada").await;
     python.connect("ada again").await;
