@@ -1,5 +1,4 @@
-//! Channels to browsers: WebSocket and Server-Sent Events, on axum.
-
+#![doc = include_str!("lib.md")]
 #![forbid(unsafe_code)]
 
 mod access;
