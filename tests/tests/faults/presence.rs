@@ -268,15 +268,13 @@ async fn a_watcher_that_was_cut_off_yields_the_differences() {
     place.config.reconnect.initial = Duration::from_millis(500);
     let messaging = place.messaging().await;
     let watch = Watch::on(&messaging.presence("chat:7")).await;
-    let mut told = 0;
-    for round in 0..10 {
+    for round in 1..=10 {
         redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         // There and away again: nobody needs to know.
         there.join("visitor", &1).await.unwrap().leave().await.unwrap();
         ada.update(&format!("{round}")).await.unwrap();
-        told += 1;
         let updates = || watch.lines().iter().filter(|line| *line == "ada updated").count();
-        eventually("the update is told", async || updates() == told).await;
+        eventually("the update is told", async || updates() == round).await;
     }
     redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     bob.leave().await.unwrap();
