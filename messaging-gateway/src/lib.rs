@@ -29,6 +29,7 @@ mod rest;
 mod schema;
 mod session;
 mod sse;
+mod stream;
 mod tickets;
 mod ws;
 

@@ -135,6 +135,12 @@ impl Topic {
     pub(super) fn tell(&self, news: Vec<News>) {
         let mut state = self.lock();
         self.metrics.events.add(news.len() as u64);
+        if state.is_idle() {
+            for (feed, position) in news.iter().filter_map(|news| news.at) {
+                state.advance(feed, position);
+            }
+            return;
+        }
         let told: Vec<(Arc<Event>, Fields)> = news
             .into_iter()
             .map(|News { payload, at }| {
