@@ -142,7 +142,8 @@ impl Client {
         loop {
             match self.connection.outbox.take(&mut batch, WRITE) {
                 Some(End::Gone) => return,
-                Some(End::Close(code)) => return self.close(code).await,
+                // In a box of its own: idle connections are many, and each has room for this.
+                Some(End::Close(code)) => return Box::pin(self.close(code)).await,
                 None => {}
             }
             if !batch.is_empty() {
