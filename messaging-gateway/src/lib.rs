@@ -13,6 +13,7 @@ mod descriptor;
 mod discovery;
 mod entity;
 mod event;
+mod fan_out;
 mod filter;
 mod frame;
 mod gateway;
@@ -36,6 +37,7 @@ mod ws;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::descriptor::decide;
+    pub use crate::fan_out::FanOut;
     pub use inventory;
     pub use messaging_core::Location;
 }
