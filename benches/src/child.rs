@@ -79,6 +79,7 @@ async fn measure(job: Job) -> Result<Report, Failure> {
         }
         Job::Relay { relay, database, port, rows } => sql::relay(relay, &database, &url(port), rows).await,
         Job::Dispatch { messages } => ours::dispatch(messages).await,
+        Job::FanOut { subscriptions, filters, events } => gateway::fan_out(subscriptions, filters, events),
     }
 }
 

@@ -145,6 +145,8 @@ pub(crate) enum Job {
     Serve { redis: u16 },
     /// Publishes so many messages together to all clients of a gateway, and waits for them, as often as there is time for.
     Deliver { gateway: Gateway, clients: u64, together: u64, millis: u64 },
+    /// Tells events to subscriptions that are spread over filters, in our gateway without sockets.
+    FanOut { subscriptions: u64, filters: u64, events: u64 },
     /// Keeps clients of a gateway that have nothing to do.
     Idle { gateway: Gateway, clients: u64 },
 }

@@ -288,11 +288,12 @@ impl Shared {
             ticks.tick().await;
             let Some(shared) = shared.upgrade() else { return };
             for connection in shared.connections.all() {
-                match connection.look_after(&shared.limits) {
-                    Some(DisconnectCode::Stale) => shared.metrics.rejected.stale.increment(),
-                    // Nobody may be there to take note of the end.
-                    Some(_) => shared.let_go(&connection),
-                    None => {}
+                if connection.look_after(&shared.limits) == Some(DisconnectCode::Stale) {
+                    shared.metrics.rejected.stale.increment();
+                }
+                // Its own task may be held up by a client that does not read.
+                if connection.outbox.has_ended().is_some() {
+                    shared.let_go(&connection);
                 }
             }
             shared.hub.sweep();

@@ -1,5 +1,4 @@
-//! Channels to browsers: WebSocket and Server-Sent Events, on axum.
-
+#![doc = include_str!("lib.md")]
 #![forbid(unsafe_code)]
 
 mod access;
@@ -14,6 +13,7 @@ mod descriptor;
 mod discovery;
 mod entity;
 mod event;
+mod fan_out;
 mod filter;
 mod frame;
 mod gateway;
@@ -30,12 +30,14 @@ mod rest;
 mod schema;
 mod session;
 mod sse;
+mod stream;
 mod tickets;
 mod ws;
 
 #[doc(hidden)]
 pub mod __private {
     pub use crate::descriptor::decide;
+    pub use crate::fan_out::FanOut;
     pub use inventory;
     pub use messaging_core::Location;
 }

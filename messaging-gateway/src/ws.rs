@@ -18,8 +18,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -37,6 +36,7 @@ use crate::limits::Limits;
 use crate::native::{self, Nonsense, Said, Say};
 use crate::outbox::{End, Item};
 use crate::session::Session;
+use crate::stream::Stream;
 
 /// How many bytes are written at once.
 const WRITE: usize = 64 << 10;
@@ -66,8 +66,9 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request)
     let config = config(&shared.limits);
     shared.tasks.clone().spawn(async move {
         if let Ok(Ok(upgraded)) = timeout(shared.limits.unauthenticated, on_upgrade).await {
+            let (stream, read) = Stream::of(upgraded);
             let socket =
-                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+                WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config)).await;
             Client::new(socket, session, shared).run().await;
         }
     });
@@ -105,7 +106,7 @@ fn config(limits: &Limits) -> WebSocketConfig {
         .max_frame_size(Some(limits.message.get()))
 }
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Stream>;
 
 /// A connection as its own task sees it.
 struct Client {
@@ -141,7 +142,8 @@ impl Client {
         loop {
             match self.connection.outbox.take(&mut batch, WRITE) {
                 Some(End::Gone) => return,
-                Some(End::Close(code)) => return self.close(code).await,
+                // In a box of its own: idle connections are many, and each has room for this.
+                Some(End::Close(code)) => return Box::pin(self.close(code)).await,
                 None => {}
             }
             if !batch.is_empty() {

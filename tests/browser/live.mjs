@@ -4,7 +4,8 @@
 //       node tests/browser/live.mjs
 //
 // Redis is `REDIS_SERVER_BIN` or on PATH, the browser `MESSAGING_TEST_CHROMIUM` or `chromium` on PATH. Two gateways share
-// one Redis: the pages are on one, which is restarted; the cameras are in the other, so that events never stop.
+// one Redis: the pages are on one, which is restarted; the cameras are in the other, so that events never stop. Pictures of
+// the pages, after each check that failed and at the end, go to the directory `MESSAGING_TEST_SCREENSHOTS`, if that is set.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -17,6 +18,8 @@ import { delimiter, join, resolve } from "node:path";
 import { existsSync } from "node:fs";
 
 const PATIENCE = 20_000;
+/** A single camera may see nothing for a while. */
+const LONG_PATIENCE = 90_000;
 
 function needed(name, why) {
   const value = process.env[name];
@@ -35,6 +38,7 @@ const playwright = resolve(needed("MESSAGING_TEST_PLAYWRIGHT", "a directory in w
 const { chromium } = createRequire(join(playwright, "package.json"))("playwright-core");
 const chromiumPath = process.env.MESSAGING_TEST_CHROMIUM || onPath("chromium");
 const redisPath = process.env.REDIS_SERVER_BIN || onPath("redis-server");
+const screenshots = process.env.MESSAGING_TEST_SCREENSHOTS;
 
 // ---- processes
 
@@ -152,9 +156,18 @@ async function isWhole(page) {
   assert.equal(await page.locator(".is-gap").count(), 0, "gaps");
 }
 
+/** Pictures of the pages that stay open, if they are wanted; a page that shows nothing any more gives none. */
+async function picture(when) {
+  if (!screenshots) return;
+  for (const [who, page] of Object.entries(pages)) {
+    const path = join(screenshots, `${when}-${who}.png`.replaceAll(/[^\w.-]+/g, "-"));
+    await page.screenshot({ path }).then(() => console.log(`        ${path}`), (error) => console.log(`        ${path}: ${error.message}`));
+  }
+}
+
 async function moreEvents(page, count) {
   const before = await figure(page, "event-count");
-  await until(async () => (await figure(page, "event-count")) >= before + count, `${count} more events have come`);
+  await until(async () => (await figure(page, "event-count")) >= before + count, `${count} more events have come`, LONG_PATIENCE);
 }
 
 async function outage(work) {
@@ -199,7 +212,7 @@ check("filters change without a gap", async () => {
   await ada.check('input[value="2"]');
   const first = await until(() => all.evaluate(({ events }) => events.at(-1)?.id), "the observer sees events");
   const after = async (id) => (await all.evaluate(({ events }) => events)).filter((event) => event.id > id && event.camera_id === 2);
-  await until(async () => (await after(first)).length >= 2, "camera 2 has seen something");
+  await until(async () => (await after(first)).length >= 2, "camera 2 has seen something", LONG_PATIENCE);
   // Another one, back again, and all: camera 2 was wanted all the time.
   await ada.check('input[value="5"]');
   await moreEvents(ada, 1);
@@ -268,6 +281,8 @@ check("a task goes on to its end", async () => {
 });
 
 check("a gateway that is restarted has cost nothing", async () => {
+  // On the other gateway, which goes on: it shows what happens meanwhile.
+  pages.beside = await open({ path: `http://127.0.0.1:${cameras.port}/` });
   for (const signal of ["SIGTERM", "SIGKILL"]) {
     await outage(async () => {
       const { ada, grace } = pages;
@@ -275,27 +290,29 @@ check("a gateway that is restarted has cost nothing", async () => {
       await gateway.stop(signal);
       await until(async () => (await ada.getAttribute("#link", "data-state")) !== "connected", "the loss is seen");
       assert.equal(await text(ada, "#state"), "Reconnecting");
+      await moreEvents(pages.beside, 3);
       await gateway.start();
       for (const page of [ada, grace]) await isConnected(page);
       await until(async () => (await journal(ada)).split("Back after").length > told, "the page is back");
     });
+    assert.match((await journal(pages.ada)).split("Back after")[1], /caught up on \d+ event/);
     await moreEvents(pages.ada, 2);
     for (const page of [pages.ada, pages.grace]) await isWhole(page);
     await say(pages.grace, `After ${signal}`);
     await hears(pages.ada, `After ${signal}`);
     await member(pages.ada, "Grace");
   }
-  assert.match(await journal(pages.ada), /caught up on \d+ event/);
 });
 
 check("a Redis that is restarted has cost nothing", async () => {
   await outage(async () => {
     await redis.stop("SIGKILL");
+    // So long does the fault last.
     await new Promise((done) => setTimeout(done, 1_000));
     await redis.start();
     await moreEvents(pages.ada, 5);
   });
-  for (const page of [pages.ada, pages.grace]) {
+  for (const page of [pages.ada, pages.grace, pages.beside]) {
     await isConnected(page);
     await isWhole(page);
   }
@@ -462,13 +479,13 @@ try {
     } catch (error) {
       failures++;
       console.log(`FAILED  ${name}\n${error.stack}`);
+      await picture(name);
       for (const [who, page] of Object.entries(pages)) {
-        const shot = join(tmpdir(), `messaging-browser-${who}.png`);
-        await page.screenshot({ path: shot }).then(() => console.log(`        ${shot}`), () => {});
         console.log(`        ${who}: ${await journal(page).catch(() => "")}`.replaceAll("\n", " "));
       }
     }
   }
+  await picture("end");
 } finally {
   await browser?.close();
   const programs = [...running];

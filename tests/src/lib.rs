@@ -114,3 +114,8 @@ pub struct Caching;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/models.md")]
 pub struct Models;
+
+/// The guide to the gateway, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/gateway.md")]
+pub struct Gateway;

@@ -20,6 +20,17 @@ impl Python {
         std::env::var_os("MESSAGING_TEST_PYTHON").filter(|path| !path.is_empty()).map(Self)
     }
 
+    /// The same interpreter, if it can import these too: one that somebody has chosen may lack them, and then `cargo xtask test`
+    /// lists the suite as skipped.
+    #[must_use]
+    pub fn with(modules: &[&str]) -> Option<Self> {
+        let python = Self::find()?;
+        let mut command = Command::new(&python.0);
+        command.args(["-c", &format!("import {}", modules.join(", "))]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success()).then_some(python)
+    }
+
     /// Starts `source`, with `arguments` in `sys.argv[1:]`.
     ///
     /// # Panics

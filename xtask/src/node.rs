@@ -1,4 +1,5 @@
-//! Packages of npm for Node.js: installed under `target/`, as a lock file pins them. It knows nothing of who runs them.
+//! Node.js, which is found, and packages of npm for it: installed under `target/`, as a lock file pins them. It knows nothing of
+//! who runs them.
 
 use crate::command::{Failure, tool};
 use crate::workspace::Workspace;
@@ -6,6 +7,30 @@ use std::path::{Path, PathBuf};
 
 /// What npm reads.
 const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
+
+/// The first major version with all that the client and its tests use.
+const OLDEST: u32 = 20;
+
+/// A Node.js that is new enough.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Node {
+    pub(crate) major: u32,
+}
+
+/// The one on the path; or why there is none.
+pub(crate) fn find() -> Result<Node, String> {
+    let answer = tool("node").arg("--version").output().map_err(|_| "no node")?;
+    let major = major_in(&answer).ok_or_else(|| format!("node says of its version {:?}", answer.trim()))?;
+    if major < OLDEST {
+        return Err(format!("node {} is older than {OLDEST}", answer.trim()));
+    }
+    Ok(Node { major })
+}
+
+/// The first number in the answer to `node --version`.
+fn major_in(answer: &str) -> Option<u32> {
+    answer.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+}
 
 /// The `node_modules` in `target/node/<name>`, with the packages that the manifests in `source` ask for, installed if they are
 /// not there; or why there is none.
@@ -24,8 +49,9 @@ pub(crate) fn provide(workspace: &Workspace, name: &str, source: &Path) -> Resul
         MANIFESTS.iter().try_for_each(|file| std::fs::copy(source.join(file), target.join(file)).map(drop))
     });
     copied.map_err(|error| format!("cannot write {}: {error}", target.display()))?;
-    let npm =
-        tool("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&target);
+    let npm = tool("npm")
+        .args(["ci", "--include=dev", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
+        .arg(&target);
     npm.output().map(|_| modules).map_err(|failure| {
         // What is half there is not taken for whole the next time.
         let _ = std::fs::remove_file(target.join(MANIFESTS[1]));
@@ -47,6 +73,13 @@ fn is_same(one: &Path, other: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(major_in("v20.20.2\n"), Some(20));
+        assert_eq!(major_in("v23.0.0-nightly\n"), Some(23));
+        assert_eq!(major_in("Welcome to Node.js"), None);
+    }
 
     #[test]
     fn npm_says_why() {

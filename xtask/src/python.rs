@@ -1,33 +1,63 @@
-//! A Python with redis-py, for the tests that talk with programs that are not ours.
+//! A Python with redis-py, for the tests that talk with programs that are not ours, and with clients of the gateway.
 
 use crate::command::tool;
 use crate::workspace::Workspace;
 use std::path::{Path, PathBuf};
 
-/// What is installed; the tests use nothing that came later or has gone since.
-const REDIS_PY: &str = "redis>=5";
+/// A package of PyPI.
+struct Package {
+    /// What is imported.
+    module: &'static str,
+    /// What is installed for that.
+    requirement: &'static str,
+}
+
+/// The tests use nothing that came later or has gone since.
+const REDIS_PY: Package = Package { module: "redis", requirement: "redis>=5" };
+
+/// What the gateway's clients in Python are made of.
+const CLIENTS: [Package; 2] = [
+    Package { module: "websockets", requirement: "websockets==15.0.1" },
+    Package { module: "sseclient", requirement: "sseclient-py==1.9.0" },
+];
+
+/// An interpreter that has redis-py.
+#[derive(Debug)]
+pub(crate) struct Python {
+    pub(crate) interpreter: PathBuf,
+    /// Whether it has the gateway's clients too; or why not.
+    pub(crate) clients: Result<(), String>,
+}
 
 /// `$MESSAGING_TEST_PYTHON`, or the one in `target/python`, made if it is not there; or why there is none.
-pub(crate) fn provide(workspace: &Workspace) -> Result<PathBuf, String> {
+pub(crate) fn provide(workspace: &Workspace) -> Result<Python, String> {
     if let Some(chosen) = std::env::var_os("MESSAGING_TEST_PYTHON").filter(|path| !path.is_empty()) {
-        let chosen = PathBuf::from(chosen);
-        return if imports_redis(&chosen) {
-            Ok(chosen)
-        } else {
-            Err(format!("{} has no redis-py", chosen.display()))
-        };
+        let interpreter = PathBuf::from(chosen);
+        let name = interpreter.display();
+        if !imports(&interpreter, &[REDIS_PY]) {
+            return Err(format!("{name} has no redis-py"));
+        }
+        let lacking = || format!("{name} has no websockets or no sseclient-py");
+        let clients = imports(&interpreter, &CLIENTS).then_some(()).ok_or_else(lacking);
+        return Ok(Python { interpreter, clients });
     }
-    let directory =
-        std::path::absolute(workspace.target.join("python")).map_err(|error| error.to_string())?;
-    let python = directory.join("bin").join("python");
-    if !imports_redis(&python) {
-        println!("{:<14}installing redis-py into {}", "python", workspace.target.join("python").display());
-        environment_with(&directory, REDIS_PY)?;
-        if !imports_redis(&python) {
+    let shown = workspace.target.join("python");
+    let directory = std::path::absolute(&shown).map_err(|error| error.to_string())?;
+    let interpreter = directory.join("bin").join("python");
+    if !imports(&interpreter, &[REDIS_PY]) {
+        println!("{:<14}installing redis-py into {}", "python", shown.display());
+        environment_with(&directory, REDIS_PY.requirement)?;
+        if !imports(&interpreter, &[REDIS_PY]) {
             return Err("redis-py cannot be imported".to_owned());
         }
     }
-    Ok(python)
+    let clients = if has(&interpreter, &CLIENTS) {
+        Ok(())
+    } else {
+        println!("{:<14}installing clients of the gateway into {}", "python", shown.display());
+        install(&interpreter, &CLIENTS.map(|package| package.requirement))
+    };
+    Ok(Python { interpreter, clients })
 }
 
 /// Makes a virtual environment of `package` at `directory`; or says why not.
@@ -36,13 +66,28 @@ pub(crate) fn environment_with(directory: &Path, package: &str) -> Result<(), St
     // `--clear`: what is there did not work.
     let made = tool("python3").args(["-m", "venv", "--clear"]).arg(directory).output();
     made.map_err(|_| "python3 has no venv; on Debian it is in python3-venv")?;
-    let pip = tool(directory.join("bin").join("python")).args(["-m", "pip", "install", "--quiet", package]);
+    install(&directory.join("bin").join("python"), &[package])
+}
+
+fn install(python: &Path, requirements: &[&str]) -> Result<(), String> {
+    let pip = tool(python).args(["-m", "pip", "install", "--quiet"]).args(requirements);
     pip.output().map(drop).map_err(|failure| {
         let last = failure.message.lines().last().unwrap_or("").trim().to_owned();
-        format!("pip cannot install {package}: {last}")
+        format!("pip cannot install {}: {last}", requirements.join(" and "))
     })
 }
 
-fn imports_redis(python: &Path) -> bool {
-    tool(python).args(["-c", "import redis"]).output().is_ok()
+/// Whether all of them are there, in whichever version.
+fn imports(python: &Path, packages: &[Package]) -> bool {
+    let lines = packages.iter().map(|package| format!("import {}", package.module));
+    tool(python).arg("-c").arg(lines.collect::<Vec<_>>().join("\n")).output().is_ok()
+}
+
+/// Whether all of them are there, in the versions that are pinned.
+fn has(python: &Path, packages: &[Package]) -> bool {
+    let versions = packages.iter().filter_map(|package| package.requirement.split_once("=="));
+    let lines = versions.map(|(name, version)| format!("assert version('{name}') == '{version}'"));
+    let lines: Vec<_> =
+        std::iter::once("from importlib.metadata import version".to_owned()).chain(lines).collect();
+    imports(python, packages) && tool(python).arg("-c").arg(lines.join("\n")).output().is_ok()
 }

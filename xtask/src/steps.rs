@@ -1,10 +1,10 @@
 //! `cargo xtask test`: the steps, their order, and the report. What a step checks is in a module of its own or one command of cargo.
 
 use crate::command::{Failure, cargo, tool};
-use crate::postgres::{self, Missing};
+use crate::postgres::Missing;
+use crate::provide::{Provided, provide};
 use crate::workspace::Workspace;
-use crate::{duplicates, features, msrv, python, redis};
-use std::ffi::OsString;
+use crate::{duplicates, features, msrv, web};
 use std::fmt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ pub(crate) static STEPS: &[Step] = &[
     Step { name: "clippy", what: "no lint has anything to say", run: clippy },
     Step { name: "msrv", what: "the declared Rust version is enough", run: msrv::check },
     Step { name: "test", what: "unit, UI, integration and doc tests", run: tests },
+    Step { name: "client", what: "the gateway's client in JavaScript, and its types", run: web::client },
+    Step { name: "browser", what: "the page of the example `live`, in Chromium", run: web::browser },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
     Step { name: "features", what: "every feature builds alone", run: features::check },
     Step { name: "duplicates", what: "no dependency is there in two versions", run: duplicates::check },
@@ -35,15 +37,7 @@ pub(crate) static STEPS: &[Step] = &[
 /// What the steps know of the machine.
 pub(crate) struct Context {
     pub(crate) workspace: Workspace,
-    provided: Provided,
-}
-
-/// What the tests need beyond Rust.
-#[derive(Default)]
-struct Provided {
-    environment: Vec<(&'static str, OsString)>,
-    /// Suites that cannot run on this machine, each with the reason.
-    skipped: Vec<String>,
+    pub(crate) provided: Provided,
 }
 
 impl PartialEq for Step {
@@ -101,9 +95,9 @@ impl fmt::Display for Chosen {
 pub(crate) fn test(chosen: Chosen) -> ExitCode {
     let start = Instant::now();
     let steps: Vec<_> = STEPS.iter().filter(|step| chosen.only.is_none_or(|only| only == *step)).collect();
-    let needs_more = steps.iter().any(|step| step.name == "test");
+    let wants = |name: &str| steps.iter().any(|step| step.name == name);
     let prepared = Workspace::read().and_then(|workspace| {
-        let provided = if needs_more { provide(&workspace, chosen.postgres)? } else { Provided::default() };
+        let provided = provide(&workspace, wants, chosen.postgres)?;
         Ok(Context { workspace, provided })
     });
     let context = match prepared {
@@ -152,39 +146,6 @@ fn give_up(what: &str, failure: &Failure, again: Chosen) -> ExitCode {
 /// A time, in a column of its own.
 fn stamp(time: Duration) -> String {
     format!("{:>7.1} s", time.as_secs_f64())
-}
-
-/// Finds or installs what the tests need beyond Rust.
-fn provide(workspace: &Workspace, missing_postgres: Missing) -> Result<Provided, Failure> {
-    let mut provided = Provided::default();
-    let server = redis::provide(workspace)?;
-    println!("{:<14}{server}", "redis-server");
-    provided.skipped.extend(server.lacks());
-    provided.environment.push(("REDIS_SERVER_BIN", server.path.into_os_string()));
-    match python::provide(workspace) {
-        Ok(interpreter) => {
-            println!("{:<14}{}", "python", interpreter.display());
-            provided.environment.push(("MESSAGING_TEST_PYTHON", interpreter.into_os_string()));
-        }
-        Err(reason) => provided.skipped.push(format!("python interop ({reason})")),
-    }
-    match postgres::provide(missing_postgres)? {
-        Some(programs) => {
-            println!("{:<14}{programs}", "postgres");
-            provided.environment.push((postgres::VARIABLE, programs.directory.into_os_string()));
-        }
-        None => provided.skipped.push(
-            "Postgres models and outbox (no PostgreSQL found; cargo xtask test --postgres installs it)"
-                .to_owned(),
-        ),
-    }
-    if !provided.skipped.is_empty() && std::env::var_os("CI").is_some_and(|ci| ci == "true") {
-        let suites = provided.skipped.join(", ");
-        return Err(Failure::new(format!(
-            "under CI=true every suite has to run, and these cannot: {suites}"
-        )));
-    }
-    Ok(provided)
 }
 
 fn fmt(_: &Context) -> Result<Passed, Failure> {

@@ -212,9 +212,13 @@ impl Hub {
                 Look::Found(Seen { is_whole: false, .. }) if past.since.is_some() => {
                     return Err(PastError::Unrecoverable);
                 }
-                Look::Found(Seen { mut events, place, .. }) => {
-                    if past.since.is_some() {
+                Look::Found(Seen { mut events, mut place, .. }) => {
+                    if past.since.is_some() && events.len() > past.limit {
                         events.truncate(past.limit);
+                        // Where the next page begins.
+                        if let Some(offset) = events.last().and_then(Event::offset) {
+                            offset.clone_into(&mut place.offset);
+                        }
                     }
                     return Ok((place, events));
                 }

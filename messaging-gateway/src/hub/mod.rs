@@ -250,7 +250,7 @@ impl Hub {
         // It is being made: whoever makes it has asked for these.
         let running = match cell.get() {
             Some(running) => running.clone(),
-            None => match cell.get_or_try_init(|| std::future::pending::<Result<Running, ()>>()).await {
+            None => match cell.get_or_try_init(std::future::pending::<Result<Running, ()>>).await {
                 Ok(running) => running.clone(),
                 Err(()) => return,
             },
@@ -305,11 +305,14 @@ impl Hub {
     /// Looks, every now and then, whether channels that are heard as broadcasts have become durable.
     pub(crate) async fn look_out(self: Arc<Self>) {
         let mut known: HashSet<StreamRef> = HashSet::new();
+        let mut has_changed = false;
         loop {
             tokio::time::sleep(self.limits.look_out).await;
             let Ok(streams) = self.messaging.streams_of("*").await else { continue };
             let streams: HashSet<_> = streams.into_iter().collect();
-            if streams == known {
+            // Once more after each change: who had looked just before it may not have been among the channels then.
+            let had_changed = std::mem::replace(&mut has_changed, streams != known);
+            if !has_changed && !had_changed {
                 continue;
             }
             known = streams;

@@ -123,6 +123,21 @@ impl Topic {
         Self { channel, metrics, state: Mutex::new(state) }
     }
 
+    /// One that is told by hand.
+    pub(crate) fn broadcast(channel: Arc<str>, metrics: Arc<Metrics>) -> Self {
+        Self::new(channel, Source::Broadcast, metrics)
+    }
+
+    /// Lets somebody listen.
+    pub(crate) fn add(&self, connection: Arc<Connection>, filter: Filter, policy: SlowPolicy) {
+        self.lock().add(connection, filter, policy);
+    }
+
+    /// Tells one event.
+    pub(crate) fn tell_one(&self, payload: Payload) {
+        self.tell(vec![News { payload, at: None }]);
+    }
+
     pub(crate) fn channel(&self) -> &Arc<str> {
         &self.channel
     }
@@ -135,6 +150,12 @@ impl Topic {
     pub(super) fn tell(&self, news: Vec<News>) {
         let mut state = self.lock();
         self.metrics.events.add(news.len() as u64);
+        if state.is_idle() {
+            for (feed, position) in news.iter().filter_map(|news| news.at) {
+                state.advance(feed, position);
+            }
+            return;
+        }
         let told: Vec<(Arc<Event>, Fields)> = news
             .into_iter()
             .map(|News { payload, at }| {

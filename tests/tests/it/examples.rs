@@ -1,6 +1,7 @@
 //! The examples do what they show: as programs, in memory and on a Redis, with somebody else listening.
 
 mod auditlog;
+mod live;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -12,6 +12,7 @@ mod cache_options;
 mod examples;
 mod follow;
 mod gateway;
+mod gateway_python;
 mod handlers;
 mod lifecycle;
 mod models;

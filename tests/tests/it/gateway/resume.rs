@@ -93,6 +93,10 @@ async fn the_past_can_be_read(place: Place) {
     let since = json!({ "epoch": begun["epoch"], "offset": begun["events"][0]["offset"] });
     let past = ada.ask(json!({ "type": "history", "channel": "kept.a", "since": since, "limit": 4 })).await;
     assert_eq!(numbers(&past["events"]), [23, 24, 25, 26]);
+    let more = json!({ "type": "history", "channel": "kept.a", "since": place_of(&past), "limit": 40 });
+    let rest = ada.ask(more).await;
+    assert_eq!(numbers(&rest["events"]), [27, 28, 29, 30]);
+    assert_eq!(rest["offset"], begun["offset"]);
     let nowhere = json!({ "epoch": begun["epoch"], "offset": "5-5.5" });
     let past = ada.ask(json!({ "type": "history", "channel": "kept.a", "since": nowhere })).await;
     assert_eq!(past["code"], 112);

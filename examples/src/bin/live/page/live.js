@@ -249,8 +249,10 @@ let cameras = null;
 let chosen = new Set(CAMERAS);
 const seen = { events: 0, missed: 0, twice: 0, last: null, isWhole: true, sinceSummary: 0, latest: null };
 let isPaused = false;
-/** Rows that wait for the next frame, or for the end of a pause. Hidden pages have no frames. */
+/** What makes the rows that wait for the next frame, or for the end of a pause. Hidden pages have no frames. */
 let rows = [];
+/** How many events there were since the list was drawn. */
+let waiting = 0;
 let isDue = false;
 
 for (const camera of CAMERAS) {
@@ -307,10 +309,10 @@ function subscribeToCameras() {
   subscription.on("event", showEvent);
   subscription.on("subscribed", ({ isResumed, count }) => {
     showError("camera-error");
-    if (isResumed && count > 0) addRow(element("li", { class: "mark" }, `Caught up on ${plural(count, "event")}`));
+    if (isResumed && count > 0) addRow(() => element("li", { class: "mark" }, `Caught up on ${plural(count, "event")}`));
   });
   subscription.on("gap", ({ reason }) => {
-    addRow(element("li", { class: "mark is-gap" }, `Gap: ${describeGap(reason)}`));
+    addRow(() => element("li", { class: "mark is-gap" }, `Gap: ${describeGap(reason)}`));
   });
   subscription.on("error", ({ message, temporary }) => {
     showError("camera-error", `No camera events: ${message}${temporary ? ", trying again" : ""}`);
@@ -339,24 +341,26 @@ function showEvent(event, { isPast }) {
     tile.isStruck = !isPast;
   }
   seen.latest = { kind, camera: event.camera_id };
+  waiting++;
+  addRow(() => eventRow(event, { at, kind, isPast }));
+}
+
+function eventRow(event, { at, kind, isPast }) {
   const sure = Math.round((event.data?.confidence ?? 0) * 100);
-  addRow(
-    element(
-      "li",
-      { class: isPast ? "event" : "event is-new", "data-kind": event.event_type, "data-id": event.id },
-      time(at),
-      element("span", { class: "kind" }, icon(event.event_type), kind),
-      element("span", { class: "camera" }, `Camera ${event.camera_id}`),
-      element("span", { class: "complex" }, `Complex ${event.complex_id}`),
-      element(
-        "span",
-        { class: "sure" },
-        `${sure} %`,
-        drawing("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
-          drawing("rect", { class: "all", width: 100, height: 8 }),
-          drawing("rect", { class: "part", width: sure, height: 8 })),
-      ),
-    ),
+  const meter = drawing(
+    "svg",
+    { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
+    drawing("rect", { class: "all", width: 100, height: 8 }),
+    drawing("rect", { class: "part", width: sure, height: 8 }),
+  );
+  return element(
+    "li",
+    { class: isPast ? "event" : "event is-new", "data-kind": event.event_type, "data-id": event.id },
+    time(at),
+    element("span", { class: "kind" }, icon(event.event_type), kind),
+    element("span", { class: "camera" }, `Camera ${event.camera_id}`),
+    element("span", { class: "complex" }, `Complex ${event.complex_id}`),
+    element("span", { class: "sure" }, `${sure} %`, meter),
   );
 }
 
@@ -365,8 +369,8 @@ function icon(kind) {
   return drawing("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, use);
 }
 
-function addRow(row) {
-  rows.push(row);
+function addRow(make) {
+  rows.push(make);
   if (rows.length > FEED) rows.shift();
   draw();
 }
@@ -388,15 +392,15 @@ function draw() {
       tile.isStruck = false;
     }
     drawStrips();
-    const waiting = rows.filter((row) => row.matches(".event")).length;
-    $("pause").textContent = !isPaused ? "Pause the list" : waiting > 0 ? `Go on with ${waiting} new` : "Go on";
+    $("pause").textContent = !isPaused ? "Pause the list" : waiting > 0 ? `Go on with ${number.format(waiting)} new` : "Go on";
     if (isPaused || rows.length === 0) return;
     $("feed-empty").hidden = true;
     const feed = $("feed");
     const scroller = feed.parentElement;
     const [height, top] = [scroller.scrollHeight, scroller.scrollTop];
-    feed.prepend(...rows.reverse());
+    feed.prepend(...rows.reverse().map((make) => make()));
     rows = [];
+    waiting = 0;
     while (feed.children.length > FEED) feed.lastElementChild.remove();
     // Whoever has scrolled down to read stays where they are.
     if (top > 0) scroller.scrollTop = top + scroller.scrollHeight - height;
@@ -428,6 +432,7 @@ function drawStrips() {
 
 $("complex").addEventListener("change", () => {
   rows = [];
+  waiting = 0;
   $("feed").replaceChildren();
   $("feed-empty").hidden = false;
   for (const tile of tiles.values()) Object.assign(tile, { events: [], text: "Quiet" });
