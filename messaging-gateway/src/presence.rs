@@ -179,3 +179,28 @@ fn told(entry: &PresenceEntry) -> Value {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_goes_within_the_second_of_a_change_is_told_to_have_gone() {
+        let messaging = Messaging::builder().url("memory://").build().await.unwrap();
+        let room = messaging.presence("chat:1");
+        let _membership = room.join_as("client", "ada", &Value::Null).await.unwrap();
+        let entry = room.entries().await.unwrap().remove("client").unwrap();
+        let id = || "client".to_owned();
+        // He was there before, says something else of himself, and goes.
+        let mut gathered = Gathered::default();
+        gathered.note(Ok(PresenceChange::Updated { id: id(), entry: entry.clone() }));
+        gathered.note(Ok(PresenceChange::Left { id: id(), entry: entry.clone() }));
+        assert!(gathered.leaves.contains_key("client"), "{gathered:?}");
+        // He was there before, goes, comes back, and goes.
+        let mut gathered = Gathered::default();
+        gathered.note(Ok(PresenceChange::Left { id: id(), entry: entry.clone() }));
+        gathered.note(Ok(PresenceChange::Joined { id: id(), entry: entry.clone() }));
+        gathered.note(Ok(PresenceChange::Left { id: id(), entry }));
+        assert!(gathered.leaves.contains_key("client"), "{gathered:?}");
+    }
+}

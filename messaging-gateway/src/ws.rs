@@ -329,3 +329,20 @@ async fn write_frames(stream: &mut (impl AsyncWrite + Unpin), batch: &[Item]) ->
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, BufWriter};
+
+    #[tokio::test]
+    async fn what_is_written_does_not_stay_in_the_stream() {
+        // As TLS does when the socket is full, it keeps what it has taken until it is flushed.
+        let (here, mut there) = tokio::io::duplex(1 << 10);
+        let mut stream = BufWriter::new(here);
+        write_frames(&mut stream, &[Item::Message(Say::Ping.frame())]).await.unwrap();
+        let mut read = [0; 64];
+        let read = timeout(Duration::from_secs(5), there.read(&mut read)).await;
+        assert!(read.is_ok(), "the frame is still in the stream's buffer");
+    }
+}

@@ -3,6 +3,8 @@
 
 mod feed;
 mod join;
+#[cfg(test)]
+mod review;
 mod ring;
 mod topic;
 

@@ -276,4 +276,26 @@ mod tests {
         });
         assert_eq!(missed(&ring, at(15)), Ok(vec![0, 16]));
     }
+
+    fn foreign(millis: u64) -> Position {
+        Position { id: EntryId { millis, sequence: 1 }, number: 0 }
+    }
+
+    #[test]
+    fn who_has_seen_an_entry_without_a_number_goes_on_after_it() {
+        let mut ring = Ring::new(at(6), 100, 1 << 20);
+        let unnumbered = Kept { position: foreign(105), message: None };
+        ring.grow(vec![entry(6), unnumbered, entry(5)], true);
+        assert_eq!(missed(&ring, foreign(105)), Ok(vec![6]));
+    }
+
+    #[test]
+    fn a_hole_after_an_entry_without_a_number_is_not_silent() {
+        let mut ring = ring(10, 1, 100);
+        ring.push(Kept { position: foreign(111), message: None });
+        // 12 was removed before it was read.
+        ring.push(entry(13));
+        assert_eq!(missed(&ring, at(11)), Err(Since::Lost));
+        assert_eq!(missed(&ring, foreign(111)), Err(Since::Lost));
+    }
 }
