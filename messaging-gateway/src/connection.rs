@@ -141,15 +141,10 @@ impl Connection {
         }
     }
 
-    /// Ends everything: nobody reads or writes any more. Returns how many subscriptions there were.
+    /// Ends everything: nothing is put into its queue any more. Returns how many subscriptions there were.
     pub(crate) fn leave(self: &Arc<Self>) -> usize {
         self.outbox.end(End::Gone);
         self.lock().place = None;
-        self.forget()
-    }
-
-    /// Ends all subscriptions. Returns how many there were.
-    pub(crate) fn forget(self: &Arc<Self>) -> usize {
         let subscriptions = std::mem::take(&mut self.lock().subscriptions);
         let count = subscriptions.len();
         for Subscribed { topic, .. } in subscriptions.into_values() {

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -89,8 +90,12 @@ impl Session {
     }
 
     /// What came makes no sense.
-    pub(crate) fn refuse(&self, Nonsense { id, code, reason }: &Nonsense) {
+    pub(crate) fn refuse(&mut self, Nonsense { id, code, reason }: &Nonsense) {
         self.shared.metrics.rejected.message.increment();
+        // Who goes on with that does not listen.
+        if !self.commands.take(self.shared.limits.commands, std::time::Instant::now()) {
+            return self.connection().outbox.end(End::Close(DisconnectCode::TooManyRequests));
+        }
         let say = Say::Error { id: *id, code: code.number(), message: reason, temporary: false };
         self.connection().outbox.push(say.frame());
     }
@@ -167,6 +172,10 @@ impl Session {
 
     async fn carry_out(&mut self, id: u64, action: Action) -> Result<(), Failed> {
         let Some(identity) = self.connection().identity() else { return Err(ErrorCode::Unauthorized.into()) };
+        let has_expired = identity.expires_at.is_some_and(|at| at <= SystemTime::now());
+        if has_expired && !matches!(action, Action::Refresh { .. }) {
+            return Err(ErrorCode::TokenExpired.into());
+        }
         let now = std::time::Instant::now();
         let (bucket, rate) = match action {
             Action::Send { .. } => (&mut self.sends, self.shared.limits.sends),
@@ -229,6 +238,12 @@ impl Session {
             last: subscribe.last.min(MOST_PAST),
         };
         let joined = self.shared.hub.join(join, |outcome| {
+            let metrics = &self.shared.metrics;
+            match outcome.recovered {
+                Some(true) => metrics.recovered.increment(),
+                Some(false) => metrics.unrecovered.increment(),
+                None => {}
+            }
             let place = outcome.place.as_ref();
             let events = outcome.events.iter().map(SayEvent::of).collect();
             let place = place.map(|place| place.say());
@@ -448,10 +463,7 @@ fn millis(time: std::time::Duration) -> u64 {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let count = self.connection().leave();
-        for _ in 0..count {
-            self.shared.metrics.subscriptions.decrement();
-        }
+        self.shared.let_go(self.connection());
         self.shared.metrics.connections.decrement();
     }
 }

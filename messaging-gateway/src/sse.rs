@@ -53,7 +53,10 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>, request: Request) 
             return (status_of(&error), cors).into_response();
         }
     };
-    let open = shared.open(Transport::Events, place);
+    let open = match shared.open(Transport::Events, place) {
+        Ok(open) => open,
+        Err(refusal) => return (cors, refusal).into_response(),
+    };
     let mut session = Session::new(Arc::clone(&shared), open, Default::default(), None);
     session.welcome(identity);
     let catalog = shared.catalog();

@@ -140,10 +140,7 @@ impl Hub {
         may_grow: bool,
         answer: &(impl Fn(&Outcome) -> Frame + Send + Sync),
     ) -> Look<bool> {
-        let feeds = match &topic.lock().source {
-            Source::Broadcast => Vec::new(),
-            Source::Streams(streams) => streams.feeds.clone(),
-        };
+        let feeds = topic.feeds();
         let states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
         let mut state = topic.lock();
         if state.is_closed {
@@ -186,10 +183,10 @@ impl Hub {
     pub(crate) async fn past(&self, topic: &Topic, past: Past<'_>) -> Result<(Place, Vec<Event>), PastError> {
         let mut tries = 0;
         loop {
-            let feeds = match &topic.lock().source {
-                Source::Broadcast => return Err(PastError::NotAvailable),
-                Source::Streams(streams) => streams.feeds.clone(),
-            };
+            let feeds = topic.feeds();
+            if feeds.is_empty() {
+                return Err(PastError::NotAvailable);
+            }
             let found = {
                 let states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
                 let state = topic.lock();

@@ -94,16 +94,9 @@ impl Hub {
     /// # Errors
     /// What the backend says; nothing is kept then.
     async fn topic(self: &Arc<Self>, channel: &Arc<str>) -> messaging_core::Result<Arc<Topic>> {
+        // A slot is only taken out by `sweep`: others may wait for their turn to open it.
         let slot = Arc::clone(lock(&self.topics).entry(Arc::clone(channel)).or_default());
-        let opened = slot.get_or_try_init(|| self.open(channel)).await;
-        if opened.is_err() {
-            let mut topics = lock(&self.topics);
-            // Unless somebody else has succeeded meanwhile.
-            if topics.get(channel).is_some_and(|there| Arc::ptr_eq(there, &slot) && !there.initialized()) {
-                topics.remove(channel);
-            }
-        }
-        opened.map(|open| Arc::clone(&open.topic))
+        slot.get_or_try_init(|| self.open(channel)).await.map(|open| Arc::clone(&open.topic))
     }
 
     async fn open(self: &Arc<Self>, channel: &Arc<str>) -> messaging_core::Result<Arc<Open>> {
@@ -267,7 +260,8 @@ impl Hub {
         let is_over = |since: Option<Instant>, kept: Duration| since.is_some_and(|since| now - since >= kept);
         let mut closed = Vec::new();
         lock(&self.topics).retain(|_, slot| {
-            let Some(open) = slot.get() else { return true };
+            // One that nobody could, or does want to open is held by nobody else.
+            let Some(open) = slot.get() else { return Arc::strong_count(slot) > 1 };
             if !is_over(open.topic.idle_since(), self.limits.linger) {
                 return true;
             }
@@ -283,11 +277,7 @@ impl Hub {
         for open in closed {
             open.stop.cancel();
             self.metrics.channels.decrement();
-            let feeds = match &open.topic.lock().source {
-                Source::Broadcast => Vec::new(),
-                Source::Streams(streams) => streams.feeds.clone(),
-            };
-            feeds.iter().for_each(|feed| feed.remove(open.topic.channel()));
+            open.topic.feeds().iter().for_each(|feed| feed.remove(&open.topic));
         }
         let handle = lock(&self.follow).clone();
         lock(&self.feeds).retain(|stream, cell| {
@@ -319,9 +309,11 @@ impl Hub {
             }
             known = streams;
             let open: Vec<_> = lock(&self.topics).values().filter_map(|slot| slot.get().cloned()).collect();
-            for open in open.into_iter().filter(|open| open.topic.is_broadcast()) {
+            for open in open {
+                let before = open.topic.feeds();
                 match self.feeds_of(open.topic.channel()).await {
-                    Ok(feeds) if feeds.is_empty() => {}
+                    // What has carried it once may have entries that are still to be read.
+                    Ok(feeds) if feeds.len() <= before.len() => {}
                     Ok(feeds) => {
                         open.stop.cancel();
                         Self::attach(&open.topic, feeds);

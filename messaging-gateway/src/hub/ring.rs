@@ -146,7 +146,8 @@ impl Ring {
         let all = self.entries.len();
         // A stream that has expired has kept its counter.
         let is_same = |place: Position| {
-            offset == place || (place.id == EntryId::default() && offset.number == place.number)
+            let is_numbered = offset.number != 0 && offset.number == place.number;
+            offset == place || (place.id == EntryId::default() && is_numbered)
         };
         let is_end = is_same(self.high);
         if is_end {
@@ -175,8 +176,14 @@ impl Ring {
 
     /// Whether numbers are missing between `offset` and the end.
     fn has_hole(&self, offset: Position, first: usize) -> bool {
-        let is_numbered = offset.number != 0 || offset.id == EntryId::default();
-        let mut expected = is_numbered.then_some(offset.number + 1);
+        let before = self.entries.range(..first).rev().map(|entry| entry.position.number);
+        // What foreign publishers append has no number: then it is that of the last before it that has one.
+        let last = std::iter::once(offset.number)
+            .chain(before)
+            .chain([self.below.number])
+            .find(|number| *number != 0);
+        let is_known = last.is_some() || offset.id == EntryId::default();
+        let mut expected = is_known.then_some(last.unwrap_or(0) + 1);
         let mut numbers =
             self.entries.range(first..).map(|entry| entry.position.number).filter(|number| *number != 0);
         numbers.any(|number| expected.replace(number + 1).is_some_and(|expected| number != expected))

@@ -241,8 +241,12 @@ impl Topic {
         self.lock().idle_since
     }
 
-    pub(super) fn is_broadcast(&self) -> bool {
-        matches!(self.lock().source, Source::Broadcast)
+    /// The streams that it is told by; none if it is heard as a broadcast.
+    pub(super) fn feeds(&self) -> Vec<Arc<Feed>> {
+        match &self.lock().source {
+            Source::Broadcast => Vec::new(),
+            Source::Streams(streams) => streams.feeds.clone(),
+        }
     }
 }
 
