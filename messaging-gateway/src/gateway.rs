@@ -259,9 +259,8 @@ impl Shared {
         for connection in self.connections.all() {
             for channel in connection.channels() {
                 let Some(subscribed) = connection.subscription(&channel) else { continue };
-                if !catalog.iter().any(|entity| Arc::ptr_eq(entity, &subscribed.entity)) {
-                    connection.unsubscribe_because(&channel, UnsubscribeCode::InsufficientState);
-                    self.metrics.subscriptions.decrement();
+                if !catalog.has(&subscribed.entity) {
+                    self.end_subscription(&connection, &channel, UnsubscribeCode::InsufficientState);
                 }
             }
         }
@@ -305,6 +304,18 @@ impl Shared {
                 }
             }
             shared.hub.sweep();
+        }
+    }
+
+    /// Ends a subscription, and tells the client why.
+    pub(crate) fn end_subscription(
+        &self,
+        connection: &Arc<Connection>,
+        channel: &str,
+        code: UnsubscribeCode,
+    ) {
+        if connection.unsubscribe_because(channel, code) {
+            self.metrics.subscriptions.decrement();
         }
     }
 

@@ -178,7 +178,7 @@ impl Gathered {
         }
         let frame = Say::JoinLeave { channel: &room.channel, joins: &joins, leaves: &leaves }.frame();
         for connection in lock(&room.watchers).values() {
-            connection.outbox.push(frame.clone());
+            connection.outbox.tell(frame.clone());
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::access::{AccessRequest, Asked, Decision, Verb};
 use crate::auth::{Full, TokenBucket};
-use crate::code::{DisconnectCode, ErrorCode};
+use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::command::{Action, Command, Since, Subscribe};
 use crate::connection::{Connection, Open, Subscribed, left};
 use crate::entity::{Access, Entity, Resolved};
@@ -106,7 +106,7 @@ impl Session {
     pub(crate) async fn handle(&mut self, said: Said) {
         match said {
             Said::Pong => {}
-            Said::Hello { token } => self.hello(token).await,
+            Said::Hello { token } => self.hello(token.map(|token| token.0)).await,
             Said::Command(Command { id, action }) => {
                 if let Err(Failed(code, reason)) = self.carry_out(id, action).await {
                     let Say::Error { message, temporary, .. } = Say::error(Some(id), code) else { return };
@@ -194,7 +194,7 @@ impl Session {
             Action::History { channel, since, limit } => {
                 self.history(id, &identity, &channel, since.as_ref(), limit).await
             }
-            Action::Refresh { token } => self.refresh(id, &identity, token).await,
+            Action::Refresh { token } => self.refresh(id, &identity, token.0).await,
         }
     }
 
@@ -251,8 +251,12 @@ impl Session {
         });
         match joined.await.map_err(|error| unavailable("subscribe", &error))? {
             Joined::Now(topic) => {
-                connection.subscribe(Subscribed { topic, entity, params, imposed, _seen: seen });
+                connection.subscribe(Subscribed { topic, entity: Arc::clone(&entity), params, _seen: seen });
                 self.shared.metrics.subscriptions.increment();
+                // It may have been taken away meanwhile.
+                if !self.shared.catalog().has(&entity) {
+                    self.shared.end_subscription(connection, &channel, UnsubscribeCode::InsufficientState);
+                }
                 Ok(())
             }
             Joined::Already => Err(ErrorCode::AlreadySubscribed.into()),
@@ -270,7 +274,6 @@ impl Session {
         let subscribed = self.subscribed(channel)?;
         let imposed = self.ask_again(identity, &subscribed, Verb::Update).await?;
         let filter = wanted(&subscribed.entity, Some(filters))?.and(&imposed);
-        connection.with_subscription(channel, |subscribed| subscribed.imposed = imposed);
         if subscribed.topic.update(connection, filter, Say::ok(id).frame()) {
             Ok(())
         } else {
@@ -372,6 +375,12 @@ impl Session {
             self.connection().outbox.end(End::Close(DisconnectCode::InvalidToken));
             return Ok(());
         }
+        // What it may see can be another now: it subscribes again, and is asked about again.
+        if refreshed.claims != identity.claims {
+            for channel in self.connection().channels() {
+                self.shared.end_subscription(self.connection(), &channel, UnsubscribeCode::InsufficientState);
+            }
+        }
         let expires_in_ms = left(&refreshed);
         self.connection().identify(Arc::new(refreshed));
         self.connection().outbox.push(Say::Ok { id, expires_in_ms, members: None }.frame());
@@ -437,10 +446,12 @@ impl Session {
 }
 
 async fn decide(access: &Access, request: AccessRequest) -> Result<Decision, BoxError> {
-    let deciding = match access {
-        Access::Public => return Ok(Decision::allow()),
-        Access::Function(function) => function(request),
-        Access::Closure(closure) => closure(request),
+    let deciding = async move {
+        match access {
+            Access::Public => Ok(Decision::allow()),
+            Access::Function(function) => function(request).await,
+            Access::Closure(closure) => closure(request).await,
+        }
     };
     AssertUnwindSafe(deciding).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
 }

@@ -9,11 +9,12 @@ mod ring;
 mod topic;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use messaging_core::{ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
+use messaging_core::{EntryId, ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,9 @@ struct Open {
 struct Running {
     feed: Arc<Feed>,
     batches: mpsc::Sender<Vec<StreamEntry>>,
+    /// Where it begins.
+    after: EntryId,
+    is_followed: Arc<AtomicBool>,
 }
 
 impl Hub {
@@ -117,6 +121,10 @@ impl Hub {
         let mut states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
         let positions = states.iter().map(|state| state.ring.high()).collect();
         let epochs = states.iter().map(|state| Arc::clone(&state.epoch)).collect();
+        // One that has been given up meanwhile would be in the way of the next.
+        if topic.lock().is_closed {
+            return;
+        }
         for (number, state) in states.iter_mut().enumerate() {
             Feed::add(state, topic, number);
         }
@@ -175,13 +183,17 @@ impl Hub {
         let mut feeds = Vec::new();
         for stream in self.messaging.streams_of(channel).await? {
             let cell = Arc::clone(lock(&self.feeds).entry(stream.clone()).or_default());
-            let running = cell.get_or_try_init(|| self.follow(stream)).await?;
+            let running = cell.get_or_try_init(|| self.take_up(stream.clone())).await?;
+            // What is read is handed over to what is in the cell.
+            if !running.is_followed.swap(true, Ordering::SeqCst) {
+                self.follow_handle().add(stream, running.after);
+            }
             feeds.push(Arc::clone(&running.feed));
         }
         Ok(feeds)
     }
 
-    async fn follow(self: &Arc<Self>, stream: StreamRef) -> messaging_core::Result<Running> {
+    async fn take_up(&self, stream: StreamRef) -> messaging_core::Result<Running> {
         let end = self.messaging.stream_end(&stream).await?;
         let after = end.position.id;
         let feed = Arc::new(Feed::new(
@@ -204,8 +216,7 @@ impl Hub {
                 () = work => {}
             }
         });
-        self.follow_handle().add(stream, after);
-        Ok(Running { feed, batches })
+        Ok(Running { feed, batches, after, is_followed: Arc::default() })
     }
 
     /// What is followed; the task that reads it is started with the first stream.
@@ -241,15 +252,8 @@ impl Hub {
 
     async fn hand_over(&self, stream: &StreamRef, entries: Vec<StreamEntry>) {
         let cell = lock(&self.feeds).get(stream).cloned();
-        let Some(cell) = cell else { return };
-        // It is being made: whoever makes it has asked for these.
-        let running = match cell.get() {
-            Some(running) => running.clone(),
-            None => match cell.get_or_try_init(std::future::pending::<Result<Running, ()>>).await {
-                Ok(running) => running.clone(),
-                Err(()) => return,
-            },
-        };
+        // What was read of one that has been given up is nobody's news.
+        let Some(running) = cell.and_then(|cell| cell.get().cloned()) else { return };
         // A worker that has ended has nobody to tell.
         let _ = running.batches.send(entries).await;
     }
@@ -287,7 +291,10 @@ impl Hub {
                 || cell.get().is_none_or(|running| {
                     Arc::strong_count(&running.feed) > 2 || !is_over(running.feed.idle_since(), KEPT)
                 });
-            if !kept && let Some(handle) = &handle {
+            if !kept
+                && cell.initialized()
+                && let Some(handle) = &handle
+            {
                 handle.remove(stream);
             }
             kept

@@ -41,7 +41,7 @@ pub(crate) enum Told {
 }
 
 impl Kept {
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         /// What an entry takes beside its payload.
         const ITSELF: usize = 128;
         let payload = match &self.message {
@@ -59,6 +59,8 @@ pub(crate) enum Since {
     Here(Range<usize>),
     /// It is older than what is here.
     Older,
+    /// Somebody else has read further.
+    Ahead,
     /// It is not known any more what was missed, or it never was a position of this stream.
     Lost,
 }
@@ -154,7 +156,7 @@ impl Ring {
             return Since::Here(all..all);
         }
         if offset.id > self.high.id {
-            return Since::Lost;
+            return if offset.number > self.number { Since::Ahead } else { Since::Lost };
         }
         let first = if is_same(self.below) {
             0
@@ -223,7 +225,7 @@ mod tests {
         assert_eq!(missed(&ring, at(11)), Ok(vec![12, 13]));
         assert_eq!(missed(&ring, at(10)), Ok(vec![11, 12, 13]));
         assert_eq!(missed(&ring, at(9)), Err(Since::Older));
-        assert_eq!(missed(&ring, at(14)), Err(Since::Lost));
+        assert_eq!(missed(&ring, at(14)), Err(Since::Ahead));
         // Positions that were never there: another number at the id, an id between two.
         assert_eq!(missed(&ring, Position { number: 4, ..at(11) }), Err(Since::Lost));
         assert_eq!(

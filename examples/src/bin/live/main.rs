@@ -48,9 +48,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         messaging.spawn(async move { cameras::simulate(&simulated).await });
     }
     // Runs until SIGINT or SIGTERM, and then drains handlers and gateway.
-    let (run, served) = tokio::join!(messaging.run(), serving.into_future());
-    run?;
-    Ok(served?)
+    let run = async { messaging.run().await.map_err(Box::<dyn std::error::Error>::from) };
+    let serving = async { serving.await.map_err(Box::<dyn std::error::Error>::from) };
+    tokio::try_join!(run, serving)?;
+    Ok(())
 }
 
 /// In memory, unless somebody says where Redis is.
