@@ -164,6 +164,10 @@ impl Connection {
 
     /// Does what time demands: pings, and ends what is stale, silent or expired. Returns why it was ended.
     pub(crate) fn look_after(&self, limits: &Limits) -> Option<DisconnectCode> {
+        // It may take a moment to go.
+        if self.outbox.has_ended().is_some() {
+            return None;
+        }
         let now = self.now();
         let end = |code| {
             self.outbox.end(End::Close(code));

@@ -191,6 +191,9 @@ impl Gateway {
 
     /// Ready when it has been drained: for
     /// [`with_graceful_shutdown`](https://docs.rs/axum/latest/axum/serve/struct.Serve.html#method.with_graceful_shutdown).
+    ///
+    /// What has not sent a whole request yet is no connection of the gateway, and axum waits for it without a bound: a process
+    /// that has to end puts a [`timeout`](tokio::time::timeout) around what is left of serving once this is ready.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.drained.clone().cancelled_owned()
     }

@@ -18,6 +18,7 @@ mod documented;
 mod durable;
 mod flood;
 mod gated;
+mod gateway;
 mod interruptions;
 mod limits;
 mod outbox;

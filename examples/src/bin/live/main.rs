@@ -41,17 +41,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], options.port))).await?;
     let app = site::router(&messaging, sessions).merge(gateway.router());
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(gateway.drained());
+    let serving =
+        tokio::spawn(axum::serve(listener, app).with_graceful_shutdown(gateway.drained()).into_future());
     println!("live on http://127.0.0.1:{}  ({})", options.port, messaging.config().endpoint);
     if options.cameras {
         let simulated = messaging.clone();
         messaging.spawn(async move { cameras::simulate(&simulated).await });
     }
     // Runs until SIGINT or SIGTERM, and then drains handlers and gateway.
-    let run = async { messaging.run().await.map_err(Box::<dyn std::error::Error>::from) };
-    let serving = async { serving.await.map_err(Box::<dyn std::error::Error>::from) };
-    tokio::try_join!(run, serving)?;
-    Ok(())
+    messaging.run().await?;
+    // Requests have a moment to end. Some never do: nobody has to send the rest of one.
+    match tokio::time::timeout(Duration::from_secs(1), serving).await {
+        Ok(served) => Ok(served??),
+        Err(_) => Ok(()),
+    }
 }
 
 /// In memory, unless somebody says where Redis is.
