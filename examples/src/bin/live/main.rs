@@ -72,10 +72,10 @@ async fn run(options: Options) -> Result<(), BoxError> {
         let simulated = messaging.clone();
         messaging.spawn(async move { cameras::simulate(&simulated).await });
     }
-    // Runs until SIGINT or SIGTERM, and then drains handlers and gateway.
-    let (run, served) = tokio::join!(messaging.run(), serving.into_future());
-    run?;
-    Ok(served?)
+    let served = tokio::spawn(serving.into_future());
+    // Runs until SIGINT or SIGTERM, and then drains handlers and gateway. Where it cannot, nobody is served either.
+    messaging.run().await?;
+    Ok(served.await??)
 }
 
 /// In memory, unless somebody says where Redis is.
