@@ -49,9 +49,10 @@ pub(crate) fn provide(workspace: &Workspace, name: &str, source: &Path) -> Resul
         MANIFESTS.iter().try_for_each(|file| std::fs::copy(source.join(file), target.join(file)).map(drop))
     });
     copied.map_err(|error| format!("cannot write {}: {error}", target.display()))?;
-    let npm = tool("npm")
-        .args(["ci", "--include=dev", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
-        .arg(&target);
+    // Without a network it would otherwise take more than a minute to find that out.
+    let patience = ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"];
+    let npm = tool("npm").args(["ci", "--include=dev", "--no-audit", "--no-fund", "--ignore-scripts"]);
+    let npm = npm.args(patience).arg("--prefix").arg(&target);
     npm.output().map(|_| modules).map_err(|failure| {
         // What is half there is not taken for whole the next time.
         let _ = std::fs::remove_file(target.join(MANIFESTS[1]));

@@ -167,9 +167,10 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 4] = [
+    let programs: [(&str, &[&str]); 5] = [
         ("demo", &[]),
         ("auditlog", &[]),
+        ("live", &["--port", "0"]),
         ("multi_process", &["--role", "publisher"]),
         ("multi_process", &["--role", "subscriber"]),
     ];

@@ -2,7 +2,7 @@
 //! tasks, and what happens when connections are lost. `cargo run --bin live`, then http://127.0.0.1:8080; in memory, or on the
 //! Redis that `REDIS_URL` names: there a second one (`--port 8081 --no-cameras`) shows the same.
 
-#![allow(clippy::print_stdout, reason = "printing is what a demo is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a demo is for")]
 
 mod cameras;
 mod chat;
@@ -12,9 +12,10 @@ mod tasks;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use messaging_core::{Config, Messaging, Retention};
+use messaging_core::{BoxError, Config, Messaging, Retention};
 use messaging_gateway::Gateway;
 use tokio::net::TcpListener;
 
@@ -22,10 +23,31 @@ use tokio::net::TcpListener;
 const KEPT: Retention =
     Retention { max_len: NonZeroU64::new(5_000).expect("not zero"), max_age: Duration::from_secs(60 * 60) };
 
+const USAGE: &str = "\
+usage: live [--port <number>] [--no-cameras]
+
+  --port <number>  listens on this port of 127.0.0.1, not on 8080
+  --no-cameras     simulates no cameras: another one on the same Redis does
+
+Messages go through the Redis that REDIS_URL names, or stay in memory.";
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter()).init();
-    let options = Options::read(std::env::args().skip(1))?;
+    let Some(options) = Options::read(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("live: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), BoxError> {
     let messaging = Messaging::builder()
         .config(config()?)
         .durable("camera.events", KEPT)
@@ -38,17 +60,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sessions = sessions::Sessions::new(&messaging);
     let gateway = Gateway::builder(&messaging).authenticate(sessions.verifier()).build()?;
 
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], options.port))).await?;
+    let address = SocketAddr::from(([127, 0, 0, 1], options.port));
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}, try another --port: {error}"))?;
+    println!("live on http://{}  ({})", listener.local_addr()?, messaging.config().endpoint);
     let app = site::router(&messaging, sessions).merge(gateway.router());
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let serving =
-        tokio::spawn(axum::serve(listener, app).with_graceful_shutdown(gateway.drained()).into_future());
-    println!("live on http://127.0.0.1:{}  ({})", options.port, messaging.config().endpoint);
+    let serving = axum::serve(listener, app).with_graceful_shutdown(gateway.drained());
     if options.cameras {
         let simulated = messaging.clone();
         messaging.spawn(async move { cameras::simulate(&simulated).await });
     }
-    // Runs until SIGINT or SIGTERM, and then drains handlers and gateway.
+    let serving = tokio::spawn(serving.into_future());
+    // Runs until SIGINT or SIGTERM, and then drains handlers and gateway. Where it cannot, nobody is served either.
     messaging.run().await?;
     // Requests have a moment to end. Some never do: nobody has to send the rest of one.
     match tokio::time::timeout(Duration::from_secs(1), serving).await {
@@ -75,18 +100,16 @@ struct Options {
 }
 
 impl Options {
-    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+    /// `None` if it cannot be understood.
+    fn read(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
         let mut options = Self { port: 8080, cameras: true };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--port" => {
-                    let port = arguments.next().and_then(|port| port.parse().ok());
-                    options.port = port.ok_or("--port needs a number from 0 to 65535")?;
-                }
+                "--port" => options.port = arguments.next()?.parse().ok()?,
                 "--no-cameras" => options.cameras = false,
-                other => return Err(format!("what is {other:?}? There are --port NUMBER and --no-cameras")),
+                _ => return None,
             }
         }
-        Ok(options)
+        Some(options)
     }
 }
