@@ -1,5 +1,8 @@
 //! What a client can ask for, whatever protocol it speaks.
 
+use std::fmt;
+
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -19,7 +22,7 @@ pub(crate) enum Action {
     Send { channel: String, data: Box<RawValue> },
     Presence { channel: String },
     History { channel: String, since: Option<Since>, limit: Option<usize> },
-    Refresh { token: String },
+    Refresh { token: Token },
 }
 
 #[derive(Debug)]
@@ -38,6 +41,17 @@ pub(crate) struct Subscribe {
 pub(crate) enum To {
     Channel(String),
     Entity { entity: String, params: Vec<(String, String)> },
+}
+
+/// A token, which is not printed.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Token(pub(crate) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// A place in a channel.

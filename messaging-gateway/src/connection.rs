@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use crate::auth::Place;
 use crate::code::{DisconnectCode, UnsubscribeCode};
 use crate::entity::Entity;
-use crate::filter::Filter;
 use crate::hub::Topic;
 use crate::identity::Identity;
 use crate::limits::Limits;
@@ -62,8 +61,6 @@ pub(crate) struct Subscribed {
     pub(crate) topic: Arc<Topic>,
     pub(crate) entity: Arc<Entity>,
     pub(crate) params: Vec<(String, String)>,
-    /// What the server imposes.
-    pub(crate) imposed: Filter,
     /// It is seen in the channel, and sees who comes and goes.
     pub(crate) _seen: Option<Arc<Seen>>,
 }
@@ -115,13 +112,6 @@ impl Connection {
         self.lock().subscriptions.insert(channel, subscribed);
     }
 
-    /// Changes a subscription that is there.
-    pub(crate) fn with_subscription(&self, channel: &str, change: impl FnOnce(&mut Subscribed)) {
-        if let Some(subscribed) = self.lock().subscriptions.get_mut(channel) {
-            change(subscribed);
-        }
-    }
-
     /// Ends a subscription; `false` if there is none.
     pub(crate) fn unsubscribe(self: &Arc<Self>, channel: &str) -> bool {
         let subscribed = self.lock().subscriptions.remove(channel);
@@ -134,22 +124,19 @@ impl Connection {
         }
     }
 
-    /// Ends a subscription, and tells the client so.
-    pub(crate) fn unsubscribe_because(self: &Arc<Self>, channel: &str, code: UnsubscribeCode) {
-        if self.unsubscribe(channel) {
+    /// Ends a subscription, and tells the client so; `false` if there is none.
+    pub(crate) fn unsubscribe_because(self: &Arc<Self>, channel: &str, code: UnsubscribeCode) -> bool {
+        let there = self.unsubscribe(channel);
+        if there {
             self.outbox.push(Say::unsubscribed(channel, code).frame());
         }
+        there
     }
 
-    /// Ends everything: nobody reads or writes any more. Returns how many subscriptions there were.
+    /// Ends everything: nothing is put into its queue any more. Returns how many subscriptions there were.
     pub(crate) fn leave(self: &Arc<Self>) -> usize {
         self.outbox.end(End::Gone);
         self.lock().place = None;
-        self.forget()
-    }
-
-    /// Ends all subscriptions. Returns how many there were.
-    pub(crate) fn forget(self: &Arc<Self>) -> usize {
         let subscriptions = std::mem::take(&mut self.lock().subscriptions);
         let count = subscriptions.len();
         for Subscribed { topic, .. } in subscriptions.into_values() {

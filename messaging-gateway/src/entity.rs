@@ -99,7 +99,8 @@ impl Entity {
             tenant: remote.tenant.as_deref().map(Into::into),
             access,
             send: remote.send,
-            presence: remote.presence,
+            // It would show those of other tenants.
+            presence: remote.presence && remote.tenant.is_none(),
             slow: remote.slow,
             is_remote: true,
         }
@@ -142,6 +143,11 @@ pub(crate) struct Catalog(BTreeMap<Arc<str>, Arc<Entity>>);
 impl Catalog {
     pub(crate) fn new(entities: impl IntoIterator<Item = Arc<Entity>>) -> Self {
         Self(entities.into_iter().map(|entity| (Arc::clone(&entity.name), entity)).collect())
+    }
+
+    /// Whether it is this very one.
+    pub(crate) fn has(&self, entity: &Arc<Entity>) -> bool {
+        self.0.get(&entity.name).is_some_and(|there| Arc::ptr_eq(there, entity))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Entity>> {

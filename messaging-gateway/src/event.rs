@@ -1,6 +1,6 @@
 //! One event of a channel, as everybody on it gets it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::frame::Frame;
 use crate::native;
@@ -13,13 +13,20 @@ pub(crate) struct Event {
     /// Where a client that has seen it goes on.
     offset: Option<Box<str>>,
     payload: Payload,
-    frame: Frame,
+    /// Events of the past are part of an answer.
+    frame: OnceLock<Frame>,
 }
 
 impl Event {
     pub(crate) fn new(channel: &Arc<str>, offset: Option<Box<str>>, payload: Payload) -> Self {
-        let frame = native::event(channel, offset.as_deref(), &payload);
-        Self { channel: Arc::clone(channel), offset, payload, frame }
+        Self { channel: Arc::clone(channel), offset, payload, frame: OnceLock::new() }
+    }
+
+    /// One that is told to everybody.
+    pub(crate) fn told(channel: &Arc<str>, offset: Option<Box<str>>, payload: Payload) -> Self {
+        let event = Self::new(channel, offset, payload);
+        event.frame();
+        event
     }
 
     pub(crate) fn channel(&self) -> &Arc<str> {
@@ -36,6 +43,6 @@ impl Event {
 
     /// In the native protocol.
     pub(crate) fn frame(&self) -> &Frame {
-        &self.frame
+        self.frame.get_or_init(|| native::event(&self.channel, self.offset.as_deref(), &self.payload))
     }
 }

@@ -26,7 +26,7 @@ pub use builder::Builder;
 use crate::access::States;
 use crate::auth::{Authenticator, Counted, Origins, Place, Shown, Tickets};
 use crate::code::{DisconnectCode, UnsubscribeCode};
-use crate::connection::{Connections, Open, Transport};
+use crate::connection::{Connection, Connections, Open, Transport};
 use crate::descriptor::BoxFuture;
 use crate::discovery::Discovery;
 use crate::entity::Catalog;
@@ -231,12 +231,20 @@ impl Shared {
     }
 
     /// Takes a connection up.
-    pub(crate) fn open(&self, transport: Transport, place: Place) -> Open {
+    ///
+    /// # Errors
+    /// If the gateway has begun to end since it was admitted.
+    pub(crate) fn open(&self, transport: Transport, place: Place) -> Result<Open, Refusal> {
         let open = self.connections.open(transport, &self.limits);
+        // Only now: either draining sees the connection, or this sees that it has begun.
+        if self.is_draining.load(Ordering::SeqCst) {
+            self.metrics.rejected.shutdown.increment();
+            return Err(Refusal::Draining);
+        }
         open.connection.with_place(|kept| *kept = Some(place));
         self.metrics.connections.increment();
         self.metrics.opened.increment();
-        open
+        Ok(open)
     }
 
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
@@ -251,9 +259,8 @@ impl Shared {
         for connection in self.connections.all() {
             for channel in connection.channels() {
                 let Some(subscribed) = connection.subscription(&channel) else { continue };
-                if !catalog.iter().any(|entity| Arc::ptr_eq(entity, &subscribed.entity)) {
-                    connection.unsubscribe_because(&channel, UnsubscribeCode::InsufficientState);
-                    self.metrics.subscriptions.decrement();
+                if !catalog.has(&subscribed.entity) {
+                    self.end_subscription(&connection, &channel, UnsubscribeCode::InsufficientState);
                 }
             }
         }
@@ -300,9 +307,21 @@ impl Shared {
         }
     }
 
-    /// Lets the channels of a connection be told that it is not there any more.
-    fn let_go(&self, connection: &Arc<crate::connection::Connection>) {
-        for _ in 0..connection.forget() {
+    /// Ends a subscription, and tells the client why.
+    pub(crate) fn end_subscription(
+        &self,
+        connection: &Arc<Connection>,
+        channel: &str,
+        code: UnsubscribeCode,
+    ) {
+        if connection.unsubscribe_because(channel, code) {
+            self.metrics.subscriptions.decrement();
+        }
+    }
+
+    /// Ends all that a connection is subscribed to.
+    pub(crate) fn let_go(&self, connection: &Arc<Connection>) {
+        for _ in 0..connection.leave() {
             self.metrics.subscriptions.decrement();
         }
     }

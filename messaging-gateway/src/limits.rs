@@ -39,6 +39,8 @@ pub struct Limits {
     pub decision: Duration,
     /// For how long a channel that nobody listens to any more is kept.
     pub linger: Duration,
+    /// How often one looks whether channels that somebody listens to have become durable.
+    pub look_out: Duration,
     /// How long clients have to go elsewhere when the gateway ends.
     pub goaway: Duration,
     /// How many entries are kept of each stream, for those who come back.
@@ -70,6 +72,7 @@ impl Default for Limits {
             pong: Duration::from_secs(8),
             decision: Duration::from_secs(10),
             linger: Duration::from_secs(5),
+            look_out: Duration::from_secs(10),
             goaway: Duration::from_secs(3),
             ring: size(10_000),
             ring_bytes: size(16 << 20),

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
-use crate::command::{Action, Command, Since, Subscribe, To};
+use crate::command::{Action, Command, Since, Subscribe, To, Token};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::limits::Limits;
@@ -14,7 +14,7 @@ use crate::payload::Payload;
 /// What a client says.
 #[derive(Debug)]
 pub(crate) enum Said {
-    Hello { token: Option<String> },
+    Hello { token: Option<Token> },
     Pong,
     Command(Command),
 }
@@ -34,7 +34,7 @@ struct Wire<'a> {
     #[serde(rename = "type", borrow)]
     kind: std::borrow::Cow<'a, str>,
     id: Option<u64>,
-    token: Option<String>,
+    token: Option<Token>,
     entity: Option<String>,
     channel: Option<String>,
     params: Option<Map<String, Value>>,

@@ -81,9 +81,9 @@ impl Outbox {
     }
 
     /// Puts events of one channel in, in order. `gap` makes what tells the client that some are missing.
-    pub(crate) fn push_events<'e>(
+    pub(crate) fn push_events(
         &self,
-        events: impl Iterator<Item = &'e Arc<Event>>,
+        events: &[&Arc<Event>],
         policy: SlowPolicy,
         gap: impl Fn() -> Frame,
     ) -> Pushed {
@@ -93,7 +93,7 @@ impl Outbox {
         }
         let was_empty = state.items.is_empty();
         let mut dropped = false;
-        for event in events {
+        for &event in events {
             // One event may be larger than the limit.
             let size = event.frame().len();
             if state.events + size > self.limit && state.events > 0 {
@@ -136,7 +136,16 @@ impl Outbox {
         if dropped { Pushed::Dropped } else { Pushed::All }
     }
 
-    /// Puts a message in. Those have no limit of their own: [`has_room`](Self::has_room) says when the client has to read
+    /// Puts in what nobody has asked for. A client that does not take that either is too slow.
+    pub(crate) fn tell(&self, frame: Frame) {
+        let is_full = {
+            let state = self.lock();
+            state.others + frame.len() > self.limit && !state.items.is_empty()
+        };
+        if is_full { self.end(End::Close(DisconnectCode::Slow)) } else { self.push(frame) }
+    }
+
+    /// Puts an answer in. Those have no limit of their own: [`has_room`](Self::has_room) says when the client has to read
     /// before it asks for more.
     pub(crate) fn push(&self, frame: Frame) {
         let mut state = self.lock();

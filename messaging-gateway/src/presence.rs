@@ -1,7 +1,8 @@
 //! Who is there: connections that want to be seen in a channel, and those who are told who comes and goes, gathered for a
 //! second.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -129,39 +130,55 @@ async fn watch(room: Weak<Room>, mut changes: PresenceChanges, stop: Cancellatio
     }
 }
 
-/// Who has come and gone.
+/// Who has come and gone, by their ids.
 #[derive(Debug, Default)]
-struct Gathered {
-    joins: Map<String, Value>,
-    leaves: Map<String, Value>,
+struct Gathered(BTreeMap<String, Change>);
+
+/// What has become of somebody.
+#[derive(Debug)]
+struct Change {
+    was_there: bool,
+    is_there: bool,
+    /// What they are now, or were last.
+    told: Value,
 }
 
 impl Gathered {
     fn note(&mut self, change: Result<PresenceChange>) {
-        match change {
-            Ok(PresenceChange::Joined { id, entry } | PresenceChange::Updated { id, entry }) => {
-                self.leaves.remove(&id);
-                self.joins.insert(id, told(&entry));
+        let (id, entry, was_there, is_there) = match change {
+            Ok(PresenceChange::Joined { id, entry }) => (id, entry, false, true),
+            Ok(PresenceChange::Updated { id, entry }) => (id, entry, true, true),
+            Ok(PresenceChange::Left { id, entry }) => (id, entry, true, false),
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(%error, "who is present could not be heard"),
+        };
+        let told = told(&entry);
+        match self.0.entry(id) {
+            Entry::Vacant(vacant) => _ = vacant.insert(Change { was_there, is_there, told }),
+            // Whether they were there is known from the first change.
+            Entry::Occupied(mut occupied) => {
+                let change = occupied.get_mut();
+                (change.is_there, change.told) = (is_there, told);
             }
-            Ok(PresenceChange::Left { id, entry }) => {
-                // Who came and went within a second was not there for anybody.
-                if self.joins.remove(&id).is_none() {
-                    self.leaves.insert(id, told(&entry));
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "who is present could not be heard"),
         }
     }
 
-    fn tell(&self, room: &Room) {
-        if self.joins.is_empty() && self.leaves.is_empty() {
+    fn tell(self, room: &Room) {
+        let (mut joins, mut leaves) = (Map::new(), Map::new());
+        for (id, Change { was_there, is_there, told }) in self.0 {
+            match (was_there, is_there) {
+                (_, true) => _ = joins.insert(id, told),
+                (true, false) => _ = leaves.insert(id, told),
+                // Who came and went within a second was not there for anybody.
+                (false, false) => {}
+            }
+        }
+        if joins.is_empty() && leaves.is_empty() {
             return;
         }
-        let frame =
-            Say::JoinLeave { channel: &room.channel, joins: &self.joins, leaves: &self.leaves }.frame();
+        let frame = Say::JoinLeave { channel: &room.channel, joins: &joins, leaves: &leaves }.frame();
         for connection in lock(&room.watchers).values() {
-            connection.outbox.push(frame.clone());
+            connection.outbox.tell(frame.clone());
         }
     }
 }
@@ -178,4 +195,33 @@ fn told(entry: &PresenceEntry) -> Value {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has_left(gathered: &Gathered) -> bool {
+        matches!(gathered.0["client"], Change { was_there: true, is_there: false, .. })
+    }
+
+    #[tokio::test]
+    async fn who_goes_within_the_second_of_a_change_is_told_to_have_gone() {
+        let messaging = Messaging::builder().url("memory://").build().await.unwrap();
+        let room = messaging.presence("chat:1");
+        let _membership = room.join_as("client", "ada", &Value::Null).await.unwrap();
+        let entry = room.entries().await.unwrap().remove("client").unwrap();
+        let id = || "client".to_owned();
+        // He was there before, says something else of himself, and goes.
+        let mut gathered = Gathered::default();
+        gathered.note(Ok(PresenceChange::Updated { id: id(), entry: entry.clone() }));
+        gathered.note(Ok(PresenceChange::Left { id: id(), entry: entry.clone() }));
+        assert!(has_left(&gathered), "{gathered:?}");
+        // He was there before, goes, comes back, and goes.
+        let mut gathered = Gathered::default();
+        gathered.note(Ok(PresenceChange::Left { id: id(), entry: entry.clone() }));
+        gathered.note(Ok(PresenceChange::Joined { id: id(), entry: entry.clone() }));
+        gathered.note(Ok(PresenceChange::Left { id: id(), entry }));
+        assert!(has_left(&gathered), "{gathered:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::access::{AccessRequest, Asked, Decision, Verb};
 use crate::auth::{Full, TokenBucket};
-use crate::code::{DisconnectCode, ErrorCode};
+use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::command::{Action, Command, Since, Subscribe};
 use crate::connection::{Connection, Open, Subscribed, left};
 use crate::entity::{Access, Entity, Resolved};
@@ -89,8 +90,12 @@ impl Session {
     }
 
     /// What came makes no sense.
-    pub(crate) fn refuse(&self, Nonsense { id, code, reason }: &Nonsense) {
+    pub(crate) fn refuse(&mut self, Nonsense { id, code, reason }: &Nonsense) {
         self.shared.metrics.rejected.message.increment();
+        // Who goes on with that does not listen.
+        if !self.commands.take(self.shared.limits.commands, std::time::Instant::now()) {
+            return self.connection().outbox.end(End::Close(DisconnectCode::TooManyRequests));
+        }
         let say = Say::Error { id: *id, code: code.number(), message: reason, temporary: false };
         self.connection().outbox.push(say.frame());
     }
@@ -101,7 +106,7 @@ impl Session {
     pub(crate) async fn handle(&mut self, said: Said) {
         match said {
             Said::Pong => {}
-            Said::Hello { token } => self.hello(token).await,
+            Said::Hello { token } => self.hello(token.map(|token| token.0)).await,
             Said::Command(Command { id, action }) => {
                 if let Err(Failed(code, reason)) = self.carry_out(id, action).await {
                     let Say::Error { message, temporary, .. } = Say::error(Some(id), code) else { return };
@@ -167,6 +172,10 @@ impl Session {
 
     async fn carry_out(&mut self, id: u64, action: Action) -> Result<(), Failed> {
         let Some(identity) = self.connection().identity() else { return Err(ErrorCode::Unauthorized.into()) };
+        let has_expired = identity.expires_at.is_some_and(|at| at <= SystemTime::now());
+        if has_expired && !matches!(action, Action::Refresh { .. }) {
+            return Err(ErrorCode::TokenExpired.into());
+        }
         let now = std::time::Instant::now();
         let (bucket, rate) = match action {
             Action::Send { .. } => (&mut self.sends, self.shared.limits.sends),
@@ -185,7 +194,7 @@ impl Session {
             Action::History { channel, since, limit } => {
                 self.history(id, &identity, &channel, since.as_ref(), limit).await
             }
-            Action::Refresh { token } => self.refresh(id, &identity, token).await,
+            Action::Refresh { token } => self.refresh(id, &identity, token.0).await,
         }
     }
 
@@ -229,6 +238,12 @@ impl Session {
             last: subscribe.last.min(MOST_PAST),
         };
         let joined = self.shared.hub.join(join, |outcome| {
+            let metrics = &self.shared.metrics;
+            match outcome.recovered {
+                Some(true) => metrics.recovered.increment(),
+                Some(false) => metrics.unrecovered.increment(),
+                None => {}
+            }
             let place = outcome.place.as_ref();
             let events = outcome.events.iter().map(SayEvent::of).collect();
             let place = place.map(|place| place.say());
@@ -236,8 +251,12 @@ impl Session {
         });
         match joined.await.map_err(|error| unavailable("subscribe", &error))? {
             Joined::Now(topic) => {
-                connection.subscribe(Subscribed { topic, entity, params, imposed, _seen: seen });
+                connection.subscribe(Subscribed { topic, entity: Arc::clone(&entity), params, _seen: seen });
                 self.shared.metrics.subscriptions.increment();
+                // It may have been taken away meanwhile.
+                if !self.shared.catalog().has(&entity) {
+                    self.shared.end_subscription(connection, &channel, UnsubscribeCode::InsufficientState);
+                }
                 Ok(())
             }
             Joined::Already => Err(ErrorCode::AlreadySubscribed.into()),
@@ -255,7 +274,6 @@ impl Session {
         let subscribed = self.subscribed(channel)?;
         let imposed = self.ask_again(identity, &subscribed, Verb::Update).await?;
         let filter = wanted(&subscribed.entity, Some(filters))?.and(&imposed);
-        connection.with_subscription(channel, |subscribed| subscribed.imposed = imposed);
         if subscribed.topic.update(connection, filter, Say::ok(id).frame()) {
             Ok(())
         } else {
@@ -357,6 +375,12 @@ impl Session {
             self.connection().outbox.end(End::Close(DisconnectCode::InvalidToken));
             return Ok(());
         }
+        // What it may see can be another now: it subscribes again, and is asked about again.
+        if refreshed.claims != identity.claims {
+            for channel in self.connection().channels() {
+                self.shared.end_subscription(self.connection(), &channel, UnsubscribeCode::InsufficientState);
+            }
+        }
         let expires_in_ms = left(&refreshed);
         self.connection().identify(Arc::new(refreshed));
         self.connection().outbox.push(Say::Ok { id, expires_in_ms, members: None }.frame());
@@ -422,10 +446,12 @@ impl Session {
 }
 
 async fn decide(access: &Access, request: AccessRequest) -> Result<Decision, BoxError> {
-    let deciding = match access {
-        Access::Public => return Ok(Decision::allow()),
-        Access::Function(function) => function(request),
-        Access::Closure(closure) => closure(request),
+    let deciding = async move {
+        match access {
+            Access::Public => Ok(Decision::allow()),
+            Access::Function(function) => function(request).await,
+            Access::Closure(closure) => closure(request).await,
+        }
     };
     AssertUnwindSafe(deciding).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
 }
@@ -448,10 +474,7 @@ fn millis(time: std::time::Duration) -> u64 {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let count = self.connection().leave();
-        for _ in 0..count {
-            self.shared.metrics.subscriptions.decrement();
-        }
+        self.shared.let_go(self.connection());
         self.shared.metrics.connections.decrement();
     }
 }

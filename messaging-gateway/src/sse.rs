@@ -30,10 +30,6 @@ const WRITE: usize = 64 << 10;
 pub(crate) async fn events(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (request, _) = request.into_parts();
     let cors = shared.origins.answer(&request.headers);
-    let Admitted { shown, place, redeemed } = match shared.admit(&request).await {
-        Ok(admitted) => admitted,
-        Err(refusal) => return (cors, refusal).into_response(),
-    };
     let resume = request.headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let asked = match Asked::read(request.uri.query().unwrap_or_default(), resume, &shared) {
         Ok(asked) => asked,
@@ -41,6 +37,10 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>, request: Request) 
             shared.metrics.rejected.message.increment();
             return (StatusCode::BAD_REQUEST, cors, reason).into_response();
         }
+    };
+    let Admitted { shown, place, redeemed } = match shared.admit(&request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return (cors, refusal).into_response(),
     };
     let identity = match redeemed {
         Some(identity) => Ok(identity),
@@ -53,7 +53,10 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>, request: Request) 
             return (status_of(&error), cors).into_response();
         }
     };
-    let open = shared.open(Transport::Events, place);
+    let open = match shared.open(Transport::Events, place) {
+        Ok(open) => open,
+        Err(refusal) => return (cors, refusal).into_response(),
+    };
     let mut session = Session::new(Arc::clone(&shared), open, Default::default(), None);
     session.welcome(identity);
     let catalog = shared.catalog();

@@ -49,7 +49,8 @@ pub(crate) async fn issue(State(shared): State<Arc<Shared>>, request: Request) -
         Err(refusal) => return (cors, refusal).into_response(),
     };
     let identity = match redeemed {
-        Some(identity) => Ok(identity),
+        // Else one that has leaked could be renewed for ever.
+        Some(_) => Err(AuthError::invalid("a ticket is for a connection, not for another ticket")),
         None => shared.authenticator.authenticate(shown.credentials, shared.limits.decision).await,
     };
     let identity = match identity {

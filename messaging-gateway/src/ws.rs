@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use hyper::upgrade::OnUpgrade;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -61,7 +61,10 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request)
         Ok(admitted) => admitted,
         Err(refusal) => return refusal.into_response(),
     };
-    let open = shared.open(Transport::WebSocket, place);
+    let open = match shared.open(Transport::WebSocket, place) {
+        Ok(open) => open,
+        Err(refusal) => return refusal.into_response(),
+    };
     let session = Session::new(Arc::clone(&shared), open, shown.credentials, redeemed);
     let config = config(&shared.limits);
     shared.tasks.clone().spawn(async move {
@@ -146,7 +149,9 @@ impl Client {
                 Some(End::Close(code)) => return Box::pin(self.close(code)).await,
                 None => {}
             }
-            if !batch.is_empty() {
+            let event = if batch.is_empty() {
+                self.next().await
+            } else {
                 if !self.write(&batch).await {
                     return;
                 }
@@ -154,20 +159,17 @@ impl Client {
                 if batch.capacity() > USUAL {
                     batch = Vec::new();
                 }
-                continue;
-            }
-            match self.next().await {
+                // Who never catches up is heard all the same.
+                self.next_now().unwrap_or(Event::Ready)
+            };
+            match event {
                 Event::Ready => {}
                 Event::Done(session) => self.doing = Doing::Nothing(session),
-                Event::Received(Some(Ok(message))) => {
-                    if !self.received(message) {
-                        return;
-                    }
-                }
+                Event::Received(Some(Ok(Message::Close(_)))) => return Box::pin(self.confirm_close()).await,
+                Event::Received(Some(Ok(message))) => self.received(message),
                 Event::Received(Some(Err(error))) => {
-                    let code = code_of(&error);
                     tracing::debug!(%error, "a WebSocket has ended");
-                    match code {
+                    match code_of(&error) {
                         Some(code) => self.connection.outbox.end(End::Close(code)),
                         None => return,
                     }
@@ -197,8 +199,17 @@ impl Client {
         }
     }
 
-    /// Takes up what has arrived. `false` if that ends it.
-    fn received(&mut self, message: Message) -> bool {
+    /// What has come, without waiting, whatever there is to write.
+    fn next_now(&mut self) -> Option<Event> {
+        match &mut self.doing {
+            Doing::Command(command) => command.now_or_never().map(Event::Done),
+            Doing::Nothing(_) if !self.connection.outbox.has_room() => None,
+            Doing::Nothing(_) => self.socket.next().now_or_never().map(Event::Received),
+        }
+    }
+
+    /// Takes up what has arrived.
+    fn received(&mut self, message: Message) {
         self.connection.note_heard();
         match message {
             Message::Text(text) => {
@@ -213,15 +224,21 @@ impl Client {
                 }
             }
             Message::Binary(_) => self.connection.outbox.end(End::Close(DisconnectCode::BadRequest)),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-            Message::Close(_) => return false,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_) => {}
         }
-        true
+    }
+
+    /// The client ends it, and hears that this was understood.
+    async fn confirm_close(mut self) {
+        self.shared.let_go(&self.connection);
+        let closing = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        // Whether it waits for that or not, it is over.
+        let _ = timeout(GRACE, closing).await;
     }
 
     /// Begins with the next thing that the client has said, if there is nothing else to do.
     fn begin(&mut self) {
-        while let Doing::Nothing(session) = &self.doing {
+        while let Doing::Nothing(session) = &mut self.doing {
             match self.said.pop_front() {
                 None => return,
                 Some(Err(nonsense)) => session.refuse(&nonsense),
@@ -242,21 +259,32 @@ impl Client {
         }
     }
 
-    /// Writes frames; `false` if the client does not take them.
+    /// Writes frames; `false` if the client does not take them. A command goes on meanwhile: it may hold what others need.
     async fn write(&mut self, batch: &[Item]) -> bool {
+        let Self { socket, connection, doing, .. } = self;
         let writing = async {
             // An answer to a ping may be half written.
-            self.socket.flush().await.map_err(io::Error::other)?;
-            write_frames(self.socket.get_mut(), batch).await
+            socket.flush().await.map_err(io::Error::other)?;
+            write_frames(socket.get_mut(), batch).await
         };
         let ended = async {
-            self.connection.outbox.ended().await;
+            connection.outbox.ended().await;
             tokio::time::sleep(GRACE).await;
         };
-        let written = tokio::select! {
-            biased;
-            written = writing => written,
-            () = ended => return false,
+        let (mut writing, mut ended) = (pin!(writing), pin!(ended));
+        let written = loop {
+            let command = async {
+                match doing {
+                    Doing::Command(command) => command.await,
+                    Doing::Nothing(_) => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                written = &mut writing => break written,
+                session = command => *doing = Doing::Nothing(session),
+                () = &mut ended => return false,
+            }
         };
         match written {
             Ok(bytes) => {
@@ -270,7 +298,7 @@ impl Client {
     /// Tells the client why it ends, and gives it a moment to take that.
     async fn close(mut self, code: DisconnectCode) {
         // The channels need not wait for that.
-        self.connection.leave();
+        self.shared.let_go(&self.connection);
         let reason = Utf8Bytes::from_static(code.reason());
         let frame = CloseFrame { code: CloseCode::from(code.number()), reason };
         let closing = async {
@@ -327,5 +355,24 @@ async fn write_frames(stream: &mut (impl AsyncWrite + Unpin), batch: &[Item]) ->
             (first, skip) = (first + 1, 0);
         }
     }
+    // TLS may keep what it has taken.
+    stream.flush().await?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, BufWriter};
+
+    #[tokio::test]
+    async fn what_is_written_does_not_stay_in_the_stream() {
+        // As TLS does when the socket is full, it keeps what it has taken until it is flushed.
+        let (here, mut there) = tokio::io::duplex(1 << 10);
+        let mut stream = BufWriter::new(here);
+        write_frames(&mut stream, &[Item::Message(Say::Ping.frame())]).await.unwrap();
+        let mut read = [0; 64];
+        let read = timeout(Duration::from_secs(5), there.read(&mut read)).await;
+        assert!(read.is_ok(), "the frame is still in the stream's buffer");
+    }
 }

@@ -271,6 +271,13 @@ fn local(authorize: &Authorizers) -> Result<Vec<Arc<Entity>>> {
     }
     let entities = descriptors.into_iter().map(|descriptor| {
         let mut entity = Entity::of(descriptor)?;
+        if entity.tenant.is_some() && entity.presence {
+            let text = format!(
+                "the subscription `{}` ({}) has `tenant` and `presence`: all tenants would see each other; give each a channel of its own with {{tenant_id}}",
+                descriptor.entity, descriptor.location
+            );
+            return Err(error(ErrorKind::Registration, text));
+        }
         if let Some(authorize) = authorize.0.get(descriptor.entity) {
             entity.access = Access::Closure(Arc::clone(authorize));
         }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use messaging_core::{EntryId, Messaging, Position, StreamEnd, StreamEntry, StreamRef};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ring::{Kept, Ring, Told};
@@ -18,9 +18,6 @@ use crate::payload::{Payload, Unfit};
 const PAGE: usize = 1_000;
 /// After so many entries those who listen are told how far the stream is, though none of them were for them.
 const TICK: u64 = 2_000;
-/// How long it takes until one asks again for the epoch of a stream that was made anew.
-const AGAIN: Duration = Duration::from_millis(200);
-
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(super) stream: StreamRef,
@@ -30,6 +27,10 @@ pub(crate) struct Feed {
     state: Mutex<State>,
     /// Older entries are asked for once, for all who want them.
     growing: tokio::sync::Mutex<()>,
+    /// After so many bytes those who listen are told how far the stream is.
+    tick_bytes: usize,
+    /// Wakes those who wait for entries that they have heard of elsewhere.
+    moved: Notify,
 }
 
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) struct State {
     topics: HashMap<Arc<str>, (Arc<Topic>, usize)>,
     /// The number when those who listen were told how far the stream is.
     ticked: u64,
+    /// How many bytes have come since.
+    untold: usize,
     idle_since: Option<Instant>,
 }
 
@@ -65,6 +68,7 @@ impl Feed {
             epoch: end.epoch.into(),
             topics: HashMap::new(),
             ticked: end.position.number,
+            untold: 0,
             idle_since: Some(Instant::now()),
         };
         let most_bytes = messaging.config().max_payload;
@@ -75,6 +79,8 @@ impl Feed {
             most_bytes,
             state: Mutex::new(state),
             growing: tokio::sync::Mutex::default(),
+            tick_bytes: limits.ring_bytes.get() / 4,
+            moved: Notify::new(),
         }
     }
 
@@ -157,6 +163,7 @@ impl Feed {
                 let item = News { payload: payload.clone(), at: Some((*feed, entry.position)) };
                 news.entry(Arc::clone(channel)).or_default().push(item);
             }
+            state.untold += entry.size();
             state.ring.push(entry);
         }
         // Under the lock, so that who comes now gets either all of these from the ring or none.
@@ -165,21 +172,24 @@ impl Feed {
                 topic.tell(news);
             }
         }
-        if state.ring.number() >= state.ticked + TICK {
+        let is_due = state.ring.number() >= state.ticked + TICK || state.untold >= self.tick_bytes;
+        if is_due {
             state.ticked = state.ring.number();
+            state.untold = 0;
             let high = state.ring.high();
             state.topics.values().for_each(|(topic, feed)| topic.tell_position(*feed, high));
         }
+        drop(state);
+        self.moved.notify_waiters();
     }
 
     async fn begin_anew(&self, first: Position) {
-        let epoch = loop {
-            match self.messaging.stream_end(&self.stream).await {
-                Ok(end) => break end.epoch,
-                Err(error) => {
-                    tracing::debug!(stream = %self.stream, %error, "the epoch of a stream is not known yet");
-                    tokio::time::sleep(AGAIN).await;
-                }
+        let epoch = match self.messaging.stream_end(&self.stream).await {
+            Ok(end) => end.epoch,
+            // One that nobody else knows: who goes elsewhere with it is told that something may be missing.
+            Err(error) => {
+                tracing::debug!(stream = %self.stream, %error, "the epoch of a stream is not known");
+                uuid::Uuid::new_v4().simple().to_string()
             }
         };
         tracing::warn!(stream = %self.stream, "the stream was made anew, or its server has lost entries");
@@ -208,9 +218,12 @@ impl Feed {
         state.idle_since = None;
     }
 
-    pub(super) fn remove(&self, channel: &str) {
+    /// Tells a topic no more. Its channel may be that of another one by now.
+    pub(super) fn remove(&self, topic: &Arc<Topic>) {
         let mut state = self.lock();
-        state.topics.remove(channel);
+        if state.topics.get(topic.channel()).is_some_and(|(there, _)| Arc::ptr_eq(there, topic)) {
+            state.topics.remove(topic.channel());
+        }
         if state.topics.is_empty() {
             state.idle_since = Some(Instant::now());
         }
@@ -218,6 +231,19 @@ impl Feed {
 
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.lock().idle_since
+    }
+
+    /// Waits until the stream is as far as this entry, here too.
+    pub(super) async fn reach(&self, id: EntryId) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if self.lock().ring.high().id >= id {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Lets the ring reach back, by reading what was before, as far as it may.

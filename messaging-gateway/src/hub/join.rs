@@ -3,10 +3,13 @@
 
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use messaging_core::{EntryId, Position};
 
 use super::Hub;
+use tokio::time::timeout;
+
 use super::feed::{self, Feed, Goal};
 use super::ring::{Since, Told};
 use super::topic::{Place, Source, Streams, Topic, offset};
@@ -20,6 +23,8 @@ use crate::payload::Payload;
 
 /// How often one tries to reach back, before what was missed is given up: a stream may be faster than its past is read.
 const TRIES: usize = 8;
+/// How far this gateway may be behind another one, which a client has come from.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// Somebody who wants to listen to a channel.
 pub(crate) struct Join<'a> {
@@ -80,6 +85,8 @@ enum Look<T> {
     Found(T),
     /// These have to reach back so far.
     Grow(Vec<(Arc<Feed>, Goal)>),
+    /// This one has still to read what somebody else has read.
+    Ahead(Arc<Feed>, EntryId),
     /// The channel is given up just now, or its source changes.
     Again,
 }
@@ -102,6 +109,8 @@ struct Wanted<'a> {
     last: usize,
     /// Whether older entries may still be asked for.
     may_grow: bool,
+    /// Whether newer ones may be waited for.
+    may_wait: bool,
 }
 
 impl Hub {
@@ -116,14 +125,15 @@ impl Hub {
         join: Join<'_>,
         answer: impl Fn(&Outcome) -> Frame + Send + Sync,
     ) -> messaging_core::Result<Joined> {
-        let mut tries = 0;
+        let (mut tries, mut may_wait) = (0, true);
         loop {
             let topic = self.topic(join.channel).await?;
-            let look = Self::try_join(&topic, &join, tries < TRIES, &answer);
+            let look = Self::try_join(&topic, &join, tries < TRIES, may_wait, &answer);
             match look {
                 Look::Found(true) => return Ok(Joined::Now(topic)),
                 Look::Found(false) => return Ok(Joined::Already),
                 Look::Again => tokio::task::yield_now().await,
+                Look::Ahead(feed, id) => may_wait = timeout(BEHIND, feed.reach(id)).await.is_ok(),
                 Look::Grow(feeds) => {
                     for (feed, goal) in feeds {
                         feed.grow(&goal).await?;
@@ -138,12 +148,10 @@ impl Hub {
         topic: &Arc<Topic>,
         join: &Join<'_>,
         may_grow: bool,
+        may_wait: bool,
         answer: &(impl Fn(&Outcome) -> Frame + Send + Sync),
     ) -> Look<bool> {
-        let feeds = match &topic.lock().source {
-            Source::Broadcast => Vec::new(),
-            Source::Streams(streams) => streams.feeds.clone(),
-        };
+        let feeds = topic.feeds();
         let states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
         let mut state = topic.lock();
         if state.is_closed {
@@ -165,6 +173,7 @@ impl Hub {
                     since: join.resume,
                     last: join.last,
                     may_grow,
+                    may_wait,
                 };
                 match look(&feeds, &states, streams, wanted) {
                     Look::Found(Seen { is_whole, events, place }) => {
@@ -172,6 +181,7 @@ impl Hub {
                         Outcome { place: Some(place), recovered, events }
                     }
                     Look::Grow(feeds) => return Look::Grow(feeds),
+                    Look::Ahead(feed, id) => return Look::Ahead(feed, id),
                     Look::Again => return Look::Again,
                 }
             }
@@ -184,12 +194,12 @@ impl Hub {
 
     /// Reads the past of a channel that somebody listens to. What `answer` makes of it is put into their queue.
     pub(crate) async fn past(&self, topic: &Topic, past: Past<'_>) -> Result<(Place, Vec<Event>), PastError> {
-        let mut tries = 0;
+        let (mut tries, mut may_wait) = (0, true);
         loop {
-            let feeds = match &topic.lock().source {
-                Source::Broadcast => return Err(PastError::NotAvailable),
-                Source::Streams(streams) => streams.feeds.clone(),
-            };
+            let feeds = topic.feeds();
+            if feeds.is_empty() {
+                return Err(PastError::NotAvailable);
+            }
             let found = {
                 let states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
                 let state = topic.lock();
@@ -202,6 +212,7 @@ impl Hub {
                             since: past.since,
                             last,
                             may_grow: tries < TRIES,
+                            may_wait,
                         };
                         look(&feeds, &states, streams, wanted)
                     }
@@ -227,6 +238,7 @@ impl Hub {
                         feed.grow(&goal).await?;
                     }
                 }
+                Look::Ahead(feed, id) => may_wait = timeout(BEHIND, feed.reach(id)).await.is_ok(),
                 Look::Again => tokio::task::yield_now().await,
             }
             tries += 1;
@@ -259,6 +271,7 @@ fn look(
                 is_whole = false;
             }
             Missed::Grow(goals) => return Look::Grow(goals),
+            Missed::Ahead(feed, id) => return Look::Ahead(feed, id),
             Missed::Lost => is_whole = false,
         }
     }
@@ -287,6 +300,7 @@ enum Missed {
     /// These entries of each stream, and the positions before them.
     These(Vec<Range<usize>>, Vec<Position>),
     Grow(Vec<(Arc<Feed>, Goal)>),
+    Ahead(Arc<Feed>, EntryId),
     Lost,
 }
 
@@ -312,7 +326,8 @@ fn missed(
             Since::Older if wanted.may_grow && state.ring.can_grow() => {
                 grow.push((Arc::clone(feed), Goal::After(position.id)));
             }
-            Since::Older | Since::Lost => return Missed::Lost,
+            Since::Ahead if wanted.may_wait => return Missed::Ahead(Arc::clone(feed), position.id),
+            Since::Older | Since::Ahead | Since::Lost => return Missed::Lost,
         }
     }
     if grow.is_empty() { Missed::These(ranges, positions) } else { Missed::Grow(grow) }

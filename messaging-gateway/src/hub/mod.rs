@@ -3,15 +3,18 @@
 
 mod feed;
 mod join;
+#[cfg(test)]
+mod review;
 mod ring;
 mod topic;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use messaging_core::{ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
+use messaging_core::{EntryId, ErrorKind, FollowHandle, Followed, Messaging, StreamEntry, StreamRef};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +34,6 @@ pub(crate) use topic::Topic;
 const AT_ONCE: usize = 256;
 /// How many batches of a stream may wait for their turn.
 const BATCHES: usize = 8;
-/// How often one looks whether channels have become durable.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a stream is followed, and what it had lately is kept, after the last who listened has gone.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -66,6 +67,9 @@ struct Open {
 struct Running {
     feed: Arc<Feed>,
     batches: mpsc::Sender<Vec<StreamEntry>>,
+    /// Where it begins.
+    after: EntryId,
+    is_followed: Arc<AtomicBool>,
 }
 
 impl Hub {
@@ -94,16 +98,9 @@ impl Hub {
     /// # Errors
     /// What the backend says; nothing is kept then.
     async fn topic(self: &Arc<Self>, channel: &Arc<str>) -> messaging_core::Result<Arc<Topic>> {
+        // A slot is only taken out by `sweep`: others may wait for their turn to open it.
         let slot = Arc::clone(lock(&self.topics).entry(Arc::clone(channel)).or_default());
-        let opened = slot.get_or_try_init(|| self.open(channel)).await;
-        if opened.is_err() {
-            let mut topics = lock(&self.topics);
-            // Unless somebody else has succeeded meanwhile.
-            if topics.get(channel).is_some_and(|there| Arc::ptr_eq(there, &slot) && !there.initialized()) {
-                topics.remove(channel);
-            }
-        }
-        opened.map(|open| Arc::clone(&open.topic))
+        slot.get_or_try_init(|| self.open(channel)).await.map(|open| Arc::clone(&open.topic))
     }
 
     async fn open(self: &Arc<Self>, channel: &Arc<str>) -> messaging_core::Result<Arc<Open>> {
@@ -124,6 +121,10 @@ impl Hub {
         let mut states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
         let positions = states.iter().map(|state| state.ring.high()).collect();
         let epochs = states.iter().map(|state| Arc::clone(&state.epoch)).collect();
+        // One that has been given up meanwhile would be in the way of the next.
+        if topic.lock().is_closed {
+            return;
+        }
         for (number, state) in states.iter_mut().enumerate() {
             Feed::add(state, topic, number);
         }
@@ -182,13 +183,17 @@ impl Hub {
         let mut feeds = Vec::new();
         for stream in self.messaging.streams_of(channel).await? {
             let cell = Arc::clone(lock(&self.feeds).entry(stream.clone()).or_default());
-            let running = cell.get_or_try_init(|| self.follow(stream)).await?;
+            let running = cell.get_or_try_init(|| self.take_up(stream.clone())).await?;
+            // What is read is handed over to what is in the cell.
+            if !running.is_followed.swap(true, Ordering::SeqCst) {
+                self.follow_handle().add(stream, running.after);
+            }
             feeds.push(Arc::clone(&running.feed));
         }
         Ok(feeds)
     }
 
-    async fn follow(self: &Arc<Self>, stream: StreamRef) -> messaging_core::Result<Running> {
+    async fn take_up(&self, stream: StreamRef) -> messaging_core::Result<Running> {
         let end = self.messaging.stream_end(&stream).await?;
         let after = end.position.id;
         let feed = Arc::new(Feed::new(
@@ -211,8 +216,7 @@ impl Hub {
                 () = work => {}
             }
         });
-        self.follow_handle().add(stream, after);
-        Ok(Running { feed, batches })
+        Ok(Running { feed, batches, after, is_followed: Arc::default() })
     }
 
     /// What is followed; the task that reads it is started with the first stream.
@@ -248,15 +252,8 @@ impl Hub {
 
     async fn hand_over(&self, stream: &StreamRef, entries: Vec<StreamEntry>) {
         let cell = lock(&self.feeds).get(stream).cloned();
-        let Some(cell) = cell else { return };
-        // It is being made: whoever makes it has asked for these.
-        let running = match cell.get() {
-            Some(running) => running.clone(),
-            None => match cell.get_or_try_init(std::future::pending::<Result<Running, ()>>).await {
-                Ok(running) => running.clone(),
-                Err(()) => return,
-            },
-        };
+        // What was read of one that has been given up is nobody's news.
+        let Some(running) = cell.and_then(|cell| cell.get().cloned()) else { return };
         // A worker that has ended has nobody to tell.
         let _ = running.batches.send(entries).await;
     }
@@ -267,7 +264,8 @@ impl Hub {
         let is_over = |since: Option<Instant>, kept: Duration| since.is_some_and(|since| now - since >= kept);
         let mut closed = Vec::new();
         lock(&self.topics).retain(|_, slot| {
-            let Some(open) = slot.get() else { return true };
+            // One that nobody could, or does want to open is held by nobody else.
+            let Some(open) = slot.get() else { return Arc::strong_count(slot) > 1 };
             if !is_over(open.topic.idle_since(), self.limits.linger) {
                 return true;
             }
@@ -283,11 +281,7 @@ impl Hub {
         for open in closed {
             open.stop.cancel();
             self.metrics.channels.decrement();
-            let feeds = match &open.topic.lock().source {
-                Source::Broadcast => Vec::new(),
-                Source::Streams(streams) => streams.feeds.clone(),
-            };
-            feeds.iter().for_each(|feed| feed.remove(open.topic.channel()));
+            open.topic.feeds().iter().for_each(|feed| feed.remove(&open.topic));
         }
         let handle = lock(&self.follow).clone();
         lock(&self.feeds).retain(|stream, cell| {
@@ -297,19 +291,22 @@ impl Hub {
                 || cell.get().is_none_or(|running| {
                     Arc::strong_count(&running.feed) > 2 || !is_over(running.feed.idle_since(), KEPT)
                 });
-            if !kept && let Some(handle) = &handle {
+            if !kept
+                && cell.initialized()
+                && let Some(handle) = &handle
+            {
                 handle.remove(stream);
             }
             kept
         });
     }
 
-    /// Looks, every ten seconds, whether channels that are heard as broadcasts have become durable.
+    /// Looks, every now and then, whether channels that are heard as broadcasts have become durable.
     pub(crate) async fn look_out(self: Arc<Self>) {
         let mut known: HashSet<StreamRef> = HashSet::new();
         let mut has_changed = false;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(self.limits.look_out).await;
             let Ok(streams) = self.messaging.streams_of("*").await else { continue };
             let streams: HashSet<_> = streams.into_iter().collect();
             // Once more after each change: who had looked just before it may not have been among the channels then.
@@ -319,9 +316,11 @@ impl Hub {
             }
             known = streams;
             let open: Vec<_> = lock(&self.topics).values().filter_map(|slot| slot.get().cloned()).collect();
-            for open in open.into_iter().filter(|open| open.topic.is_broadcast()) {
+            for open in open {
+                let before = open.topic.feeds();
                 match self.feeds_of(open.topic.channel()).await {
-                    Ok(feeds) if feeds.is_empty() => {}
+                    // What has carried it once may have entries that are still to be read.
+                    Ok(feeds) if feeds.len() <= before.len() => {}
                     Ok(feeds) => {
                         open.stop.cancel();
                         Self::attach(&open.topic, feeds);

@@ -41,7 +41,7 @@ pub(crate) enum Told {
 }
 
 impl Kept {
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         /// What an entry takes beside its payload.
         const ITSELF: usize = 128;
         let payload = match &self.message {
@@ -59,6 +59,8 @@ pub(crate) enum Since {
     Here(Range<usize>),
     /// It is older than what is here.
     Older,
+    /// Somebody else has read further.
+    Ahead,
     /// It is not known any more what was missed, or it never was a position of this stream.
     Lost,
 }
@@ -146,14 +148,15 @@ impl Ring {
         let all = self.entries.len();
         // A stream that has expired has kept its counter.
         let is_same = |place: Position| {
-            offset == place || (place.id == EntryId::default() && offset.number == place.number)
+            let is_numbered = offset.number != 0 && offset.number == place.number;
+            offset == place || (place.id == EntryId::default() && is_numbered)
         };
         let is_end = is_same(self.high);
         if is_end {
             return Since::Here(all..all);
         }
         if offset.id > self.high.id {
-            return Since::Lost;
+            return if offset.number > self.number { Since::Ahead } else { Since::Lost };
         }
         let first = if is_same(self.below) {
             0
@@ -175,8 +178,14 @@ impl Ring {
 
     /// Whether numbers are missing between `offset` and the end.
     fn has_hole(&self, offset: Position, first: usize) -> bool {
-        let is_numbered = offset.number != 0 || offset.id == EntryId::default();
-        let mut expected = is_numbered.then_some(offset.number + 1);
+        let before = self.entries.range(..first).rev().map(|entry| entry.position.number);
+        // What foreign publishers append has no number: then it is that of the last before it that has one.
+        let last = std::iter::once(offset.number)
+            .chain(before)
+            .chain([self.below.number])
+            .find(|number| *number != 0);
+        let is_known = last.is_some() || offset.id == EntryId::default();
+        let mut expected = is_known.then_some(last.unwrap_or(0) + 1);
         let mut numbers =
             self.entries.range(first..).map(|entry| entry.position.number).filter(|number| *number != 0);
         numbers.any(|number| expected.replace(number + 1).is_some_and(|expected| number != expected))
@@ -216,7 +225,7 @@ mod tests {
         assert_eq!(missed(&ring, at(11)), Ok(vec![12, 13]));
         assert_eq!(missed(&ring, at(10)), Ok(vec![11, 12, 13]));
         assert_eq!(missed(&ring, at(9)), Err(Since::Older));
-        assert_eq!(missed(&ring, at(14)), Err(Since::Lost));
+        assert_eq!(missed(&ring, at(14)), Err(Since::Ahead));
         // Positions that were never there: another number at the id, an id between two.
         assert_eq!(missed(&ring, Position { number: 4, ..at(11) }), Err(Since::Lost));
         assert_eq!(
@@ -275,5 +284,27 @@ mod tests {
             message: None,
         });
         assert_eq!(missed(&ring, at(15)), Ok(vec![0, 16]));
+    }
+
+    fn foreign(millis: u64) -> Position {
+        Position { id: EntryId { millis, sequence: 1 }, number: 0 }
+    }
+
+    #[test]
+    fn who_has_seen_an_entry_without_a_number_goes_on_after_it() {
+        let mut ring = Ring::new(at(6), 100, 1 << 20);
+        let unnumbered = Kept { position: foreign(105), message: None };
+        ring.grow(vec![entry(6), unnumbered, entry(5)], true);
+        assert_eq!(missed(&ring, foreign(105)), Ok(vec![6]));
+    }
+
+    #[test]
+    fn a_hole_after_an_entry_without_a_number_is_not_silent() {
+        let mut ring = ring(10, 1, 100);
+        ring.push(Kept { position: foreign(111), message: None });
+        // 12 was removed before it was read.
+        ring.push(entry(13));
+        assert_eq!(missed(&ring, at(11)), Err(Since::Lost));
+        assert_eq!(missed(&ring, foreign(111)), Err(Since::Lost));
     }
 }

@@ -156,28 +156,33 @@ impl Topic {
             }
             return;
         }
+        let is_broadcast = matches!(state.source, Source::Broadcast);
         let told: Vec<(Arc<Event>, Fields)> = news
             .into_iter()
+            // What is heard still after the streams have taken over comes from them.
+            .filter(|news| news.at.is_none() == is_broadcast)
             .map(|News { payload, at }| {
                 let offset = at.and_then(|(feed, position)| state.advance(feed, position));
                 let fields = Fields::read(payload.as_bytes(), &state.paths);
-                (Arc::new(Event::new(&self.channel, offset, payload)), fields)
+                (Arc::new(Event::told(&self.channel, offset, payload)), fields)
             })
             .collect();
         let mut deliveries = 0;
+        let mut passing: Vec<&Arc<Event>> = Vec::with_capacity(told.len());
         for (_, group) in &state.groups {
-            let passes = |(_, fields): &&(Arc<Event>, Fields)| group.filter.passes(fields);
-            let count = told.iter().filter(passes).count();
-            if count == 0 {
+            passing.clear();
+            passing.extend(
+                told.iter().filter(|(_, fields)| group.filter.passes(fields)).map(|(event, _)| event),
+            );
+            if passing.is_empty() {
                 continue;
             }
             for (_, member) in &group.members {
-                let events = told.iter().filter(passes).map(|(event, _)| event);
                 let gap = || self.gap_frame(GapReason::Slow, None);
-                match member.connection.outbox.push_events(events, member.policy, gap) {
-                    Pushed::All => deliveries += count,
+                match member.connection.outbox.push_events(&passing, member.policy, gap) {
+                    Pushed::All => deliveries += passing.len(),
                     Pushed::Dropped => {
-                        deliveries += count;
+                        deliveries += passing.len();
                         self.metrics.slow.of(member.policy).increment();
                     }
                     Pushed::TooSlow => self.metrics.slow.disconnect.increment(),
@@ -209,7 +214,7 @@ impl Topic {
     fn tell_all(&self, state: &State, frame: &Frame) {
         for (_, group) in &state.groups {
             for (_, member) in &group.members {
-                member.connection.outbox.push(frame.clone());
+                member.connection.outbox.tell(frame.clone());
             }
         }
     }
@@ -241,8 +246,12 @@ impl Topic {
         self.lock().idle_since
     }
 
-    pub(super) fn is_broadcast(&self) -> bool {
-        matches!(self.lock().source, Source::Broadcast)
+    /// The streams that it is told by; none if it is heard as a broadcast.
+    pub(super) fn feeds(&self) -> Vec<Arc<Feed>> {
+        match &self.lock().source {
+            Source::Broadcast => Vec::new(),
+            Source::Streams(streams) => streams.feeds.clone(),
+        }
     }
 }
 

@@ -72,10 +72,11 @@ async fn run(options: Options) -> Result<(), BoxError> {
         let simulated = messaging.clone();
         messaging.spawn(async move { cameras::simulate(&simulated).await });
     }
-    let served = tokio::spawn(serving.into_future());
     // Runs until SIGINT or SIGTERM, and then drains handlers and gateway. Where it cannot, nobody is served either.
-    messaging.run().await?;
-    Ok(served.await??)
+    let run = async { messaging.run().await.map_err(BoxError::from) };
+    let serving = async { serving.await.map_err(BoxError::from) };
+    tokio::try_join!(run, serving)?;
+    Ok(())
 }
 
 /// In memory, unless somebody says where Redis is.

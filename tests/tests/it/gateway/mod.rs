@@ -3,6 +3,7 @@
 mod client;
 mod protocol;
 mod resume;
+mod review;
 
 use messaging_gateway::{AccessRequest, Decision, Verb, subscription};
 
