@@ -413,9 +413,9 @@ async fn whoever_is_sent_away_learns_why() {
     python.join("long").await;
     let text = format!("{{\"type\":\"{}\"}}", "x".repeat(65_536));
     python.command(json!({ "do": "say_text", "name": "long", "text": text })).await;
-    // There is still more of it to be read, so that the end itself may be a reset.
-    assert_eq!(python.hear_of("long", "disconnect").await["code"], 3501);
-    assert!(python.hear("long").await.get("closed").is_some());
+    // There is still more of it to be read, so that the end is a reset, of which this client may see the one or the other.
+    let end = python.hear("long").await;
+    assert!(end["code"] == 3501 || end["closed"] == 3501, "{end}");
 
     python.join("ada").await;
     python.connect("ada again").await;
