@@ -24,15 +24,18 @@ impl Loss {
     fn happens(self, redis: &RedisServer) {
         match self {
             Self::FlushAll => _ = redis.cli(&["FLUSHALL"]),
-            Self::Delete => {
-                let keys = redis.cli(&["KEYS", "*"]);
-                let is_stream = |key: &&str| redis.cli(&["TYPE", key]) == "stream";
-                let streams: Vec<_> = keys.lines().filter(is_stream).collect();
-                assert_eq!(streams.len(), 1, "{keys}");
-                redis.cli(&["DEL", streams[0]]);
-            }
+            Self::Delete => _ = redis.cli(&["DEL", &stream(redis)]),
         }
     }
+}
+
+/// The key of the one stream that there is.
+fn stream(redis: &RedisServer) -> String {
+    let keys = redis.cli(&["KEYS", "*"]);
+    let is_stream = |key: &&str| redis.cli(&["TYPE", key]) == "stream";
+    let streams: Vec<_> = keys.lines().filter(is_stream).collect();
+    assert_eq!(streams.len(), 1, "{keys}");
+    streams[0].to_owned()
 }
 
 async fn crowd(served: &Served) -> Crowd {
@@ -130,6 +133,27 @@ async fn a_stream_that_is_lost_under_clients_is_announced() {
 async fn a_stream_that_is_lost_while_clients_are_away_is_not_recovered() {
     away(Loss::FlushAll).await;
     away(Loss::Delete).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn something_else_in_the_place_of_a_stream_is_seen_by_operators() {
+    let redis = RedisServer::start();
+    let publisher: Messaging = serving::messaging(&serving::place(&redis.url())).await;
+    let served = Served::at(&serving::place(&redis.url()), limits()).await;
+    let crowd = crowd(&served).await;
+    publish(&publisher, KEPT, 1..=5).await;
+    crowd.have(KEPT, 5).await;
+    let key = stream(&redis);
+    redis.cli(&["SET", &key, "something else"]);
+    eventually("operators see it", async || !serving::is_ready(served.address).await).await;
+    redis.cli(&["DEL", &key]);
+    eventually("it is ready again", async || serving::is_ready(served.address).await).await;
+    publish(&publisher, KEPT, 6..=8).await;
+    crowd.have(KEPT, 8).await;
+    for heard in crowd.heard(KEPT) {
+        assert_eq!((&heard.numbers[..], heard.subscribed), (&[1, 2, 3, 4, 5, 6, 7, 8][..], 1));
+        assert!(heard.gaps.is_empty(), "nothing is missing: {:?}", heard.gaps);
+    }
 }
 
 #[test]
