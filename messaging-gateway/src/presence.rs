@@ -1,7 +1,7 @@
 //! Who is there: connections that want to be seen in a channel, and those who are told who comes and goes, gathered for a
 //! second.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -134,18 +134,26 @@ async fn watch(room: Weak<Room>, mut changes: PresenceChanges, stop: Cancellatio
 struct Gathered {
     joins: Map<String, Value>,
     leaves: Map<String, Value>,
+    /// Who was not there before any of this.
+    new: HashSet<String>,
 }
 
 impl Gathered {
     fn note(&mut self, change: Result<PresenceChange>) {
         match change {
-            Ok(PresenceChange::Joined { id, entry } | PresenceChange::Updated { id, entry }) => {
-                self.leaves.remove(&id);
+            Ok(PresenceChange::Joined { id, entry }) => {
+                if self.leaves.remove(&id).is_none() && !self.joins.contains_key(&id) {
+                    self.new.insert(id.clone());
+                }
+                self.joins.insert(id, told(&entry));
+            }
+            Ok(PresenceChange::Updated { id, entry }) => {
                 self.joins.insert(id, told(&entry));
             }
             Ok(PresenceChange::Left { id, entry }) => {
-                // Who came and went within a second was not there for anybody.
-                if self.joins.remove(&id).is_none() {
+                self.joins.remove(&id);
+                // Who came and went within a second was not there for anybody; who went, came back and went again was.
+                if !self.new.remove(&id) {
                     self.leaves.insert(id, told(&entry));
                 }
             }
@@ -178,4 +186,42 @@ fn told(entry: &PresenceEntry) -> Value {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_told_is_what_has_changed() {
+        let messaging = Messaging::builder().url("memory://told").build().await.unwrap();
+        let presence = messaging.presence("room");
+        let _membership = presence.join_as("ada", "ada", &Value::Null).await.unwrap();
+        let entry = presence.entries().await.unwrap().remove("ada").unwrap();
+        // The changes of one second, and what is told of them.
+        for (changes, joins, leaves) in [
+            ("j", 1, 0),
+            ("l", 0, 1),
+            ("u", 1, 0),
+            ("jl", 0, 0),
+            ("jlj", 1, 0),
+            ("jul", 0, 0),
+            ("lj", 1, 0),
+            ("ljl", 0, 1),
+            ("ul", 0, 1),
+            ("jljl", 0, 0),
+            ("ljljl", 0, 1),
+        ] {
+            let mut gathered = Gathered::default();
+            for change in changes.chars() {
+                let (id, entry) = ("ada".to_owned(), entry.clone());
+                gathered.note(Ok(match change {
+                    'j' => PresenceChange::Joined { id, entry },
+                    'u' => PresenceChange::Updated { id, entry },
+                    _ => PresenceChange::Left { id, entry },
+                }));
+            }
+            assert_eq!((gathered.joins.len(), gathered.leaves.len()), (joins, leaves), "{changes}");
+        }
+    }
 }
