@@ -134,11 +134,13 @@ impl Connection {
         }
     }
 
-    /// Ends a subscription, and tells the client so.
-    pub(crate) fn unsubscribe_because(self: &Arc<Self>, channel: &str, code: UnsubscribeCode) {
-        if self.unsubscribe(channel) {
+    /// Ends a subscription, and tells the client so; `false` if there is none.
+    pub(crate) fn unsubscribe_because(self: &Arc<Self>, channel: &str, code: UnsubscribeCode) -> bool {
+        let was_there = self.unsubscribe(channel);
+        if was_there {
             self.outbox.push(Say::unsubscribed(channel, code).frame());
         }
+        was_there
     }
 
     /// Ends everything: nobody reads or writes any more. Returns how many subscriptions there were.

@@ -26,7 +26,7 @@ pub use builder::Builder;
 use crate::access::States;
 use crate::auth::{Authenticator, Counted, Origins, Place, Shown, Tickets};
 use crate::code::{DisconnectCode, UnsubscribeCode};
-use crate::connection::{Connections, Open, Transport};
+use crate::connection::{Connection, Connections, Open, Transport};
 use crate::descriptor::BoxFuture;
 use crate::discovery::Discovery;
 use crate::entity::Catalog;
@@ -251,8 +251,9 @@ impl Shared {
         for connection in self.connections.all() {
             for channel in connection.channels() {
                 let Some(subscribed) = connection.subscription(&channel) else { continue };
-                if !catalog.iter().any(|entity| Arc::ptr_eq(entity, &subscribed.entity)) {
-                    connection.unsubscribe_because(&channel, UnsubscribeCode::InsufficientState);
+                let is_there = catalog.iter().any(|entity| Arc::ptr_eq(entity, &subscribed.entity));
+                // The client may have ended it itself just now.
+                if !is_there && connection.unsubscribe_because(&channel, UnsubscribeCode::InsufficientState) {
                     self.metrics.subscriptions.decrement();
                 }
             }
@@ -300,8 +301,15 @@ impl Shared {
     }
 
     /// Lets the channels of a connection be told that it is not there any more.
-    fn let_go(&self, connection: &Arc<crate::connection::Connection>) {
+    fn let_go(&self, connection: &Arc<Connection>) {
         for _ in 0..connection.forget() {
+            self.metrics.subscriptions.decrement();
+        }
+    }
+
+    /// Ends a connection that nobody reads or writes any more.
+    pub(crate) fn leave(&self, connection: &Arc<Connection>) {
+        for _ in 0..connection.leave() {
             self.metrics.subscriptions.decrement();
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::access::{AccessRequest, Asked, Decision, Verb};
 use crate::auth::{Full, TokenBucket};
-use crate::code::{DisconnectCode, ErrorCode};
+use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 use crate::command::{Action, Command, Since, Subscribe};
 use crate::connection::{Connection, Open, Subscribed, left};
 use crate::entity::{Access, Entity, Resolved};
@@ -235,9 +235,24 @@ impl Session {
             Say::Subscribed { id, channel: &channel, place, recovered: outcome.recovered, events }.frame()
         });
         match joined.await.map_err(|error| unavailable("subscribe", &error))? {
-            Joined::Now(topic) => {
+            Joined::Now(topic, recovered) => {
+                match recovered {
+                    Some(true) => self.shared.metrics.recovered.increment(),
+                    Some(false) => self.shared.metrics.unrecovered.increment(),
+                    None => {}
+                }
+                let is_there = |entity: &Arc<Entity>| {
+                    self.shared.catalog().iter().any(|other| Arc::ptr_eq(other, entity))
+                };
+                let known = Arc::clone(&entity);
                 connection.subscribe(Subscribed { topic, entity, params, imposed, _seen: seen });
                 self.shared.metrics.subscriptions.increment();
+                // What has changed meanwhile has not been told to who was not subscribed yet.
+                if !is_there(&known)
+                    && connection.unsubscribe_because(&channel, UnsubscribeCode::InsufficientState)
+                {
+                    self.shared.metrics.subscriptions.decrement();
+                }
                 Ok(())
             }
             Joined::Already => Err(ErrorCode::AlreadySubscribed.into()),
@@ -422,10 +437,13 @@ impl Session {
 }
 
 async fn decide(access: &Access, request: AccessRequest) -> Result<Decision, BoxError> {
-    let deciding = match access {
-        Access::Public => return Ok(Decision::allow()),
-        Access::Function(function) => function(request),
-        Access::Closure(closure) => closure(request),
+    // Within the future, because a function may panic before it returns one.
+    let deciding = async {
+        match access {
+            Access::Public => Ok(Decision::allow()),
+            Access::Function(function) => function(request).await,
+            Access::Closure(closure) => closure(request).await,
+        }
     };
     AssertUnwindSafe(deciding).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
 }
@@ -448,10 +466,7 @@ fn millis(time: std::time::Duration) -> u64 {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let count = self.connection().leave();
-        for _ in 0..count {
-            self.shared.metrics.subscriptions.decrement();
-        }
+        self.shared.leave(self.connection());
         self.shared.metrics.connections.decrement();
     }
 }

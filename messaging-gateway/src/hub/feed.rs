@@ -208,9 +208,12 @@ impl Feed {
         state.idle_since = None;
     }
 
-    pub(super) fn remove(&self, channel: &str) {
+    /// Tells a topic no more. Another one of the same channel may have come meanwhile, and stays.
+    pub(super) fn remove(&self, topic: &Arc<Topic>) {
         let mut state = self.lock();
-        state.topics.remove(channel);
+        if state.topics.get(topic.channel()).is_some_and(|(there, _)| Arc::ptr_eq(there, topic)) {
+            state.topics.remove(topic.channel());
+        }
         if state.topics.is_empty() {
             state.idle_since = Some(Instant::now());
         }

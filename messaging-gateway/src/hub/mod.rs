@@ -2,6 +2,8 @@
 //! a stream, whatever the number of clients. Knows connections only as queues; decides nothing about who may listen.
 
 mod feed;
+#[cfg(test)]
+mod interleavings;
 mod join;
 mod ring;
 mod topic;
@@ -149,14 +151,14 @@ impl Hub {
                             Err(unfit) => {
                                 metrics.unfit.increment();
                                 if unfit == Unfit::TooLarge {
-                                    topic.tell(std::mem::take(&mut news));
+                                    topic.tell_heard(std::mem::take(&mut news));
                                     topic.tell_gap(GapReason::TooLarge);
                                 }
                             }
                         },
                         Ok(None) => {}
                         Err(error) if error.kind() == ErrorKind::Gap => {
-                            topic.tell(std::mem::take(&mut news));
+                            topic.tell_heard(std::mem::take(&mut news));
                             topic.tell_gap(GapReason::Reconnected);
                         }
                         Err(_) => return,
@@ -168,7 +170,7 @@ impl Hub {
                         None
                     };
                 }
-                topic.tell(news);
+                topic.tell_heard(news);
             }
             subscription.close().await;
         });
@@ -265,7 +267,8 @@ impl Hub {
         let is_over = |since: Option<Instant>, kept: Duration| since.is_some_and(|since| now - since >= kept);
         let mut closed = Vec::new();
         lock(&self.topics).retain(|_, slot| {
-            let Some(open) = slot.get() else { return true };
+            // One that was given up before it was open, because its client has gone, is nobody's.
+            let Some(open) = slot.get() else { return Arc::strong_count(slot) > 1 };
             if !is_over(open.topic.idle_since(), self.limits.linger) {
                 return true;
             }
@@ -285,7 +288,7 @@ impl Hub {
                 Source::Broadcast => Vec::new(),
                 Source::Streams(streams) => streams.feeds.clone(),
             };
-            feeds.iter().for_each(|feed| feed.remove(open.topic.channel()));
+            feeds.iter().for_each(|feed| feed.remove(&open.topic));
         }
         let handle = lock(&self.follow).clone();
         lock(&self.feeds).retain(|stream, cell| {
