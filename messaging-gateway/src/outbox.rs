@@ -261,3 +261,160 @@ impl State {
         self.items.iter().position(is_of).unwrap_or(self.items.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::payload::Payload;
+
+    const LIMIT: usize = 1_000;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Events of these sizes on a channel.
+        Events(usize, SlowPolicy, Vec<usize>),
+        Message(usize),
+        Take(usize),
+        End(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let policy =
+            prop::sample::select(vec![SlowPolicy::Disconnect, SlowPolicy::Latest, SlowPolicy::DropOldest]);
+        prop_oneof![
+            8 => (0..3_usize, policy, prop::collection::vec(0..600_usize, 0..8))
+                .prop_map(|(channel, policy, sizes)| Step::Events(channel, policy, sizes)),
+            2 => (0..400_usize).prop_map(Step::Message),
+            4 => (1..900_usize).prop_map(Step::Take),
+            1 => any::<bool>().prop_map(Step::End),
+        ]
+    }
+
+    fn event(channel: &Arc<str>, number: u64, size: usize) -> Arc<Event> {
+        let json = serde_json::json!({ "n": number, "x": "x".repeat(size) }).to_string();
+        Arc::new(Event::new(channel, None, Payload::check(Bytes::from(json), 10_000).unwrap()))
+    }
+
+    fn number(event: &Event) -> u64 {
+        serde_json::from_slice::<serde_json::Value>(event.payload().as_bytes()).unwrap()["n"]
+            .as_u64()
+            .unwrap()
+    }
+
+    fn text(size: usize) -> Frame {
+        Frame::text(size, |out| out.resize(out.len() + size, b'm'))
+    }
+
+    /// What a client knows of a channel.
+    #[derive(Default)]
+    struct Known {
+        put: u64,
+        got: u64,
+        gap: bool,
+    }
+
+    /// What is written has no hole without a gap in its place, no gap without a hole, and nothing out of order.
+    fn look(known: &mut HashMap<Arc<str>, Known>, batch: &[Item]) -> Result<(), TestCaseError> {
+        for item in batch {
+            match item {
+                Item::Event(event) => {
+                    let known = known.get_mut(event.channel()).unwrap();
+                    let number = number(event);
+                    if known.gap {
+                        prop_assert!(
+                            number > known.got + 1,
+                            "a gap before {} where nothing is missing",
+                            number
+                        );
+                    } else {
+                        prop_assert_eq!(number, known.got + 1);
+                    }
+                    (known.got, known.gap) = (number, false);
+                }
+                Item::Gap(channel, _) => {
+                    // It may come twice, if the first was written before more was dropped.
+                    known.get_mut(channel).unwrap().gap = true;
+                }
+                Item::Message(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_waits_is_bounded_and_what_is_missing_is_said(steps in prop::collection::vec(step(), 0..60)) {
+            let outbox = Outbox::new(LIMIT);
+            let channels: Vec<Arc<str>> = ["a", "b", "c"].map(Arc::from).to_vec();
+            let mut known: HashMap<Arc<str>, Known> =
+                channels.iter().map(|channel| (Arc::clone(channel), Known::default())).collect();
+            let mut end = None;
+            for step in steps {
+                match step {
+                    Step::Events(channel, policy, sizes) => {
+                        let channel = &channels[channel];
+                        let events: Vec<_> = sizes
+                            .iter()
+                            .map(|size| {
+                                let known = known.get_mut(channel).unwrap();
+                                known.put += 1;
+                                event(channel, known.put, *size)
+                            })
+                            .collect();
+                        let pushed = outbox.push_events(events.iter(), policy, || text(20));
+                        match (end, pushed) {
+                            (Some(_), pushed) => prop_assert_eq!(pushed, Pushed::Ended),
+                            (None, Pushed::TooSlow) => end = Some(End::Close(DisconnectCode::Slow)),
+                            (None, Pushed::Dropped) => prop_assert_ne!(policy, SlowPolicy::Disconnect),
+                            (None, pushed) => prop_assert_eq!(pushed, Pushed::All),
+                        }
+                        // The newest is always there, unless it has ended.
+                        if end.is_none() && let Some(newest) = events.last() {
+                            let state = outbox.lock();
+                            let is_last = matches!(state.items.back(), Some(Item::Event(last)) if Arc::ptr_eq(last, newest));
+                            prop_assert!(is_last);
+                        }
+                    }
+                    Step::Message(size) => outbox.push(text(size)),
+                    Step::Take(most) => {
+                        let mut batch = Vec::new();
+                        let said = outbox.take(&mut batch, most);
+                        let size: usize = batch.iter().map(|item| item.frame().len()).sum();
+                        prop_assert!(batch.len() <= 1 || size <= most);
+                        prop_assert_eq!(said, if batch.is_empty() { end } else { None });
+                        look(&mut known, &batch)?;
+                    }
+                    Step::End(is_soft) => {
+                        let code = if is_soft { DisconnectCode::Shutdown } else { DisconnectCode::Expired };
+                        outbox.end(End::Close(code));
+                        end = end.or(Some(End::Close(code)));
+                    }
+                }
+                let state = outbox.lock();
+                let events = state.items.iter().filter(|item| matches!(item, Item::Event(_)));
+                let (events, count): (usize, usize) =
+                    events.fold((0, 0), |(size, count), item| (size + item.frame().len(), count + 1));
+                let others = state.items.iter().filter(|item| !matches!(item, Item::Event(_)));
+                prop_assert_eq!(state.events, events);
+                prop_assert_eq!(state.others, others.map(|item| item.frame().len()).sum::<usize>());
+                prop_assert!(state.events <= LIMIT || count == 1);
+                prop_assert_eq!(state.end, end);
+                drop(state);
+                prop_assert_eq!(outbox.has_ended(), end);
+            }
+            let mut batch = Vec::new();
+            prop_assert_eq!(outbox.take(&mut batch, usize::MAX).or(end), end);
+            look(&mut known, &batch)?;
+            if end.is_none() {
+                for known in known.values() {
+                    prop_assert_eq!(known.got, known.put);
+                }
+            }
+        }
+    }
+}

@@ -2,6 +2,8 @@
 //! a stream, whatever the number of clients. Knows connections only as queues; decides nothing about who may listen.
 
 mod feed;
+#[cfg(test)]
+mod interleavings;
 mod join;
 #[cfg(test)]
 mod review;
@@ -152,14 +154,14 @@ impl Hub {
                             Err(unfit) => {
                                 metrics.unfit.increment();
                                 if unfit == Unfit::TooLarge {
-                                    topic.tell(std::mem::take(&mut news));
+                                    topic.tell_heard(std::mem::take(&mut news));
                                     topic.tell_gap(GapReason::TooLarge);
                                 }
                             }
                         },
                         Ok(None) => {}
                         Err(error) if error.kind() == ErrorKind::Gap => {
-                            topic.tell(std::mem::take(&mut news));
+                            topic.tell_heard(std::mem::take(&mut news));
                             topic.tell_gap(GapReason::Reconnected);
                         }
                         Err(_) => return,
@@ -171,7 +173,7 @@ impl Hub {
                         None
                     };
                 }
-                topic.tell(news);
+                topic.tell_heard(news);
             }
             subscription.close().await;
         });

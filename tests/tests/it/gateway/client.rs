@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use messaging_core::{Messaging, Running};
-use messaging_gateway::{AuthError, Builder, Credentials, Gateway, Identity};
+use messaging_gateway::{AuthError, Builder, Credentials, Gateway, Identity, Limits};
+use messaging_tests::eventually;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -18,6 +20,8 @@ pub struct Served {
     pub messaging: Messaging,
     pub gateway: Gateway,
     pub address: SocketAddr,
+    /// What operators see.
+    pub internal: SocketAddr,
     _running: Running,
 }
 
@@ -35,11 +39,16 @@ impl Served {
     pub async fn of(messaging: Messaging, more: impl FnOnce(Builder) -> Builder) -> Self {
         let gateway = more(Gateway::builder(&messaging).authenticate(who)).build().unwrap();
         let running = messaging.start().await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let app = gateway.router().into_make_service_with_connect_info::<SocketAddr>();
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { messaging, gateway, address, _running: running }
+        let address = serve(gateway.router()).await;
+        let internal = serve(gateway.internal_router("gateway")).await;
+        Self { messaging, gateway, address, internal, _running: running }
+    }
+
+    /// With other limits.
+    pub async fn limited(place: &Place, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Self::with(place, |builder| builder.limits(limits)).await
     }
 
     pub async fn client(&self, token: &str) -> Client {
@@ -54,6 +63,153 @@ impl Served {
 
     pub fn running(self) -> Running {
         self._running
+    }
+
+    /// What `/metrics` says of this, with its labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = http(self.internal, "GET", "/metrics", &[]).await;
+        let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is counted")).parse().unwrap()
+    }
+
+    /// Waits until a number is this.
+    pub async fn until_metric(&self, name: &str, is: impl Fn(u64) -> bool) {
+        eventually(name, async || is(self.metric(name).await)).await;
+    }
+
+    /// Waits until nobody is connected, and nothing of those who were is left.
+    pub async fn until_nobody(&self) {
+        eventually("all connections are gone", async || self.gateway.connections() == 0).await;
+        self.until_metric("messaging_gateway_connections", |count| count == 0).await;
+        self.until_metric("messaging_gateway_subscriptions", |count| count == 0).await;
+    }
+}
+
+pub async fn serve(router: axum::Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// An answer to a plain request.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// A request whose answer ends with its connection.
+pub async fn http(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let (mut answer, mut reader) = begin(address, method, path, headers).await;
+    soon(reader.read_to_string(&mut answer.body)).await.unwrap();
+    answer
+}
+
+/// In HTTP/1.0, so that what is streamed comes as it is.
+async fn begin(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (Answer, BufReader<TcpStream>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    soon(stream.write_all(request.as_bytes())).await.unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut answer = Answer { status: 0, headers: Vec::new(), body: String::new() };
+    loop {
+        let mut line = String::new();
+        soon(reader.read_line(&mut line)).await.unwrap();
+        let line = line.trim_end();
+        if line.is_empty() {
+            return (answer, reader);
+        } else if answer.status == 0 {
+            answer.status = line.split(' ').nth(1).unwrap().parse().unwrap();
+        } else {
+            let (name, value) = line.split_once(": ").unwrap();
+            answer.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+    }
+}
+
+/// A stream of Server-Sent Events.
+pub struct Events {
+    pub answer: Answer,
+    reader: BufReader<TcpStream>,
+}
+
+/// One of them; a comment has nothing of it.
+#[derive(Debug, Default, PartialEq)]
+pub struct Sse {
+    pub event: String,
+    pub id: Option<String>,
+    pub data: Value,
+}
+
+impl Events {
+    pub async fn of(served: &Served, query: &str, headers: &[(&str, &str)]) -> Self {
+        Self::at(served.address, query, headers).await
+    }
+
+    pub async fn at(address: SocketAddr, query: &str, headers: &[(&str, &str)]) -> Self {
+        let (answer, reader) = begin(address, "GET", &format!("/events?{query}"), headers).await;
+        assert_eq!(answer.status, 200, "{query}");
+        Self { answer, reader }
+    }
+
+    /// What comes next, be it a comment; nothing if the stream has ended.
+    pub async fn next_or_end(&mut self) -> Option<Sse> {
+        let mut sse = Sse::default();
+        loop {
+            let mut line = String::new();
+            if soon(self.reader.read_line(&mut line)).await.ok()? == 0 {
+                return None;
+            }
+            let line = line.strip_suffix('\n').unwrap();
+            match line.split_once(": ") {
+                _ if line.is_empty() => return Some(sse),
+                Some(("event", event)) => sse.event = event.to_owned(),
+                Some(("id", id)) => sse.id = Some(id.to_owned()),
+                Some(("data", data)) => sse.data = serde_json::from_str(data).unwrap(),
+                _ => assert_eq!(line, ":"),
+            }
+        }
+    }
+
+    pub async fn next(&mut self) -> Sse {
+        loop {
+            let sse = self.next_or_end().await.expect("the stream goes on");
+            if !sse.event.is_empty() {
+                return sse;
+            }
+        }
+    }
+
+    pub async fn next_of(&mut self, event: &str) -> Sse {
+        loop {
+            let sse = self.next().await;
+            if sse.event == event {
+                return sse;
+            }
+        }
     }
 }
 
@@ -129,6 +285,12 @@ impl Client {
         soon(self.socket.send(message)).await
     }
 
+    /// Says it if it is taken, even slowly; `false` if the gateway takes nothing more, or has gone.
+    pub async fn try_say(&mut self, message: Message) -> bool {
+        let said = tokio::time::timeout(std::time::Duration::from_secs(1), self.socket.send(message)).await;
+        said.is_ok_and(|said| said.is_ok())
+    }
+
     /// Says something that has an answer, and waits for it.
     pub async fn ask(&mut self, mut message: Value) -> Value {
         self.ids += 1;
@@ -144,6 +306,16 @@ impl Client {
         let answer = self.ask(message).await;
         assert_eq!(answer["type"], "subscribed", "{answer}");
         answer
+    }
+
+    /// What came while something else was waited for.
+    pub fn aside(&self) -> &[Value] {
+        &self.aside
+    }
+
+    /// The same, which is not there afterwards.
+    pub fn take_aside(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.aside)
     }
 
     /// What comes next; nothing if the connection is closed.
@@ -198,10 +370,17 @@ impl Client {
 
     /// The code that the connection is closed with.
     pub async fn closed(&mut self) -> Option<u16> {
-        loop {
-            if let Err(code) = self.next_or_closed().await {
-                return code;
+        self.aside.clear();
+        let mut code = None;
+        let all = async {
+            loop {
+                match self.read().await {
+                    Ok(_) => {}
+                    Err(closed) => break code = closed,
+                }
             }
-        }
+        };
+        soon(all).await;
+        code
     }
 }
