@@ -329,13 +329,6 @@ impl Shared {
         }
     }
 
-    /// Ends a connection that nobody reads or writes any more.
-    pub(crate) fn leave(&self, connection: &Arc<Connection>) {
-        for _ in 0..connection.leave() {
-            self.metrics.subscriptions.decrement();
-        }
-    }
-
     async fn drain(&self, deadline: Duration) {
         self.is_draining.store(true, Ordering::SeqCst);
         let until = tokio::time::Instant::now() + deadline;

@@ -366,7 +366,7 @@ mod tests {
                                 event(channel, known.put, *size)
                             })
                             .collect();
-                        let pushed = outbox.push_events(events.iter(), policy, || text(20));
+                        let pushed = outbox.push_events(&events.iter().collect::<Vec<_>>(), policy, || text(20));
                         match (end, pushed) {
                             (Some(_), pushed) => prop_assert_eq!(pushed, Pushed::Ended),
                             (None, Pushed::TooSlow) => end = Some(End::Close(DisconnectCode::Slow)),

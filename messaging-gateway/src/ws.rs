@@ -1,6 +1,7 @@
 //! The WebSocket: the upgrade, and the one task of a connection, which reads commands and writes what waits. Frames go out as
 //! they were encoded for everybody, as many as there are in one write.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -116,9 +117,8 @@ struct Client {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     doing: Doing,
-    /// The last message, and up to where it has been read: each line when there is room for its answer, because lines are
-    /// short and answers are not.
-    said: (Utf8Bytes, usize),
+    /// What came with the command that is being carried out.
+    said: VecDeque<Result<Said, Nonsense>>,
 }
 
 /// What a client has it do.
@@ -137,13 +137,7 @@ enum Event {
 impl Client {
     fn new(socket: Socket, session: Session, shared: Arc<Shared>) -> Self {
         let connection = Arc::clone(session.connection());
-        Self {
-            socket,
-            shared,
-            connection,
-            doing: Doing::Nothing(Box::new(session)),
-            said: Default::default(),
-        }
+        Self { socket, shared, connection, doing: Doing::Nothing(Box::new(session)), said: VecDeque::new() }
     }
 
     async fn run(mut self) {
@@ -194,7 +188,7 @@ impl Client {
                 session = command => Event::Done(session),
             },
             // Who does not read may not ask for more.
-            Doing::Nothing(_) if !outbox.has_room() || self.said.1 < self.said.0.len() => {
+            Doing::Nothing(_) if !outbox.has_room() => {
                 outbox.ready().await;
                 Event::Ready
             }
@@ -218,7 +212,17 @@ impl Client {
     fn received(&mut self, message: Message) {
         self.connection.note_heard();
         match message {
-            Message::Text(text) => self.said = (text, 0),
+            Message::Text(text) => {
+                let limit = self.shared.limits.depth;
+                for line in text.as_str().lines().filter(|line| !line.trim().is_empty()) {
+                    self.said.push_back(if is_within_depth(line, limit) {
+                        native::read(line)
+                    } else {
+                        let reason = format!("it is nested deeper than {limit}");
+                        Err(Nonsense { id: None, code: ErrorCode::BadRequest, reason })
+                    });
+                }
+            }
             Message::Binary(_) => self.connection.outbox.end(End::Close(DisconnectCode::BadRequest)),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_) => {}
         }
@@ -232,9 +236,11 @@ impl Client {
         let _ = timeout(GRACE, closing).await;
     }
 
-    /// Begins with the next thing that the client has said, if there is nothing else to do.
+    /// Begins with the next thing that the client has said, if there is nothing else to do, and room for its answer.
     fn begin(&mut self) {
-        while let Doing::Nothing(session) = &mut self.doing {
+        while let Doing::Nothing(session) = &mut self.doing
+            && self.connection.outbox.has_room()
+        {
             match self.said.pop_front() {
                 None => return,
                 Some(Err(nonsense)) => session.refuse(&nonsense),
@@ -308,29 +314,6 @@ impl Client {
         // Whether it was taken or not, it is over.
         let _ = timeout(GRACE, closing).await;
     }
-}
-
-/// Reads the next line of a message, if there is one.
-fn next_said(said: &mut (Utf8Bytes, usize), limit: NonZeroUsize) -> Option<Result<Said, Nonsense>> {
-    let (text, read) = said;
-    while *read < text.len() {
-        let rest = &text.as_str()[*read..];
-        let line = rest.split('\n').next().unwrap_or(rest);
-        *read += line.len() + 1;
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        return Some(if is_within_depth(line, limit) {
-            native::read(line)
-        } else {
-            let reason = format!("it is nested deeper than {limit}");
-            Err(Nonsense { id: None, code: ErrorCode::BadRequest, reason })
-        });
-    }
-    // An idle connection keeps nothing.
-    *said = Default::default();
-    None
 }
 
 /// How a client that breaks the rules is told; nothing if it has just gone.

@@ -49,8 +49,7 @@ pub(crate) struct Outcome {
 /// What became of it.
 #[derive(Debug)]
 pub(crate) enum Joined {
-    /// They listen; and whether everything that they had missed was there, if they asked for that.
-    Now(Arc<Topic>, Option<bool>),
+    Now(Arc<Topic>),
     /// They listen already.
     Already,
 }
@@ -131,8 +130,8 @@ impl Hub {
             let topic = self.topic(join.channel).await?;
             let look = Self::try_join(&topic, &join, tries < TRIES, may_wait, &answer);
             match look {
-                Look::Found(Some(outcome)) => return Ok(Joined::Now(topic, outcome.recovered)),
-                Look::Found(None) => return Ok(Joined::Already),
+                Look::Found(true) => return Ok(Joined::Now(topic)),
+                Look::Found(false) => return Ok(Joined::Already),
                 Look::Again => tokio::task::yield_now().await,
                 Look::Ahead(feed, id) => may_wait = timeout(BEHIND, feed.reach(id)).await.is_ok(),
                 Look::Grow(feeds) => {
@@ -159,7 +158,7 @@ impl Hub {
             return Look::Again;
         }
         if state.has(join.connection) {
-            return Look::Found(None);
+            return Look::Found(false);
         }
         let outcome = match &mut state.source {
             Source::Broadcast if feeds.is_empty() => {
@@ -190,7 +189,7 @@ impl Hub {
         };
         state.add(Arc::clone(join.connection), join.filter.clone(), join.policy);
         join.connection.outbox.push(answer(&outcome));
-        Look::Found(Some(outcome))
+        Look::Found(true)
     }
 
     /// Reads the past of a channel that somebody listens to. What `answer` makes of it is put into their queue.

@@ -154,14 +154,14 @@ impl Hub {
                             Err(unfit) => {
                                 metrics.unfit.increment();
                                 if unfit == Unfit::TooLarge {
-                                    topic.tell_heard(std::mem::take(&mut news));
+                                    topic.tell(std::mem::take(&mut news));
                                     topic.tell_gap(GapReason::TooLarge);
                                 }
                             }
                         },
                         Ok(None) => {}
                         Err(error) if error.kind() == ErrorKind::Gap => {
-                            topic.tell_heard(std::mem::take(&mut news));
+                            topic.tell(std::mem::take(&mut news));
                             topic.tell_gap(GapReason::Reconnected);
                         }
                         Err(_) => return,
@@ -173,7 +173,7 @@ impl Hub {
                         None
                     };
                 }
-                topic.tell_heard(news);
+                topic.tell(news);
             }
             subscription.close().await;
         });

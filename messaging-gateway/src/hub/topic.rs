@@ -146,21 +146,9 @@ impl Topic {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what was heard as it was published. Once the channel is read from streams they tell it, and it would come
-    /// twice.
-    pub(super) fn tell_heard(&self, news: Vec<News>) {
-        let state = self.lock();
-        if matches!(state.source, Source::Broadcast) {
-            self.tell_with(state, news);
-        }
-    }
-
     /// Tells events, in order.
     pub(super) fn tell(&self, news: Vec<News>) {
-        self.tell_with(self.lock(), news);
-    }
-
-    fn tell_with(&self, mut state: MutexGuard<'_, State>, news: Vec<News>) {
+        let mut state = self.lock();
         self.metrics.events.add(news.len() as u64);
         if state.is_idle() {
             for (feed, position) in news.iter().filter_map(|news| news.at) {
