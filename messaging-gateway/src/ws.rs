@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use hyper::upgrade::OnUpgrade;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -309,6 +309,11 @@ impl Client {
             write_frames(self.socket.get_mut(), std::slice::from_ref(&last)).await.ok()?;
             self.socket.close(Some(frame)).await.ok()?;
             while let Some(Ok(_)) = self.socket.next().await {}
+            if code == DisconnectCode::BadRequest {
+                // What it sent and nobody has read would make the kernel take back what it is told.
+                let mut rest = [0; 1 << 10];
+                while self.socket.get_mut().read(&mut rest).await.is_ok_and(|read| read > 0) {}
+            }
             Some(())
         };
         // Whether it was taken or not, it is over.
@@ -365,7 +370,7 @@ async fn write_frames(stream: &mut (impl AsyncWrite + Unpin), batch: &[Item]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, BufWriter};
+    use tokio::io::BufWriter;
 
     #[tokio::test]
     async fn what_is_written_does_not_stay_in_the_stream() {

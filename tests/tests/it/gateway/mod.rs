@@ -13,6 +13,12 @@ mod property;
 mod protocol;
 mod resume;
 mod review;
+mod security;
+mod slow;
+mod tickets;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use messaging_gateway::{AccessRequest, Decision, Verb, subscription};
 
