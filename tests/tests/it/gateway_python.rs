@@ -1,6 +1,7 @@
 //! The gateway as a client in another language sees it: `websockets` and `sseclient` of Python on a real Redis, with what
 //! docs/gateway.md says of every message and nothing else.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, SystemTime};
@@ -263,8 +264,16 @@ async fn what_was_missed_comes_after_a_cut() {
     python.join("ada").await;
     let resume = position(&begun["epoch"], &event["offset"]);
     let resumed = python.subscribe("ada", json!({ "channel": "kept.a", "resume": resume })).await;
-    assert_eq!((&resumed["recovered"], numbers(&resumed["events"])), (&json!(true), vec![8, 9, 10, 11]));
-    assert_eq!(resumed["offset"], resumed["events"][3]["offset"]);
+    assert_eq!(resumed["recovered"], true);
+    // What the gateway has not read yet itself comes as an event.
+    let mut missed = numbers(&resumed["events"]);
+    if let Some(last) = resumed["events"].as_array().and_then(|events| events.last()) {
+        assert_eq!(resumed["offset"], last["offset"]);
+    }
+    while missed.len() < 4 {
+        missed.push(python.data("ada").await["number"].as_u64().unwrap());
+    }
+    assert_eq!(missed, [8, 9, 10, 11]);
     python.publish("kept.a", &numbered(12)).await;
     assert_eq!(python.data("ada").await, numbered(12));
 
@@ -567,14 +576,19 @@ async fn streams_of_events_resume_where_they_were() {
     ];
     for (name, query, headers) in ways {
         python.stream(name, &query, headers).await;
-        for expected in [[3, 4], [30, 40]] {
-            let resumed = python.event(name).await["data"].take();
-            assert_eq!(
-                (&resumed["recovered"], numbers(&resumed["events"])),
-                (&json!(true), expected.to_vec()),
-                "{name}"
-            );
+        // With the answers, and what the gateway has not read yet itself as events.
+        let mut missed = HashMap::from([("kept.a", vec![]), ("kept.b", vec![])]);
+        while missed.values().map(Vec::len).sum::<usize>() < 4 {
+            let told = python.event(name).await["data"].take();
+            let of = missed.get_mut(told["channel"].as_str().unwrap()).unwrap();
+            if told["type"] == "subscribed" {
+                assert_eq!(told["recovered"], true, "{name}");
+                of.extend(numbers(&told["events"]));
+            } else {
+                of.push(told["data"]["number"].as_u64().unwrap());
+            }
         }
+        assert_eq!(missed, HashMap::from([("kept.a", vec![3, 4]), ("kept.b", vec![30, 40])]), "{name}");
     }
     // A filter, and the position of another stream.
     let filters = "entity=Kept&params=%7B%22name%22%3A%22a%22%7D&filters=%7B%22parity%22%3A%22odd%22%7D&last_event_id=kept.a%3Dnowhere%252F1";
