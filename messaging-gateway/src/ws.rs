@@ -20,7 +20,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt as _, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -279,6 +279,11 @@ impl Client {
             write_frames(self.socket.get_mut(), std::slice::from_ref(&last)).await.ok()?;
             self.socket.close(Some(frame)).await.ok()?;
             while let Some(Ok(_)) = self.socket.next().await {}
+            if code == DisconnectCode::BadRequest {
+                // What it sent and nobody has read would make the kernel take back what it is told.
+                let mut rest = [0; 1 << 10];
+                while self.socket.get_mut().read(&mut rest).await.is_ok_and(|read| read > 0) {}
+            }
             Some(())
         };
         // Whether it was taken or not, it is over.
