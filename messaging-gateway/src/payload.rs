@@ -23,7 +23,7 @@ impl Payload {
         serde_json::from_slice::<&RawValue>(&payload).map_err(|_| Unfit::NotJson)?;
         // Within a text of JSON no line can end, so that each of these stands between two of its parts.
         let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
-        if !payload.iter().any(|byte| is_break(byte)) {
+        if !payload.iter().any(is_break) {
             return Ok(Self(payload));
         }
         let one_line = |byte: &u8| if is_break(byte) { b' ' } else { *byte };

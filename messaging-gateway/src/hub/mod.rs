@@ -252,7 +252,7 @@ impl Hub {
         // It is being made: whoever makes it has asked for these.
         let running = match cell.get() {
             Some(running) => running.clone(),
-            None => match cell.get_or_try_init(|| std::future::pending::<Result<Running, ()>>()).await {
+            None => match cell.get_or_try_init(std::future::pending::<Result<Running, ()>>).await {
                 Ok(running) => running.clone(),
                 Err(()) => return,
             },
