@@ -14,7 +14,7 @@ on_each_backend! {
 }
 
 fn camera(id: u32) -> Value {
-    json!({ "camera_id": id, "kind": if id % 2 == 0 { "car" } else { "person" } })
+    json!({ "camera_id": id, "kind": if id.is_multiple_of(2) { "car" } else { "person" } })
 }
 
 async fn events_reach_those_who_subscribe(place: Place) {
