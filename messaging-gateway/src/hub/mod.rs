@@ -123,14 +123,15 @@ impl Hub {
         let mut states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
         let positions = states.iter().map(|state| state.ring.high()).collect();
         let epochs = states.iter().map(|state| Arc::clone(&state.epoch)).collect();
+        let mut told = topic.lock();
         // One that has been given up meanwhile would be in the way of the next.
-        if topic.lock().is_closed {
+        if told.is_closed {
             return;
         }
         for (number, state) in states.iter_mut().enumerate() {
             Feed::add(state, topic, number);
         }
-        topic.lock().source = Source::Streams(Streams { feeds: feeds.clone(), positions, epochs });
+        told.source = Source::Streams(Streams { feeds: feeds.clone(), positions, epochs });
     }
 
     /// Subscribes to a channel, and tells what is heard until `stop`.
@@ -290,7 +291,7 @@ impl Hub {
             // A topic that is being made holds the cell.
             let is_used = Arc::strong_count(cell) > 1;
             let kept = is_used
-                || cell.get().is_none_or(|running| {
+                || cell.get().is_some_and(|running| {
                     Arc::strong_count(&running.feed) > 2 || !is_over(running.feed.idle_since(), KEPT)
                 });
             if !kept
@@ -303,7 +304,7 @@ impl Hub {
         });
     }
 
-    /// Looks, every now and then, whether channels that are heard as broadcasts have become durable.
+    /// Looks, every now and then, whether channels have become durable, or are carried by more streams than they were.
     pub(crate) async fn look_out(self: Arc<Self>) {
         let mut known: HashSet<StreamRef> = HashSet::new();
         let mut has_changed = false;
