@@ -226,6 +226,8 @@ impl Remote {
     /// Takes up what is found, for ever.
     async fn take_up(self, shared: Weak<Shared>) {
         let mut changes = self.discovery.changes();
+        // What was found before this began is one, too.
+        changes.mark_changed();
         let mut known: HashMap<Arc<str>, (RemoteEntity, Arc<Entity>)> = HashMap::new();
         while changes.changed().await.is_ok() {
             let Some(shared) = shared.upgrade() else { return };
