@@ -18,6 +18,7 @@ use crate::payload::{Payload, Unfit};
 const PAGE: usize = 1_000;
 /// After so many entries those who listen are told how far the stream is, though none of them were for them.
 const TICK: u64 = 2_000;
+
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(super) stream: StreamRef,
