@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::auth::Place;
 use crate::code::{DisconnectCode, UnsubscribeCode};
 use crate::entity::Entity;
+use crate::filter::Filter;
 use crate::hub::Topic;
 use crate::identity::Identity;
 use crate::limits::Limits;
@@ -61,6 +62,8 @@ pub(crate) struct Subscribed {
     pub(crate) topic: Arc<Topic>,
     pub(crate) entity: Arc<Entity>,
     pub(crate) params: Vec<(String, String)>,
+    /// What the server imposes.
+    pub(crate) imposed: Filter,
     /// It is seen in the channel, and sees who comes and goes.
     pub(crate) _seen: Option<Arc<Seen>>,
 }
@@ -110,6 +113,13 @@ impl Connection {
     pub(crate) fn subscribe(&self, subscribed: Subscribed) {
         let channel = Arc::clone(subscribed.topic.channel());
         self.lock().subscriptions.insert(channel, subscribed);
+    }
+
+    /// Takes note of what the server imposes now on a subscription.
+    pub(crate) fn impose(&self, channel: &str, imposed: Filter) {
+        if let Some(subscribed) = self.lock().subscriptions.get_mut(channel) {
+            subscribed.imposed = imposed;
+        }
     }
 
     /// Ends a subscription; `false` if there is none.

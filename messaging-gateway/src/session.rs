@@ -251,7 +251,13 @@ impl Session {
         });
         match joined.await.map_err(|error| unavailable("subscribe", &error))? {
             Joined::Now(topic) => {
-                connection.subscribe(Subscribed { topic, entity: Arc::clone(&entity), params, _seen: seen });
+                connection.subscribe(Subscribed {
+                    topic,
+                    entity: Arc::clone(&entity),
+                    params,
+                    imposed,
+                    _seen: seen,
+                });
                 self.shared.metrics.subscriptions.increment();
                 // It may have been taken away meanwhile.
                 if !self.shared.catalog().has(&entity) {
@@ -274,6 +280,7 @@ impl Session {
         let subscribed = self.subscribed(channel)?;
         let imposed = self.ask_again(identity, &subscribed, Verb::Update).await?;
         let filter = wanted(&subscribed.entity, Some(filters))?.and(&imposed);
+        connection.impose(channel, imposed);
         if subscribed.topic.update(connection, filter, Say::ok(id).frame()) {
             Ok(())
         } else {
@@ -375,16 +382,27 @@ impl Session {
             self.connection().outbox.end(End::Close(DisconnectCode::InvalidToken));
             return Ok(());
         }
-        // What it may see can be another now: it subscribes again, and is asked about again.
-        if refreshed.claims != identity.claims {
-            for channel in self.connection().channels() {
-                self.shared.end_subscription(self.connection(), &channel, UnsubscribeCode::InsufficientState);
-            }
-        }
         let expires_in_ms = left(&refreshed);
-        self.connection().identify(Arc::new(refreshed));
+        let refreshed = Arc::new(refreshed);
+        self.connection().identify(Arc::clone(&refreshed));
+        self.ask_about_all(&refreshed).await;
         self.connection().outbox.push(Say::Ok { id, expires_in_ms, members: None }.frame());
         Ok(())
+    }
+
+    /// Ends the subscriptions that are not allowed any more, and those that may see something else now: the client
+    /// subscribes to these again.
+    async fn ask_about_all(&self, identity: &Arc<Identity>) {
+        let connection = self.connection();
+        for channel in connection.channels() {
+            let Some(subscribed) = connection.subscription(&channel) else { continue };
+            let code = match self.ask_again(identity, &subscribed, Verb::Subscribe).await {
+                Ok(imposed) if imposed == subscribed.imposed => continue,
+                Err(Failed(ErrorCode::PermissionDenied, _)) => UnsubscribeCode::Server,
+                Ok(_) | Err(_) => UnsubscribeCode::InsufficientState,
+            };
+            self.shared.end_subscription(connection, &channel, code);
+        }
     }
 
     /// What a channel that it is subscribed to is.
