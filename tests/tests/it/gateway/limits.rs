@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use messaging_gateway::Rate;
+use messaging_gateway::{Rate, Verb};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::{Client, Events, Served, http};
-use super::on_memory_and_redis;
+use super::{Guard, Mood, on_memory_and_redis};
 use crate::place::Place;
 
 on_memory_and_redis! {
     who_says_nothing_is_closed
     an_identity_ends_unless_it_is_refreshed
+    a_refresh_asks_about_each_subscription_again
     connections_are_counted
     subscriptions_are_counted
     commands_and_sends_have_a_rate_each
@@ -32,6 +33,28 @@ async fn who_says_nothing_is_closed(place: Place) {
     assert_eq!(nobody.closed().await, Some(3502));
     assert_eq!(served.metric("messaging_gateway_rejected_total{reason=\"stale\"}").await, 1);
     served.until_nobody().await;
+}
+
+async fn a_refresh_asks_about_each_subscription_again(place: Place) {
+    let guard = Guard::default();
+    let state = guard.clone();
+    let served = Served::with(&place, |builder| builder.state(state)).await;
+    let mut ada = served.client("ada").await;
+    for channel in ["guarded:a", "camera.events"] {
+        ada.subscribe(json!({ "channel": channel })).await;
+    }
+    let refresh = json!({ "type": "refresh", "token": "ada~3600000" });
+    assert_eq!(ada.ask(refresh.clone()).await["type"], "ok");
+    for channel in ["guarded:a", "camera.events"] {
+        served.publish(channel, 1).await;
+        assert_eq!(ada.data(1).await, [1], "what is allowed goes on");
+    }
+    guard.set(Verb::Subscribe, Some(Mood::Deny));
+    assert_eq!(ada.ask(refresh).await["type"], "ok");
+    let ended = ada.next_of("unsubscribed").await;
+    assert_eq!((&ended["channel"], &ended["code"]), (&json!("guarded:a"), &json!(2000)));
+    served.publish("camera.events", 2).await;
+    assert_eq!(ada.data(1).await, [2]);
 }
 
 async fn an_identity_ends_unless_it_is_refreshed(place: Place) {
