@@ -59,6 +59,7 @@ impl FanOut {
             connection.outbox.take(&mut batch, usize::MAX);
         }
         let delivered = self.metrics.deliveries.read() - before;
+        // Each has one item, of this event alone.
         assert!(
             delivered > 0 && delivered == batch.len() as u64,
             "{delivered} delivered, {} there",

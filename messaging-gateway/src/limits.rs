@@ -25,6 +25,9 @@ pub struct Limits {
     pub connections: NonZeroUsize,
     /// How many bytes may wait for a connection that does not keep up.
     pub queue: NonZeroUsize,
+    /// How many bytes of events one answer carries: who has missed more is told that it is not recovered, and histories have
+    /// shorter pages. An answer has at least one event.
+    pub answer: NonZeroUsize,
     /// How often a connection may subscribe, update, and ask for history or presence.
     pub commands: Rate,
     /// How often a connection may send.
@@ -59,6 +62,7 @@ impl Default for Limits {
             connections_per_address: size(1_024),
             connections: size(100_000),
             queue: size(1 << 20),
+            answer: size(4 << 20),
             commands: Rate {
                 burst: NonZeroU32::new(256).expect("not zero"),
                 per_second: NonZeroU32::new(64).expect("not zero"),

@@ -2,13 +2,17 @@
 //! anything. Owns the policies for slow clients; knows nothing of sockets.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use crate::code::DisconnectCode;
 use crate::descriptor::SlowPolicy;
-use crate::event::Event;
+use crate::event::Run;
 use crate::frame::Frame;
 
 /// A queue that has grown beyond this is given back when it is empty.
@@ -18,7 +22,7 @@ const USUAL: usize = 16;
 pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Wakes the one task that writes.
-    ready: Notify,
+    ready: AtomicWaker,
     /// Ends whatever that task is at.
     ended: Notify,
     /// How many bytes of events may wait.
@@ -35,21 +39,47 @@ struct State {
     end: Option<End>,
 }
 
-/// What is written.
+/// What is written. Small, because every connection has room for some.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Event(Arc<Event>),
-    /// Events of this channel are missing here.
-    Gap(Arc<str>, Frame),
+    Events(Arc<Run>),
+    /// Events of a channel are missing here.
+    Gap(Box<Gap>),
     /// An answer, or what the server says by itself.
-    Message(Frame),
+    Message(Box<Frame>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Gap {
+    channel: Arc<str>,
+    frame: Frame,
+}
+
+impl Gap {
+    pub(crate) fn frame(&self) -> &Frame {
+        &self.frame
+    }
 }
 
 impl Item {
-    pub(crate) fn frame(&self) -> &Frame {
+    /// As it is on a WebSocket.
+    pub(crate) fn wire(&self) -> &Bytes {
         match self {
-            Self::Event(event) => event.frame(),
-            Self::Gap(_, frame) | Self::Message(frame) => frame,
+            Self::Events(run) => run.wire(),
+            Self::Gap(gap) => gap.frame.wire(),
+            Self::Message(frame) => frame.wire(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Item {
+    /// The frames that it is made of.
+    pub(crate) fn frames(&self) -> Vec<&Frame> {
+        match self {
+            Self::Events(run) => run.events().iter().map(|event| event.frame()).collect(),
+            Self::Gap(gap) => vec![&gap.frame],
+            Self::Message(frame) => vec![frame],
         }
     }
 }
@@ -77,13 +107,13 @@ pub(crate) enum Pushed {
 
 impl Outbox {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), ready: Notify::new(), ended: Notify::new(), limit }
+        Self { state: Mutex::default(), ready: AtomicWaker::new(), ended: Notify::new(), limit }
     }
 
     /// Puts events of one channel in, in order. `gap` makes what tells the client that some are missing.
     pub(crate) fn push_events(
         &self,
-        events: &[&Arc<Event>],
+        runs: &[Arc<Run>],
         policy: SlowPolicy,
         gap: impl Fn() -> Frame,
     ) -> Pushed {
@@ -93,45 +123,38 @@ impl Outbox {
         }
         let was_empty = state.items.is_empty();
         let mut dropped = false;
-        for &event in events {
-            // One event may be larger than the limit.
-            let size = event.frame().len();
+        for run in runs {
+            // One may be larger than the limit.
+            let size = run.wire().len();
             if state.events + size > self.limit && state.events > 0 {
+                let channel = run.channel();
                 match policy {
-                    SlowPolicy::Disconnect => {
-                        Self::end_with(&mut state, End::Close(DisconnectCode::Slow));
-                        drop(state);
-                        self.ready.notify_one();
-                        self.ended.notify_one();
-                        return Pushed::TooSlow;
-                    }
-                    SlowPolicy::Latest => state.drop_events_of(event.channel(), usize::MAX),
+                    SlowPolicy::Disconnect => {}
+                    SlowPolicy::Latest => state.drop_events_of(channel, usize::MAX),
                     // Half of the room at once: each time costs a walk through the queue.
-                    SlowPolicy::DropOldest => {
-                        state.drop_events_of(event.channel(), size.max(self.limit / 2));
-                    }
+                    SlowPolicy::DropOldest => state.drop_events_of(channel, size.max(self.limit / 2)),
                 }
+                // Other channels may take all the room.
                 if state.events + size > self.limit && state.events > 0 {
-                    // Other channels take all the room.
                     Self::end_with(&mut state, End::Close(DisconnectCode::Slow));
                     drop(state);
-                    self.ready.notify_one();
+                    self.ready.wake();
                     self.ended.notify_one();
                     return Pushed::TooSlow;
                 }
                 dropped = true;
-                let gap = gap();
-                state.others += gap.len();
-                let place = state.first_of(event.channel());
-                state.items.insert(place, Item::Gap(Arc::clone(event.channel()), gap));
+                let frame = gap();
+                state.others += frame.len();
+                let place = state.first_of(channel);
+                state.items.insert(place, Item::Gap(Box::new(Gap { channel: Arc::clone(channel), frame })));
             }
             state.events += size;
-            state.items.push_back(Item::Event(Arc::clone(event)));
+            state.items.push_back(Item::Events(Arc::clone(run)));
         }
         let wake = was_empty && !state.items.is_empty();
         drop(state);
         if wake {
-            self.ready.notify_one();
+            self.ready.wake();
         }
         if dropped { Pushed::Dropped } else { Pushed::All }
     }
@@ -153,9 +176,9 @@ impl Outbox {
             return;
         }
         state.others += frame.len();
-        state.items.push_back(Item::Message(frame));
+        state.items.push_back(Item::Message(Box::new(frame)));
         drop(state);
-        self.ready.notify_one();
+        self.ready.wake();
     }
 
     /// Whether little enough waits that the client may ask for more.
@@ -171,7 +194,7 @@ impl Outbox {
             Self::end_with(&mut state, end);
         }
         drop(state);
-        self.ready.notify_one();
+        self.ready.wake();
         self.ended.notify_one();
     }
 
@@ -193,14 +216,14 @@ impl Outbox {
         let mut state = self.lock();
         let mut taken = 0;
         while let Some(item) = state.items.front() {
-            let size = item.frame().len();
+            let size = item.wire().len();
             if taken > 0 && taken + size > most {
                 break;
             }
             taken += size;
             match item {
-                Item::Event(_) => state.events -= size,
-                Item::Gap(..) | Item::Message(_) => state.others -= size,
+                Item::Events(_) => state.events -= size,
+                Item::Gap(_) | Item::Message(_) => state.others -= size,
             }
             batch.extend(state.items.pop_front());
         }
@@ -214,15 +237,17 @@ impl Outbox {
     ///
     /// Cancellation: nothing is lost.
     pub(crate) async fn ready(&self) {
-        loop {
-            {
-                let state = self.lock();
-                if !state.items.is_empty() || state.end.is_some() {
-                    return;
-                }
-            }
-            self.ready.notified().await;
-        }
+        poll_fn(|context| {
+            self.ready.register(context.waker());
+            let state = self.lock();
+            if state.items.is_empty() && state.end.is_none() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
     }
 
     /// Waits until it has ended.
@@ -242,12 +267,12 @@ impl State {
     fn drop_events_of(&mut self, channel: &Arc<str>, bytes: usize) {
         let (mut freed, mut gaps) = (0, 0);
         self.items.retain(|item| match item {
-            Item::Event(event) if freed < bytes && Arc::ptr_eq(event.channel(), channel) => {
-                freed += event.frame().len();
+            Item::Events(run) if freed < bytes && Arc::ptr_eq(run.channel(), channel) => {
+                freed += run.wire().len();
                 false
             }
-            Item::Gap(other, gap) if Arc::ptr_eq(other, channel) => {
-                gaps += gap.len();
+            Item::Gap(gap) if Arc::ptr_eq(&gap.channel, channel) => {
+                gaps += gap.frame.len();
                 false
             }
             _ => true,
@@ -257,7 +282,7 @@ impl State {
     }
 
     fn first_of(&self, channel: &Arc<str>) -> usize {
-        let is_of = |item: &Item| matches!(item, Item::Event(event) if Arc::ptr_eq(event.channel(), channel));
+        let is_of = |item: &Item| matches!(item, Item::Events(run) if Arc::ptr_eq(run.channel(), channel));
         self.items.iter().position(is_of).unwrap_or(self.items.len())
     }
 }
@@ -270,6 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Event;
     use crate::payload::Payload;
 
     const LIMIT: usize = 1_000;
@@ -322,23 +348,24 @@ mod tests {
     fn look(known: &mut HashMap<Arc<str>, Known>, batch: &[Item]) -> Result<(), TestCaseError> {
         for item in batch {
             match item {
-                Item::Event(event) => {
-                    let known = known.get_mut(event.channel()).unwrap();
-                    let number = number(event);
-                    if known.gap {
-                        prop_assert!(
-                            number > known.got + 1,
-                            "a gap before {} where nothing is missing",
-                            number
-                        );
-                    } else {
-                        prop_assert_eq!(number, known.got + 1);
+                Item::Events(run) => {
+                    let known = known.get_mut(run.channel()).unwrap();
+                    for number in run.events().iter().map(|event| number(event)) {
+                        if known.gap {
+                            prop_assert!(
+                                number > known.got + 1,
+                                "a gap before {} where nothing is missing",
+                                number
+                            );
+                        } else {
+                            prop_assert_eq!(number, known.got + 1);
+                        }
+                        (known.got, known.gap) = (number, false);
                     }
-                    (known.got, known.gap) = (number, false);
                 }
-                Item::Gap(channel, _) => {
+                Item::Gap(gap) => {
                     // It may come twice, if the first was written before more was dropped.
-                    known.get_mut(channel).unwrap().gap = true;
+                    known.get_mut(&gap.channel).unwrap().gap = true;
                 }
                 Item::Message(_) => {}
             }
@@ -366,7 +393,7 @@ mod tests {
                                 event(channel, known.put, *size)
                             })
                             .collect();
-                        let pushed = outbox.push_events(&events.iter().collect::<Vec<_>>(), policy, || text(20));
+                        let pushed = outbox.push_events(&Run::of(&events), policy, || text(20));
                         match (end, pushed) {
                             (Some(_), pushed) => prop_assert_eq!(pushed, Pushed::Ended),
                             (None, Pushed::TooSlow) => end = Some(End::Close(DisconnectCode::Slow)),
@@ -376,7 +403,7 @@ mod tests {
                         // The newest is always there, unless it has ended.
                         if end.is_none() && let Some(newest) = events.last() {
                             let state = outbox.lock();
-                            let is_last = matches!(state.items.back(), Some(Item::Event(last)) if Arc::ptr_eq(last, newest));
+                            let is_last = matches!(state.items.back(), Some(Item::Events(run)) if Arc::ptr_eq(run.events().last().unwrap(), newest));
                             prop_assert!(is_last);
                         }
                     }
@@ -384,7 +411,7 @@ mod tests {
                     Step::Take(most) => {
                         let mut batch = Vec::new();
                         let said = outbox.take(&mut batch, most);
-                        let size: usize = batch.iter().map(|item| item.frame().len()).sum();
+                        let size: usize = batch.iter().map(|item| item.wire().len()).sum();
                         prop_assert!(batch.len() <= 1 || size <= most);
                         prop_assert_eq!(said, if batch.is_empty() { end } else { None });
                         look(&mut known, &batch)?;
@@ -396,12 +423,12 @@ mod tests {
                     }
                 }
                 let state = outbox.lock();
-                let events = state.items.iter().filter(|item| matches!(item, Item::Event(_)));
+                let events = state.items.iter().filter(|item| matches!(item, Item::Events(_)));
                 let (events, count): (usize, usize) =
-                    events.fold((0, 0), |(size, count), item| (size + item.frame().len(), count + 1));
-                let others = state.items.iter().filter(|item| !matches!(item, Item::Event(_)));
+                    events.fold((0, 0), |(size, count), item| (size + item.wire().len(), count + 1));
+                let others = state.items.iter().filter(|item| !matches!(item, Item::Events(_)));
                 prop_assert_eq!(state.events, events);
-                prop_assert_eq!(state.others, others.map(|item| item.frame().len()).sum::<usize>());
+                prop_assert_eq!(state.others, others.map(|item| item.wire().len()).sum::<usize>());
                 prop_assert!(state.events <= LIMIT || count == 1);
                 prop_assert_eq!(state.end, end);
                 drop(state);

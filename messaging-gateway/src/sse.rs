@@ -17,6 +17,8 @@ use serde_json::{Map, Value};
 use crate::auth::is_within_depth;
 use crate::command::{Action, Command, Since, Subscribe, To};
 use crate::connection::Transport;
+use crate::event::Event;
+use crate::frame::Frame;
 use crate::gateway::{Admitted, Shared};
 use crate::native::{self, Said, Say};
 use crate::outbox::{End, Item};
@@ -214,7 +216,7 @@ impl Events {
             match connection.outbox.take(&mut batch, WRITE) {
                 Some(End::Gone) => return None,
                 Some(End::Close(code)) => {
-                    let last = Item::Message(Say::disconnect(code).frame());
+                    let last = Item::Message(Box::new(Say::disconnect(code).frame()));
                     return Some((self.write(&[last]), false));
                 }
                 None => {}
@@ -227,44 +229,48 @@ impl Events {
     }
 
     fn write(&mut self, batch: &[Item]) -> Bytes {
-        let mut out = BytesMut::with_capacity(batch.iter().map(|item| item.frame().len() + 64).sum());
+        let mut out = BytesMut::with_capacity(batch.iter().map(|item| item.wire().len() + 64).sum());
         for item in batch {
             match item {
-                Item::Event(event) => {
-                    let moved = match (event.offset(), self.positions.get_mut(&**event.channel())) {
-                        (Some(offset), Some(since)) => {
-                            offset.clone_into(&mut since.offset);
-                            true
-                        }
-                        _ => false,
-                    };
-                    self.write_one(&mut out, "event", moved, event.frame().payload());
-                }
-                Item::Gap(_, frame) | Item::Message(frame) => {
-                    let Ok(Head { kind, channel, epoch, offset }) = serde_json::from_slice(frame.payload())
-                    else {
-                        continue;
-                    };
-                    if kind == "ping" {
-                        out.put_slice(b":\n\n");
-                        continue;
-                    }
-                    let mut moved = false;
-                    if let (Some(channel), Some(offset)) = (channel, offset) {
-                        moved = true;
-                        let since = self
-                            .positions
-                            .entry(channel)
-                            .or_insert_with(|| Since { epoch: String::new(), offset: String::new() });
-                        since.offset = offset;
-                        since.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut since.epoch));
-                    }
-                    self.write_one(&mut out, &kind, moved, frame.payload());
-                }
+                Item::Events(run) => run.events().iter().for_each(|event| self.write_event(&mut out, event)),
+                Item::Gap(gap) => self.write_message(&mut out, gap.frame()),
+                Item::Message(frame) => self.write_message(&mut out, frame),
             }
         }
         self.shared.metrics.bytes.add(out.len() as u64);
         out.freeze()
+    }
+
+    fn write_event(&mut self, out: &mut BytesMut, event: &Event) {
+        let moved = match (event.offset(), self.positions.get_mut(&**event.channel())) {
+            (Some(offset), Some(since)) => {
+                offset.clone_into(&mut since.offset);
+                true
+            }
+            _ => false,
+        };
+        self.write_one(out, "event", moved, event.frame().payload());
+    }
+
+    fn write_message(&mut self, out: &mut BytesMut, frame: &Frame) {
+        let Ok(Head { kind, channel, epoch, offset }) = serde_json::from_slice(frame.payload()) else {
+            return;
+        };
+        if kind == "ping" {
+            out.put_slice(b":\n\n");
+            return;
+        }
+        let mut moved = false;
+        if let (Some(channel), Some(offset)) = (channel, offset) {
+            moved = true;
+            let since = self
+                .positions
+                .entry(channel)
+                .or_insert_with(|| Since { epoch: String::new(), offset: String::new() });
+            since.offset = offset;
+            since.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut since.epoch));
+        }
+        self.write_one(out, &kind, moved, frame.payload());
     }
 
     fn write_one(&self, out: &mut BytesMut, kind: &str, moved: bool, json: &[u8]) {

@@ -40,8 +40,8 @@ use crate::stream::Stream;
 
 /// How many bytes are written at once.
 const WRITE: usize = 64 << 10;
-/// How many frames are.
-const FRAMES: usize = 64;
+/// How many slices are, each of one or more frames.
+const SLICES: usize = 16;
 /// A batch that has grown beyond this is given back.
 const USUAL: usize = 16;
 /// What is read at once: clients say little.
@@ -160,7 +160,7 @@ impl Client {
                     batch = Vec::new();
                 }
                 // Who never catches up is heard all the same.
-                self.next_now().unwrap_or(Event::Ready)
+                if self.connection.outbox.is_empty() { None } else { self.next_now() }.unwrap_or(Event::Ready)
             };
             match event {
                 Event::Ready => {}
@@ -184,6 +184,7 @@ impl Client {
         let outbox = &self.connection.outbox;
         match &mut self.doing {
             Doing::Command(command) => tokio::select! {
+                biased;
                 () = outbox.ready() => Event::Ready,
                 session = command => Event::Done(session),
             },
@@ -193,6 +194,7 @@ impl Client {
                 Event::Ready
             }
             Doing::Nothing(_) => tokio::select! {
+                biased;
                 () = outbox.ready() => Event::Ready,
                 received = self.socket.next() => Event::Received(received),
             },
@@ -305,7 +307,7 @@ impl Client {
         let frame = CloseFrame { code: CloseCode::from(code.number()), reason };
         let closing = async {
             let _ = self.socket.flush().await;
-            let last = Item::Message(Say::disconnect(code).frame());
+            let last = Item::Message(Box::new(Say::disconnect(code).frame()));
             write_frames(self.socket.get_mut(), std::slice::from_ref(&last)).await.ok()?;
             self.socket.close(Some(frame)).await.ok()?;
             while let Some(Ok(_)) = self.socket.next().await {}
@@ -337,15 +339,18 @@ async fn write_frames(stream: &mut (impl AsyncWrite + Unpin), batch: &[Item]) ->
     let (mut first, mut skip, mut bytes) = (0, 0, 0);
     while first < batch.len() {
         let mut written = poll_fn(|context| {
-            let mut slices = [IoSlice::new(&[]); FRAMES];
-            let frames = batch[first..].iter().map(|item| &item.frame().wire()[..]);
+            let stream = Pin::new(&mut *stream);
+            if let [item] = &batch[first..] {
+                return stream.poll_write(context, &item.wire()[skip..]);
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let wires = batch[first..].iter().map(|item| &item.wire()[..]);
             let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(frames) {
-                let frame = if count == 0 { &frame[skip..] } else { frame };
-                *slice = IoSlice::new(frame);
+            for (slice, wire) in slices.iter_mut().zip(wires) {
+                *slice = IoSlice::new(if count == 0 { &wire[skip..] } else { wire });
                 count += 1;
             }
-            Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count])
+            stream.poll_write_vectored(context, &slices[..count])
         })
         .await?;
         if written == 0 {
@@ -353,7 +358,7 @@ async fn write_frames(stream: &mut (impl AsyncWrite + Unpin), batch: &[Item]) ->
         }
         bytes += written as u64;
         while first < batch.len() && written > 0 {
-            let left = batch[first].frame().len() - skip;
+            let left = batch[first].wire().len() - skip;
             if written < left {
                 skip += written;
                 break;
@@ -377,7 +382,7 @@ mod tests {
         // As TLS does when the socket is full, it keeps what it has taken until it is flushed.
         let (here, mut there) = tokio::io::duplex(1 << 10);
         let mut stream = BufWriter::new(here);
-        write_frames(&mut stream, &[Item::Message(Say::Ping.frame())]).await.unwrap();
+        write_frames(&mut stream, &[Item::Message(Box::new(Say::Ping.frame()))]).await.unwrap();
         let mut read = [0; 64];
         let read = timeout(Duration::from_secs(5), there.read(&mut read)).await;
         assert!(read.is_ok(), "the frame is still in the stream's buffer");

@@ -147,7 +147,8 @@ impl Bench {
 fn taken(connection: &Connection) -> Vec<Value> {
     let mut batch: Vec<Item> = Vec::new();
     connection.outbox.take(&mut batch, usize::MAX);
-    batch.iter().map(|item| serde_json::from_slice(item.frame().payload()).unwrap()).collect()
+    let frames = batch.iter().flat_map(Item::frames);
+    frames.map(|frame| serde_json::from_slice(frame.payload()).unwrap()).collect()
 }
 
 /// Returns how many steps there were.

@@ -107,6 +107,10 @@ struct Wanted<'a> {
     since: Option<&'a command::Since>,
     /// How many of the newest, if nothing was missed, or it is not known what.
     last: usize,
+    /// How many bytes of them.
+    bytes: usize,
+    /// What does not fit is asked for later.
+    is_paged: bool,
     /// Whether older entries may still be asked for.
     may_grow: bool,
     /// Whether newer ones may be waited for.
@@ -128,7 +132,7 @@ impl Hub {
         let (mut tries, mut may_wait) = (0, true);
         loop {
             let topic = self.topic(join.channel).await?;
-            let look = Self::try_join(&topic, &join, tries < TRIES, may_wait, &answer);
+            let look = self.try_join(&topic, &join, tries < TRIES, may_wait, &answer);
             match look {
                 Look::Found(true) => return Ok(Joined::Now(topic)),
                 Look::Found(false) => return Ok(Joined::Already),
@@ -145,6 +149,7 @@ impl Hub {
     }
 
     fn try_join(
+        &self,
         topic: &Arc<Topic>,
         join: &Join<'_>,
         may_grow: bool,
@@ -172,6 +177,8 @@ impl Hub {
                     filter: join.filter,
                     since: join.resume,
                     last: join.last,
+                    bytes: self.limits.answer.get(),
+                    is_paged: false,
                     may_grow,
                     may_wait,
                 };
@@ -211,6 +218,8 @@ impl Hub {
                             filter: past.filter,
                             since: past.since,
                             last,
+                            bytes: self.limits.answer.get(),
+                            is_paged: true,
                             may_grow: tries < TRIES,
                             may_wait,
                         };
@@ -224,8 +233,9 @@ impl Hub {
                     return Err(PastError::Unrecoverable);
                 }
                 Look::Found(Seen { mut events, mut place, .. }) => {
-                    if past.since.is_some() && events.len() > past.limit {
-                        events.truncate(past.limit);
+                    let page = fitting(&events, self.limits.answer.get()).min(past.limit);
+                    if past.since.is_some() && events.len() > page {
+                        events.truncate(page);
                         // Where the next page begins.
                         if let Some(offset) = events.last().and_then(Event::offset) {
                             offset.clone_into(&mut place.offset);
@@ -265,7 +275,7 @@ fn look(
         match missed(feeds, states, &place, since, wanted) {
             Missed::These(ranges, before) => {
                 let (events, all_told) = gather(states, &ranges, before, wanted);
-                if all_told {
+                if all_told && (wanted.is_paged || fitting(&events, wanted.bytes) == events.len()) {
                     return whole(events);
                 }
                 is_whole = false;
@@ -291,8 +301,21 @@ fn look(
     let ranges: Vec<_> = states.iter().map(|state| 0..state.ring.len()).collect();
     let before = states.iter().map(|state| state.ring.below()).collect();
     let (mut events, _) = gather(states, &ranges, before, wanted);
-    events.drain(..events.len().saturating_sub(wanted.last));
+    let newest = fitting(events.iter().rev(), wanted.bytes).min(wanted.last);
+    events.drain(..events.len() - newest);
     Look::Found(Seen { is_whole, events, place })
+}
+
+/// How many of these fit into an answer of so many bytes; one always does.
+fn fitting<'a>(events: impl IntoIterator<Item = &'a Event>, bytes: usize) -> usize {
+    /// What an event takes beside its payload and offset.
+    const ITSELF: usize = 24;
+    let mut size = 0;
+    let fits = |(number, event): &(usize, &Event)| {
+        size += ITSELF + event.payload().len() + event.offset().map_or(0, str::len);
+        size <= bytes || *number == 0
+    };
+    events.into_iter().enumerate().take_while(fits).count()
 }
 
 /// What came after a place that a client has named.

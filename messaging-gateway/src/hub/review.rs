@@ -65,7 +65,7 @@ async fn who_comes_back_while_channels_are_given_up_hears_them() {
         let ready = tokio::time::timeout(PATIENCE, back.outbox.ready()).await;
         assert!(ready.is_ok(), "{} of {CHANNELS} channels are deaf", CHANNELS - heard);
         back.outbox.take(&mut batch, usize::MAX);
-        heard += batch.drain(..).filter(|item| matches!(item, Item::Event(_))).count();
+        heard += batch.drain(..).filter(|item| matches!(item, Item::Events(_))).count();
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::feed::Feed;
 use crate::connection::Connection;
 use crate::descriptor::SlowPolicy;
-use crate::event::Event;
+use crate::event::{Event, Run};
 use crate::filter::{Fields, Filter};
 use crate::frame::Frame;
 use crate::metrics::Metrics;
@@ -168,21 +168,19 @@ impl Topic {
             })
             .collect();
         let mut deliveries = 0;
-        let mut passing: Vec<&Arc<Event>> = Vec::with_capacity(told.len());
         for (_, group) in &state.groups {
-            passing.clear();
-            passing.extend(
-                told.iter().filter(|(_, fields)| group.filter.passes(fields)).map(|(event, _)| event),
-            );
-            if passing.is_empty() {
+            let passing = told.iter().filter(|(_, fields)| group.filter.passes(fields));
+            let runs = Run::of(passing.map(|(event, _)| event));
+            let events: usize = runs.iter().map(|run| run.events().len()).sum();
+            if events == 0 {
                 continue;
             }
             for (_, member) in &group.members {
                 let gap = || self.gap_frame(GapReason::Slow, None);
-                match member.connection.outbox.push_events(&passing, member.policy, gap) {
-                    Pushed::All => deliveries += passing.len(),
+                match member.connection.outbox.push_events(&runs, member.policy, gap) {
+                    Pushed::All => deliveries += events,
                     Pushed::Dropped => {
-                        deliveries += passing.len();
+                        deliveries += events;
                         self.metrics.slow.of(member.policy).increment();
                     }
                     Pushed::TooSlow => self.metrics.slow.disconnect.increment(),

@@ -61,6 +61,14 @@ impl Served {
         self.messaging.publish(channel, &payload).await.unwrap();
     }
 
+    /// Waits until the gateway itself has read this, which is the last that was published on a durable channel.
+    pub async fn has_read(&self, channel: &str, last: &Value) {
+        let mut watcher = self.client("ada").await;
+        let begun = watcher.subscribe(json!({ "channel": channel, "last": 1 })).await;
+        let is_there = begun["events"].as_array().is_some_and(|events| events[0]["data"] == *last);
+        while !is_there && watcher.next_of("event").await["data"] != *last {}
+    }
+
     pub fn running(self) -> Running {
         self._running
     }

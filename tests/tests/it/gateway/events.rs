@@ -45,6 +45,7 @@ async fn events_come_and_are_resumed(place: Place) {
     for number in 3..=5 {
         served.publish("kept.a", json!({ "parity": "odd", "n": number })).await;
     }
+    served.has_read("kept.a", &json!({ "parity": "odd", "n": 5 })).await;
     // By the header, and by the query for those who cannot set one.
     let id = first.id.unwrap();
     let header = [ADA[0], ("Last-Event-ID", id.as_str())];
@@ -88,9 +89,11 @@ async fn several_channels_have_one_position(place: Place) {
         last = event.id.or(last);
     }
     drop(ada);
-    for (channel, number) in [("kept.c", 5), ("kept.b", 6), ("kept.a", 7), ("camera.events", 8)] {
+    for (channel, number) in [("kept.c", 5), ("kept.b", 6), ("kept.a", 7)] {
         served.publish(channel, number).await;
+        served.has_read(channel, &json!(number)).await;
     }
+    served.publish("camera.events", 8).await;
     let headers = [ADA[0], ("Last-Event-ID", last.as_deref().unwrap())];
     let mut ada = Events::of(&served, query, &headers).await;
     for expected in [Some(7), Some(6), None, Some(5)] {

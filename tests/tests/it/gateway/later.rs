@@ -33,6 +33,7 @@ async fn a_channel_that_becomes_durable_can_be_resumed(place: Place) {
     assert!(third["offset"].is_string(), "{third}");
     drop(ada);
     other.publish("kept.a", &4).await.unwrap();
+    served.has_read("kept.a", &json!(4)).await;
     let mut ada = served.client("ada").await;
     let resumed = ada.subscribe(json!({ "channel": "kept.a", "resume": resume })).await;
     let missed: Vec<_> = resumed["events"].as_array().unwrap().iter().map(|event| &event["data"]).collect();

@@ -1,5 +1,8 @@
 //! Coming back: what was missed comes once and in order, or it is said that something may be missing.
 
+use std::num::NonZeroUsize;
+
+use messaging_gateway::Limits;
 use serde_json::{Value, json};
 
 use super::client::{Client, Served};
@@ -11,6 +14,7 @@ on_each_backend! {
     the_past_can_be_read
     what_is_imposed_holds_for_the_past
     nobody_is_told_half_of_it
+    an_answer_is_not_larger_than_its_limit
 }
 
 fn numbers(events: &Value) -> Vec<u64> {
@@ -22,10 +26,13 @@ fn numbered(number: u64) -> Value {
     json!({ "number": number, "parity": if number.is_multiple_of(2) { "even" } else { "odd" } })
 }
 
+/// Publishes, and waits until the gateway has read it: what it has not comes as events after an answer.
 async fn publish(served: &Served, channel: &str, which: std::ops::RangeInclusive<u64>) {
+    let last = numbered(*which.end());
     for number in which {
         served.publish(channel, numbered(number)).await;
     }
+    served.has_read(channel, &last).await;
 }
 
 fn place_of(message: &Value) -> Value {
@@ -120,6 +127,41 @@ async fn what_is_imposed_holds_for_the_past(place: Place) {
     let mut again = served.client("odd").await;
     let resumed = again.subscribe(json!({ "channel": "kept.a", "resume": place_of(&begun) })).await;
     assert_eq!((&resumed["recovered"], numbers(&resumed["events"])), (&json!(true), vec![7, 9]));
+}
+
+async fn an_answer_is_not_larger_than_its_limit(place: Place) {
+    let mut limits = Limits::default();
+    // An event is of about 70 bytes.
+    limits.answer = NonZeroUsize::new(300).unwrap();
+    let served = Served::with(&place, |builder| builder.limits(limits)).await;
+    let mut ada = served.client("ada").await;
+    let begun = ada.subscribe(json!({ "channel": "kept.a" })).await;
+    publish(&served, "kept.a", 1..=10).await;
+    ada.data(10).await;
+    // In pages.
+    let (mut since, mut all, mut pages) = (place_of(&begun), Vec::new(), 0);
+    while all.len() < 10 {
+        let page = ada.ask(json!({ "type": "history", "channel": "kept.a", "since": since })).await;
+        all.extend(numbers(&page["events"]));
+        (since, pages) = (place_of(&page), pages + 1);
+    }
+    assert_eq!((all, pages > 2), ((1..=10).collect(), true), "{pages}");
+    // The newest.
+    let last = ada.ask(json!({ "type": "history", "channel": "kept.a" })).await;
+    let last = numbers(&last["events"]);
+    assert!(last.len() < 10 && last.ends_with(&[9, 10]), "{last:?}");
+    // What was missed comes all, or it is said that it does not.
+    let mut bob = served.client("bob").await;
+    let resumed = bob.subscribe(json!({ "channel": "kept.a", "resume": place_of(&begun) })).await;
+    assert_eq!((&resumed["recovered"], &resumed["events"]), (&json!(false), &Value::Null));
+    // One always fits.
+    let large = json!({ "number": 11, "text": "x".repeat(400) });
+    let before = place_of(&resumed);
+    served.publish("kept.a", &large).await;
+    served.has_read("kept.a", &large).await;
+    let mut eve = served.client("eve").await;
+    let resumed = eve.subscribe(json!({ "channel": "kept.a", "resume": before })).await;
+    assert_eq!((&resumed["recovered"], numbers(&resumed["events"])), (&json!(true), vec![11]));
 }
 
 async fn nobody_is_told_half_of_it(place: Place) {
