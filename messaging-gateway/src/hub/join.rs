@@ -268,7 +268,7 @@ fn look(
     wanted: Wanted<'_>,
 ) -> Look<Seen> {
     let high: Vec<Position> = states.iter().map(|state| state.ring.high()).collect();
-    let place = Place { epoch: streams.place().epoch, offset: offset(&high) };
+    let place = Place { epoch: streams.epoch(), offset: offset(&high) };
     let whole = |events| Look::Found(Seen { is_whole: true, events, place: place.clone() });
     let mut is_whole = true;
     if let Some(since) = wanted.since {

@@ -85,8 +85,13 @@ struct Member {
 
 impl Streams {
     /// As clients know it.
-    pub(super) fn place(&self) -> Place {
-        Place { epoch: self.epochs.join("."), offset: offset(&self.positions) }
+    fn place(&self) -> Place {
+        Place { epoch: self.epoch(), offset: offset(&self.positions) }
+    }
+
+    /// The epochs of all streams, as clients keep them.
+    pub(super) fn epoch(&self) -> String {
+        self.epochs.join(".")
     }
 }
 
@@ -151,9 +156,7 @@ impl Topic {
         let mut state = self.lock();
         self.metrics.events.add(news.len() as u64);
         if state.is_idle() {
-            for (feed, position) in news.iter().filter_map(|news| news.at) {
-                state.advance(feed, position);
-            }
+            news.iter().filter_map(|news| news.at).for_each(|(feed, position)| state.note(feed, position));
             return;
         }
         let is_broadcast = matches!(state.source, Source::Broadcast);
@@ -254,11 +257,22 @@ impl Topic {
 }
 
 impl State {
-    /// Takes note of a position; returns the offset that it makes.
+    /// Takes note of a position.
+    fn note(&mut self, feed: usize, position: Position) {
+        if let Source::Streams(streams) = &mut self.source
+            && let Some(place) = streams.positions.get_mut(feed)
+        {
+            *place = position;
+        }
+    }
+
+    /// The same; returns the offset that it makes.
     fn advance(&mut self, feed: usize, position: Position) -> Option<Box<str>> {
-        let Source::Streams(streams) = &mut self.source else { return None };
-        *streams.positions.get_mut(feed)? = position;
-        Some(offset(&streams.positions).into())
+        self.note(feed, position);
+        match &self.source {
+            Source::Broadcast => None,
+            Source::Streams(streams) => Some(offset(&streams.positions).into()),
+        }
     }
 
     pub(super) fn place(&self) -> Option<Place> {
