@@ -13,6 +13,7 @@ mod examples;
 mod follow;
 mod gateway;
 mod gateway_python;
+mod getting_started;
 mod handlers;
 mod lifecycle;
 mod models;
