@@ -13,7 +13,7 @@ use bytes::Bytes;
 use messaging_core::{Health, Messaging, ServiceHealth};
 use serde::Serialize;
 
-use crate::asyncapi;
+use crate::asyncapi::asyncapi;
 use crate::metrics::{Metrics, prometheus};
 use crate::schema::Schema;
 
@@ -88,7 +88,7 @@ impl fmt::Debug for InternalState {
 pub fn internal_router(state: InternalState) -> Router {
     // What is declared does not change while a process runs.
     let schema = json_bytes(&Schema::of_process(&*state.service));
-    let asyncapi = json_bytes(&asyncapi::document(&state.service, &state.version));
+    let asyncapi = json_bytes(&asyncapi(&state.service, &state.version));
     Router::new()
         .route("/__schema", get(async move || json(StatusCode::OK, schema)))
         .route("/asyncapi.json", get(async move || json(StatusCode::OK, asyncapi)))
