@@ -7,6 +7,7 @@
     reason = "tests document themselves, and a test binary exports nothing"
 )]
 
+mod asyncapi;
 mod cache;
 mod cache_options;
 mod examples;
