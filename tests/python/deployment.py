@@ -1,4 +1,4 @@
-"""Reads the files that deploy task_updates, checks the manifests with the schemas of Kubernetes, and prints all as JSON."""
+"""Reads the files that deploy an example, checks the manifests with the schemas of Kubernetes, and prints all as JSON."""
 
 import json
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import kubernetes_validate
 import yaml
 
-# Whatever is in there has to be the same in all releases that are looked after.
+# What is in the manifests is the same in all releases that are looked after.
 VERSIONS = ("1.30", "1.33")
 
 directory = pathlib.Path(sys.argv[1])
@@ -18,5 +18,6 @@ for path in sorted((directory / "k8s").glob("*.yaml")):
             # `strict` refuses fields that there are not.
             kubernetes_validate.validate(manifest, version, strict=True)
         manifests.append(manifest)
-compose = yaml.safe_load((directory / "docker-compose.yml").read_text())
-print(json.dumps({"compose": compose, "manifests": manifests}), flush=True)
+compose = directory / "docker-compose.yml"
+services = yaml.safe_load(compose.read_text()) if compose.exists() else None
+print(json.dumps({"compose": services, "manifests": manifests}), flush=True)

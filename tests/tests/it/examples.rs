@@ -1,7 +1,9 @@
 //! The examples do what they show: as programs, in memory and on a Redis, with somebody else listening.
 
 mod auditlog;
+mod deployment;
 mod live;
+mod notifications;
 mod task_updates;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -168,10 +170,13 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 7] = [
+    let programs: [(&str, &[&str]); 10] = [
         ("demo", &[]),
         ("auditlog", &[]),
         ("live", &["--port", "0"]),
+        ("notifications", &[]),
+        ("notifications", &["--role", "subscriber"]),
+        ("notifications", &["--role", "publisher"]),
         ("task_updates", &["--role", "all", "--listen", "127.0.0.1:0"]),
         ("task_updates", &["--role", "task-manager"]),
         ("multi_process", &["--role", "publisher"]),

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use messaging_tests::{Python, RedisServer, eventually, free_port};
 use serde_json::{Value, json};
 
+use super::deployment::deployment;
 use super::{Listener, PROGRAMS, example, run, told};
 use crate::gateway::client::Client;
 use crate::place::PATIENCE;
@@ -229,6 +230,11 @@ async fn services_are_heard_at_every_api_and_nothing_is_lost() {
     assert_eq!(other.post("/announcements", &announcement).0, 202);
     assert_eq!(general.data(1).await, [announcement]);
 
+    // Messages are kept small.
+    assert_eq!(other.post("/tasks", &json!({ "title": "x".repeat(201) })).0, 400);
+    let long = json!({ "type": "system_notification", "message": "x".repeat(201) });
+    assert_eq!(other.post("/announcements", &long).0, 400);
+
     // Who was not there is told of what was before.
     let (_, late) = other.browser(json!({ "channel": channel, "last": 10 })).await;
     assert_eq!(past(&late), updates_of(&task));
@@ -322,21 +328,9 @@ fn task_updates_says_how_it_is_used() {
     assert!(complaint.starts_with(&format!("task_updates: cannot listen on {address}, ")), "{complaint}");
 }
 
-/// The files that deploy it, as what is in them: `compose`, and the `manifests`, which fit the schemas of Kubernetes.
-async fn deployment() -> Option<Value> {
-    let python = Python::with(&["kubernetes_validate", "yaml"])?;
-    let directory = repository().join("examples/deploy/task_updates");
-    let directory = directory.to_str().expect("the repository has a readable name");
-    let mut script = python.run(include_str!("../../../python/deployment.py"), &[directory]);
-    let read = script.read_line().await;
-    script.finish().await;
-    Some(serde_json::from_str(&read).expect("the script answers in JSON"))
-}
-
-/// `None` without a Python that has what reads the files: the test has nothing to do then, and `cargo xtask test` says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_compose_file_starts_redis_and_every_role() {
-    let Some(deployment) = deployment().await else { return };
+    let Some(deployment) = deployment("task_updates").await else { return };
     let services = deployment["compose"]["services"].as_object().expect("there are services");
     let redis = &services["redis"];
     assert_eq!(redis["image"], "redis:7-alpine");
@@ -357,8 +351,11 @@ async fn the_compose_file_starts_redis_and_every_role() {
         let environment = service["environment"].as_object().unwrap();
         check_environment(|variable| environment.get(variable).and_then(Value::as_str).map(str::to_owned));
         assert_eq!(service["depends_on"]["redis"]["condition"], "service_healthy", "{name}");
-        assert_eq!(service["healthcheck"]["test"], json!(["CMD", "messaging", "health"]), "{name}");
-        roles.push(check_role(&service["command"], name));
+        let role = check_role(&service["command"], name);
+        let mut probe = vec!["CMD"];
+        probe.extend(if role == "api" { probe_of_api() } else { probe_of(&role) });
+        assert_eq!(service["healthcheck"]["test"], json!(probe), "{name}");
+        roles.push(role);
     }
     check_roles(roles);
     let file = repository().join("examples/deploy/task_updates/Dockerfile");
@@ -370,7 +367,7 @@ async fn the_compose_file_starts_redis_and_every_role() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_manifests_fit_the_schemas_of_kubernetes() {
-    let Some(deployment) = deployment().await else { return };
+    let Some(deployment) = deployment("task_updates").await else { return };
     let manifests = deployment["manifests"].as_array().expect("there are manifests");
     let of_kind = |kind: &str| -> Vec<&Value> {
         manifests.iter().filter(|manifest| manifest["kind"] == kind).collect()
@@ -434,12 +431,22 @@ async fn the_manifests_fit_the_schemas_of_kubernetes() {
             let get = |path: &str| json!({ "path": path, "port": "internal" });
             assert_eq!([&alive["httpGet"], &ready["httpGet"]], [&get("/healthz"), &get("/readyz")]);
         } else {
-            let health = json!({ "command": ["messaging", "health"] });
-            assert_eq!([&alive["exec"], &ready["exec"]], [&health; 2], "{name}");
+            let command = json!({ "command": probe_of(&role) });
+            assert_eq!([&alive["exec"], &ready["exec"]], [&command; 2], "{name}");
         }
         roles.push(role);
     }
     check_roles(roles);
+}
+
+/// What asks whether a worker of this container lives: its group is called as its role.
+fn probe_of(role: &str) -> Vec<&str> {
+    vec!["messaging", "health", "--quiet", "--group", role, "--here"]
+}
+
+/// The API is asked itself.
+fn probe_of_api() -> Vec<&'static str> {
+    vec!["messaging", "health", "--quiet", "--http", "http://127.0.0.1:9090/readyz"]
 }
 
 /// Every variable that says where Redis is has to be there.
