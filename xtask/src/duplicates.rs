@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("crypto-common", SHA2),
     ("digest", SHA2),
     ("hashbrown", "hashlink 0.11, which is sqlx's, stays with 0.16"),
+    ("rand", METRICS),
+    ("rand_core", METRICS),
     ("sha2", SHA2),
     (
         "syn",
@@ -20,6 +22,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
 ];
 
+const METRICS: &str = "metrics-util 0.20, which an example has for Prometheus, stays with rand 0.9";
 const SHA2: &str = "sqlx-core 0.9 stays with sha2 0.10, sqlx-postgres has 0.11";
 
 pub(crate) fn check(_: &Context) -> Result<Passed, Failure> {

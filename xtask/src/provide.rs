@@ -74,9 +74,14 @@ impl Provided {
                 if let Err(reason) = python.clients {
                     self.skipped.push(format!("clients of the gateway in python ({reason})"));
                 }
+                if let Err(reason) = python.schemas {
+                    self.skipped.push(format!("files that deploy examples ({reason})"));
+                }
             }
             Err(reason) => {
-                self.skipped.push(format!("python interop and clients of the gateway in python ({reason})"));
+                self.skipped.push(format!(
+                    "python interop, clients of the gateway in python, and files that deploy examples ({reason})"
+                ));
             }
         }
     }

@@ -2,7 +2,10 @@
 
 mod auditlog;
 mod cameras;
+mod deployment;
 mod live;
+mod notifications;
+mod task_updates;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -168,11 +171,16 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 6] = [
+    let programs: [(&str, &[&str]); 11] = [
         ("demo", &[]),
         ("auditlog", &[]),
         ("cameras", &[]),
         ("live", &["--port", "0"]),
+        ("notifications", &[]),
+        ("notifications", &["--role", "subscriber"]),
+        ("notifications", &["--role", "publisher"]),
+        ("task_updates", &["--role", "all", "--listen", "127.0.0.1:0"]),
+        ("task_updates", &["--role", "task-manager"]),
         ("multi_process", &["--role", "publisher"]),
         ("multi_process", &["--role", "subscriber"]),
     ];
