@@ -6,6 +6,8 @@ use crate::waiting;
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;
+/// After so many milliseconds without an answer a node is down. A busy machine keeps one waiting for a good part of a second.
+const NODE_TIMEOUT: &str = "2000";
 
 /// Six nodes: three primaries that share the slots evenly, then a replica of each. They go when this is dropped.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ impl ClusterBuilder {
         let mut builder = RedisServer::builder();
         for (name, value) in [
             ("--cluster-enabled", "yes"),
-            ("--cluster-node-timeout", "1000"),
+            ("--cluster-node-timeout", NODE_TIMEOUT),
             ("--cluster-replica-validity-factor", "0"),
             ("--cluster-allow-replica-migration", "no"),
             ("--repl-diskless-sync-delay", "0"),

@@ -6,6 +6,9 @@ use crate::waiting;
 
 /// What the sentinels call the master.
 const NAME: &str = "main";
+/// After so many milliseconds without an answer a server is down. A busy machine keeps one waiting for a good part of a
+/// second, and a failover that nobody asked for loses what tests have just written.
+const DOWN_AFTER: &str = "2000";
 
 /// A master, two replicas, and three sentinels that watch them; they go when this is dropped.
 #[derive(Debug)]
@@ -101,7 +104,7 @@ impl SentinelBuilder {
             builder = builder.arg("--sentinel auth-pass", &format!("{NAME} {password}"));
         }
         builder
-            .arg("--sentinel down-after-milliseconds", &format!("{NAME} 700"))
+            .arg("--sentinel down-after-milliseconds", &format!("{NAME} {DOWN_AFTER}"))
             .arg("--sentinel failover-timeout", &format!("{NAME} 5000"))
     }
 }

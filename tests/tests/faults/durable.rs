@@ -124,6 +124,22 @@ impl Readers {
         all.await;
     }
 
+    /// Waits until they have what is on the streams, and returns it. A machine that is busy may make Redis fail over once
+    /// more, and what that takes away nobody gets.
+    pub(crate) async fn have_what_is_kept(&self, messaging: &Messaging) -> BTreeSet<u64> {
+        let all = eventually("the handlers get what is there", async || {
+            let kept = kept(messaging).await;
+            let have = [&self.queue, &self.resumable].map(Handled::numbers);
+            have.iter().all(|have| have.is_superset(&kept)).then_some(kept)
+        });
+        tokio::pin!(all);
+        tokio::select! {
+            kept = &mut all => return kept,
+            () = tokio::time::sleep(GOES_ON_WITHIN) => self.tell(&kept(messaging).await).await,
+        }
+        all.await
+    }
+
     /// For who reads why it failed: what is missing, and what those say of themselves who should have it.
     async fn tell(&self, wanted: &BTreeSet<u64>) {
         for (name, handled) in [("queue", &self.queue), ("resumable", &self.resumable)] {

@@ -28,8 +28,7 @@ async fn a_queue_goes_on_when_sentinel_replaces_its_master() {
     let killed = Arc::clone(&sentinel);
     let failures = publish_around(&place, move |_| killed.master().stop()).await;
     let messaging = place.messaging().await;
-    let kept = kept(&messaging).await;
-    readers.have(&kept).await;
+    let kept = readers.have_what_is_kept(&messaging).await;
     let lost: BTreeSet<_> = all().difference(&kept).copied().collect();
     assert!(failures > 0, "while there was no master, publishing failed");
     assert!(lost.len() < all().len() / 10, "only what had not reached the replica: {lost:?}");
@@ -149,8 +148,7 @@ async fn a_queue_goes_on_when_the_primary_of_its_stream_is_replaced() {
     let killed = Arc::clone(&cluster);
     let failures = publish_around(&place, move |_| holder(&killed, "jobs}").0.stop()).await;
     let messaging = place.messaging().await;
-    let kept = kept(&messaging).await;
-    readers.have(&kept).await;
+    let kept = readers.have_what_is_kept(&messaging).await;
     let lost = all().difference(&kept).count();
     assert!(failures > 0, "while there was no primary, publishing failed");
     assert!(lost < all().len() / 10, "only what had not reached the replica: {lost}");
