@@ -9,6 +9,7 @@ use crate::screen::Screen;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
+#[allow(clippy::enum_variant_names, reason = "it is how they are called in the messages")]
 pub(crate) enum LiveUpdate {
     DataUpdate { table: String, id: u64 },
     ConfigUpdate { name: String, value: Value },
