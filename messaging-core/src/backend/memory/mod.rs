@@ -13,7 +13,7 @@ mod stream;
 mod streams;
 mod unfinished;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -285,6 +285,12 @@ impl Memory {
 
     pub(crate) fn forget_matching(&self, glob: &str, keep: &(dyn Fn(&str) -> bool + Sync)) -> u64 {
         lock(&self.bus.0).forget_matching(&self.namespace, glob, keep)
+    }
+
+    pub(crate) fn keys_matching(&self, glob: &str) -> BTreeSet<String> {
+        let (bus, now) = (lock(&self.bus.0), Instant::now());
+        let live = bus.entries.iter().filter(|(_, entry)| entry.expires > now).map(|(key, _)| key);
+        live.filter(|key| glob_matches(glob.as_bytes(), key.as_bytes())).cloned().collect()
     }
 
     pub(crate) fn info(&self) -> String {
