@@ -92,13 +92,14 @@ impl Cache {
     /// What the backend says.
     pub(crate) async fn keys_matching(&self, glob: &str) -> Result<Vec<String>> {
         let found = self.backend.keys_matching(&self.glob(glob)).await?;
-        let ours = format!("{}:", self.config.namespace);
+        let ours = ["lease:", "{"].map(|next| format!("{}:{next}", self.config.namespace));
         let prefix = match self.config.cache_prefix.as_str() {
             "" => String::new(),
             prefix => format!("{prefix}:"),
         };
         // Leases and what else is ours are no values; nor is there what is still to be removed.
-        let values = found.iter().filter(|key| !key.starts_with(&ours) && !self.journal.has(key));
+        let is_ours = |key: &str| ours.iter().any(|begin| key.starts_with(begin));
+        let values = found.iter().filter(|key| !is_ours(key) && !self.journal.has(key));
         Ok(values.filter_map(|key| key.strip_prefix(&prefix).map(str::to_owned)).collect())
     }
 

@@ -1,6 +1,7 @@
 //! The examples do what they show: as programs, in memory and on a Redis, with somebody else listening.
 
 mod auditlog;
+mod config_monitor;
 mod live;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -167,9 +168,11 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 5] = [
+    let programs: [(&str, &[&str]); 7] = [
         ("demo", &[]),
         ("auditlog", &[]),
+        ("config_monitor", &[]),
+        ("config_monitor", &["--role", "monitor"]),
         ("live", &["--port", "0"]),
         ("multi_process", &["--role", "publisher"]),
         ("multi_process", &["--role", "subscriber"]),

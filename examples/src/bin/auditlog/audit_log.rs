@@ -71,8 +71,14 @@ pub(crate) struct Sender {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Said {
-    Acknowledgment { received_at: Timestamp },
-    Notification { text: String },
+    Acknowledgment {
+        received_at: Timestamp,
+    },
+    Notification {
+        text: String,
+    },
     /// Something that a service without our gateway has passed on for one of its clients.
-    ClientBroadcast { data: Value },
+    ClientBroadcast {
+        data: Value,
+    },
 }

@@ -143,12 +143,13 @@ async fn is_known(messaging: &Messaging, replica: &Replica) -> Result<(), BoxErr
     let cache = messaging.cache("blip0");
     let known = async {
         loop {
+            let tenants: Vec<String> = messaging.cache(TENANTS).keys("*").await?;
             let mut cached = replica::read(&cache, &part(None)).await?;
-            for tenant in cache.keys(&format!("{TENANTS}*")).await? {
-                let tenant = tenant.strip_prefix(TENANTS);
-                cached.extend(replica::read(&cache, &part(tenant)).await?);
+            for tenant in &tenants {
+                cached.extend(replica::read(&cache, &part(Some(tenant))).await?);
             }
-            if replica.entries() == cached {
+            let knows = replica.tenants().await == tenants && replica.entries() == cached;
+            if replica.is_filled() && knows {
                 return Ok(());
             }
             tokio::time::sleep(BRIEFLY).await;

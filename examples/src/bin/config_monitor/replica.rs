@@ -1,6 +1,7 @@
 //! What a monitor knows without asking: the part of the cache that concerns its tenants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use messaging_core::{CacheManager, ChangeEvent, HandlerHandle, Messaging, Result, ToChannel};
@@ -21,6 +22,7 @@ struct Shared {
     cache: CacheManager,
     screen: Screen,
     entries: Mutex<Entries>,
+    is_filled: AtomicBool,
     /// Held from reading the cache to writing it down here: what one handler reads must not replace what another one has
     /// read later. Nobody who only looks waits for it.
     order: tokio::sync::Mutex<()>,
@@ -34,6 +36,7 @@ impl Replica {
             cache: messaging.cache("blip0"),
             screen: screen.clone(),
             entries: Mutex::default(),
+            is_filled: AtomicBool::new(false),
             order: tokio::sync::Mutex::default(),
             tenants: tokio::sync::Mutex::default(),
         }))
@@ -41,6 +44,16 @@ impl Replica {
 
     pub(crate) fn entries(&self) -> Entries {
         self.lock().clone()
+    }
+
+    /// Whether it has been what the cache was.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.0.is_filled.load(Ordering::Acquire)
+    }
+
+    /// The tenants whose channels are listened to, sorted.
+    pub(crate) async fn tenants(&self) -> Vec<String> {
+        self.0.tenants.lock().await.keys().cloned().collect()
     }
 
     /// Takes one resource over from the cache; if it is there no more, it is removed here too.
@@ -59,7 +72,8 @@ impl Replica {
     pub(crate) async fn remove(&self, tenant: Option<&str>, kind: &str, id: &str) -> Result<()> {
         let key = key(tenant, kind, id);
         let _order = self.0.order.lock().await;
-        if self.lock().remove(&key).is_some() {
+        let mut entries = self.lock();
+        if entries.remove(&key).is_some() {
             self.line("removed", &key);
         }
         Ok(())
@@ -77,21 +91,18 @@ impl Replica {
 
     /// Listens to a tenant's channel from now on, and takes over what is cached for it.
     pub(crate) async fn follow(&self, tenant: &str, messaging: &Messaging) -> Result<()> {
-        {
-            let mut tenants = self.0.tenants.lock().await;
-            if !tenants.contains_key(tenant) {
-                // Checked: what an event says must not become a pattern.
-                let channel = OfTenant { tenant_id: tenant.to_owned() }.to_channel()?;
-                let (replica, name) = (self.clone(), tenant.to_owned());
-                let handler = move |event: ChangeEvent| {
-                    let (replica, name) = (replica.clone(), name.clone());
-                    async move { on_tenant(&name, event, replica).await }
-                };
-                let handle =
-                    messaging.subscriber().id(format!("tenant {tenant}")).on(&channel, handler).await?;
-                tenants.insert(tenant.to_owned(), handle);
-                self.line("subscribed", &channel);
-            }
+        let mut tenants = self.0.tenants.lock().await;
+        if !tenants.contains_key(tenant) {
+            // Checked: what an event says must not become a pattern.
+            let channel = OfTenant { tenant_id: tenant.to_owned() }.to_channel()?;
+            let (replica, name) = (self.clone(), tenant.to_owned());
+            let handler = move |event: ChangeEvent| {
+                let (replica, name) = (replica.clone(), name.clone());
+                async move { on_tenant(&name, event, replica).await }
+            };
+            let handle = messaging.subscriber().id(format!("tenant {tenant}")).on(&channel, handler).await?;
+            tenants.insert(tenant.to_owned(), handle);
+            self.line("subscribed", &channel);
         }
         // Only now: what changes while this is read is heard of.
         self.reload(&part(Some(tenant))).await
@@ -99,7 +110,8 @@ impl Replica {
 
     /// Stops listening to a tenant's channel, and forgets what was known of it.
     pub(crate) async fn unfollow(&self, tenant: &str) {
-        if let Some(handle) = self.0.tenants.lock().await.remove(tenant) {
+        let mut tenants = self.0.tenants.lock().await;
+        if let Some(handle) = tenants.remove(tenant) {
             handle.stop().await;
             self.lock().retain(|key, _| !key.starts_with(&part(Some(tenant))));
             self.line("unsubscribed", &format!("from what concerns {tenant}"));
@@ -108,10 +120,8 @@ impl Replica {
 
     /// Makes the replica what the cache is.
     pub(crate) async fn resync(&self, messaging: &Messaging) -> Result<()> {
-        let keys = self.0.cache.keys(&format!("{TENANTS}*")).await?;
-        let active: BTreeSet<&str> = keys.iter().filter_map(|key| key.strip_prefix(TENANTS)).collect();
-        let followed: Vec<String> = self.0.tenants.lock().await.keys().cloned().collect();
-        for tenant in followed.iter().filter(|tenant| !active.contains(tenant.as_str())) {
+        let active = messaging.cache(TENANTS).keys("*").await?;
+        for tenant in self.tenants().await.iter().filter(|tenant| !active.contains(tenant)) {
             self.unfollow(tenant).await;
         }
         self.reload(&part(None)).await?;
@@ -120,6 +130,7 @@ impl Replica {
         }
         let known = self.lock().len();
         self.line("resynced", &format!("{known} resources of {} active tenants", active.len()));
+        self.0.is_filled.store(true, Ordering::Release);
         Ok(())
     }
 

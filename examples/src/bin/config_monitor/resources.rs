@@ -46,8 +46,8 @@ pub(crate) fn part(tenant: Option<&str>) -> String {
     }
 }
 
-/// What all keys of tenants begin with.
-pub(crate) const TENANTS: &str = "active:";
+/// Under which the tenants are cached that are active, by their ids.
+pub(crate) const TENANTS: &str = "blip0:active";
 
 /// Says what to watch on a chain.
 #[event_config(

@@ -17,11 +17,16 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct CacheService {
     messaging: Messaging,
     cache: CacheManager,
+    tenants: CacheManager,
 }
 
 impl CacheService {
     pub(crate) fn new(messaging: &Messaging) -> Self {
-        Self { messaging: messaging.clone(), cache: messaging.cache("blip0") }
+        Self {
+            messaging: messaging.clone(),
+            cache: messaging.cache("blip0"),
+            tenants: messaging.cache(TENANTS),
+        }
     }
 
     pub(crate) async fn cache_monitor(&self, monitor: &Monitor) -> Result<()> {
@@ -62,13 +67,13 @@ impl CacheService {
 
     /// Monitors follow the tenant from now on.
     pub(crate) async fn activate_tenant(&self, tenant: &Tenant) -> Result<()> {
-        self.cache.set(&format!("{TENANTS}{}", tenant.id), tenant, TTL).await?;
+        self.tenants.set(&tenant.id, tenant, TTL).await?;
         self.messaging.emit(Op::Create, tenant).await.map(drop)
     }
 
     /// Monitors forget the tenant. What is cached for it stays. Whether it was active.
     pub(crate) async fn deactivate_tenant(&self, id: &str) -> Result<bool> {
-        let Some(tenant) = self.cache.take::<Tenant>(&format!("{TENANTS}{id}")).await? else {
+        let Some(tenant) = self.tenants.take::<Tenant>(id).await? else {
             return Ok(false);
         };
         self.messaging.emit(Op::Delete, &tenant).await?;

@@ -1,6 +1,6 @@
 //! The gateway as its clients see it, on each backend.
 
-mod client;
+pub mod client;
 mod discovery;
 mod drain;
 mod events;
