@@ -415,7 +415,11 @@ async fn browsers_hear_what_anybody_publishes_on_redis() {
     let foreign = json!({ "type": "client_broadcast", "data": { "from": "elsewhere" } });
     redis.cli(&["PUBLISH", &format!("{prefix}auditlog:{ADA}"), &foreign.to_string()]);
     assert_eq!(browser.data(1).await[0], foreign);
-    drop(browser);
+    // However many listen, Redis sends it once.
+    let second = site.browser(&site.token(ADA), json!({})).await;
+    let own = format!("{prefix}auditlog:{ADA}");
+    assert_eq!(redis.cli(&["PUBSUB", "NUMSUB", &own]).lines().last(), Some("1"));
+    drop((browser, second));
     let Site { program, .. } = site;
     program.terminate();
     program.end().succeeded();
