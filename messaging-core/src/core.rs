@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,8 @@ use crate::channel::Pattern;
 use crate::config::Config;
 use crate::durable::Durables;
 use crate::error::{Error, ErrorKind, Result};
+use crate::labels::{Labels, Subscribers};
+use crate::meter::{self, Count};
 use crate::registry::Registry;
 use crate::stream::Durability;
 
@@ -43,7 +45,10 @@ pub(crate) struct Core {
     /// Shutting down has begun: handlers that look at it can finish early.
     pub(crate) draining: CancellationToken,
     /// Events of changes that were made, and that could not be published.
-    pub(crate) lost_events: AtomicU64,
+    pub(crate) lost_events: Count,
+    /// What channels are called where they are counted.
+    pub(crate) labels: Labels,
+    pub(crate) subscribers: Arc<Subscribers>,
 }
 
 impl Core {
@@ -51,6 +56,8 @@ impl Core {
         config.check()?;
         let registry = Registry::collect();
         registry.check()?;
+        meter::describe();
+        let labels = Labels::new(&registry, durable.iter().map(|(pattern, _)| pattern));
         let durables = Durables::new(durable, &registry, &config.channel_prefix)?;
         let activity = Activity::default();
         let backend = Arc::new(Backend::new(&config, activity.clone())?);
@@ -78,7 +85,9 @@ impl Core {
             number: fastrand::usize(..),
             claims: Mutex::default(),
             draining: stop.child_token(),
-            lost_events: AtomicU64::new(0),
+            lost_events: Count::of(meter::LOST_EVENTS, &[]),
+            labels,
+            subscribers: Arc::default(),
             stop,
         }))
     }
@@ -86,6 +95,11 @@ impl Core {
     /// The name of a consumer: what one has had that is gone comes to the next, of this process too.
     pub(crate) fn next_consumer(&self) -> String {
         format!("{}:{}", self.process, self.consumers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether the backend is in this process.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(*self.backend, Backend::Memory(_))
     }
 
     /// Publishes messages in one batch. Returns the number of receivers.
@@ -101,7 +115,13 @@ impl Core {
         }
         let (first, more) =
             (messages[0].channel.clone(), if messages.len() > 1 { " and others" } else { "" });
+        let labels: Vec<_> = if meter::IS_MEASURED {
+            messages.iter().map(|message| self.labels.find(&message.channel)).collect()
+        } else {
+            Vec::new()
+        };
         let published = self.cache.publish(messages).await;
+        labels.iter().for_each(|label| label.published(published.as_ref().err()));
         published.map_err(|error| error.context(format_args!("publish on {first:?}{more}")))
     }
 }

@@ -63,7 +63,7 @@ pub enum ErrorKind {
     Storage,
     /// What was asked for does not exist: a stream, a group, a dead letter.
     NotFound,
-    /// Somebody else has changed it since it was read.
+    /// Somebody else has changed it since it was read, or has made one with the same key before.
     Conflict,
     /// An event that has to come before could not be published. Nothing was sent.
     Held,

@@ -18,6 +18,7 @@ use crate::dispatch::{
     OrderedBy, Overflow, Queue, RunningHandler, StartAt, States, Tally, resync,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::meter::HandlerMeters;
 use crate::registry::{HandlerDescriptor, Location, ResyncDescriptor};
 use crate::session::Session;
 use crate::source::Source;
@@ -107,6 +108,8 @@ impl Default for Handlers {
 /// A handler that can be started, from an attribute or made at run time.
 pub(crate) struct HandlerSpec {
     pub(crate) id: Arc<str>,
+    /// What measurements call it: its id, unless that was made up and has a channel in it.
+    pub(crate) label: Arc<str>,
     pub(crate) channels: Vec<String>,
     pub(crate) options: HandlerOptions,
     /// The group of a queue; the id without it.
@@ -123,6 +126,7 @@ impl From<&HandlerDescriptor> for HandlerSpec {
     fn from(descriptor: &HandlerDescriptor) -> Self {
         Self {
             id: descriptor.id.into(),
+            label: descriptor.id.into(),
             channels: descriptor.channels.iter().map(|channel| (*channel).to_owned()).collect(),
             options: descriptor.options,
             group: descriptor.group.map(str::to_owned),
@@ -222,11 +226,15 @@ impl HandlerTask {
         let signal = Arc::new(Notify::new());
         let gaps = if descriptor.resync.is_some() { Gaps::Signal(Arc::clone(&signal)) } else { Gaps::Count };
         let activity = core.activity.clone();
-        let mailbox = Arc::new(Mailbox::for_handler(&patterns, &options, activity.clone(), gaps));
+        let mailbox =
+            Arc::new(Mailbox::for_handler(&descriptor.label, &patterns, &options, activity.clone(), gaps));
         let id = Arc::clone(&descriptor.id);
         let makes_outdated =
             |pattern: &Pattern| core.cache.families.patterns().iter().any(|event| event.may_overlap(pattern));
         let cache = patterns.iter().any(makes_outdated).then(|| Arc::clone(&core.cache));
+        let labels = || patterns.iter().map(|pattern| core.labels.of_pattern(pattern));
+        let meters = HandlerMeters::new(&descriptor.label, labels());
+        let subscribed: Vec<_> = labels().map(|label| core.subscribers.enter(label)).collect();
         let running = Arc::new(RunningHandler {
             cache,
             context: Context::new(Arc::clone(&id), setup.states.clone(), core.draining.clone()),
@@ -242,7 +250,9 @@ impl HandlerTask {
             failed: AtomicBool::new(false),
             since: std::time::Instant::now(),
             started: std::time::SystemTime::now(),
-            tally: Tally::default(),
+            tally: Tally::of(&descriptor.label),
+            meters,
+            label: Arc::clone(&descriptor.label),
         });
         let group = descriptor.group.as_deref().unwrap_or(&descriptor.id);
         let dead_letter = descriptor.dead_letter.as_deref();
@@ -262,10 +272,10 @@ impl HandlerTask {
         let first_resync = core.activity.guard();
         let supervisor = {
             let (task, descriptor) = (Arc::clone(&task), Arc::clone(descriptor));
-            setup
-                .current
-                .clone()
-                .scope(async move { task.supervise(&descriptor, gate, first_resync, signal, activity).await })
+            setup.current.clone().scope(async move {
+                task.supervise(&descriptor, gate, first_resync, signal, activity).await;
+                drop(subscribed);
+            })
         };
         *task.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::spawn(supervisor));
         Ok(task)

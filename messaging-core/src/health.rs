@@ -1,7 +1,7 @@
 //! How messaging is, as a value that serializes to JSON.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -31,6 +31,9 @@ pub struct Health {
     pub channels: Vec<String>,
     /// Templates and globs that are subscribed to, by the handlers of this process.
     pub patterns: Vec<String>,
+    /// How many handlers and subscriptions of this process listen to each template, glob or declared channel; those to
+    /// channels of no template are counted together, as `other`.
+    pub subscribers: BTreeMap<String, usize>,
     /// The subscription connections.
     pub sessions: Vec<SessionHealth>,
     /// The handlers.
@@ -158,11 +161,12 @@ impl Health {
             ready,
             channels: names(false),
             patterns: names(true),
+            subscribers: core.subscribers.counts(),
             sessions,
             handlers,
             caches: core.cache.stats(),
             services,
-            lost_events: core.lost_events.load(Ordering::Relaxed),
+            lost_events: core.lost_events.read(),
             warnings,
         }
     }

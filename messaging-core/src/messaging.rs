@@ -1,12 +1,13 @@
 //! The handle: building, starting and running, publishing and subscribing, draining.
 
 mod builder;
+#[cfg(feature = "metrics")]
+mod report;
 mod running;
 
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub use running::{Running, ShutdownReport, Unfinished};
 use crate::cache_manager::CacheManager;
 use crate::channel::{Pattern, ToChannel, ToPattern};
 use crate::client::RedisClient;
-use crate::config::{Config, Kind, StartPolicy};
+use crate::config::{Config, StartPolicy};
 use crate::core::{Core, Current, Runtime as CurrentRuntime};
 use crate::dead_letters::DeadLetters;
 use crate::describe::describe;
@@ -196,6 +197,8 @@ impl Messaging {
         self.start_handlers(&handlers, states, until, &mut starting.tasks).await?;
         starting.succeeded();
         self.report_abandoned();
+        #[cfg(feature = "metrics")]
+        self.core().background.spawn(report::report(self.runtime(), Arc::clone(self.core())));
         for warning in describe().warnings {
             tracing::warn!("{warning}");
         }
@@ -299,7 +302,7 @@ impl Messaging {
     /// Notes events that nobody will hear of: the changes that they tell of were made.
     #[doc(hidden)]
     pub fn note_lost_events(&self, events: u64) {
-        self.core().lost_events.fetch_add(events, Ordering::Relaxed);
+        self.core().lost_events.add(events);
     }
 
     /// Whether it has been shut down.
@@ -484,7 +487,7 @@ impl Messaging {
 
     /// Whether the backend is in this process.
     pub(crate) fn is_memory(&self) -> bool {
-        matches!(self.core().config.endpoint.0, Kind::Memory(_))
+        self.core().is_memory()
     }
 
     /// The settings.
@@ -539,6 +542,7 @@ impl Messaging {
         self.0.session.get_or_init(|| {
             let core = self.core();
             Session::start(
+                "subscriptions",
                 "subscriptions",
                 Arc::clone(&core.backend),
                 &core.config,

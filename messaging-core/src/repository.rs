@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::core::{Core, Current};
 use crate::dispatch::BoxFuture;
@@ -194,7 +193,7 @@ impl<S> Repository<S> {
         };
         match (published, self.on_failure) {
             (Err(error), PublishFailure::Log) => {
-                self.core.lost_events.fetch_add(1, Ordering::Relaxed);
+                self.core.lost_events.up();
                 tracing::error!(
                     model = M::DESCRIPTOR.id, %op, error = %chain(&error),
                     "the change is stored, but its event could not be published"

@@ -24,6 +24,7 @@ use crate::channel::{Kind, Pattern, Wire};
 use crate::config::Config;
 use crate::dispatch::{Carrier, Mailbox};
 use crate::error::{Error, ErrorKind, Result, chain};
+use crate::meter;
 
 use routes::{Book, RouteState, Routes};
 
@@ -100,14 +101,18 @@ struct Status {
 }
 
 impl Session {
-    /// Starts the session's task. It connects when something is wanted.
+    /// Starts the session's task, which measurements call `label`. It connects when something is wanted.
     pub(crate) fn start(
         name: &str,
+        label: &str,
         backend: Arc<Backend>,
         config: &Config,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        for name in [meter::RECONNECTS, meter::CUT_OFF, meter::SKIPPED] {
+            meter::count(name, &[("session", label)], 0);
+        }
         let (control, inbox) = mpsc::unbounded_channel();
         let status = Arc::new(Mutex::new(Status {
             health: SessionHealth { name: name.to_owned(), ..SessionHealth::default() },
@@ -116,6 +121,7 @@ impl Session {
         let book = Arc::<Mutex<Book>>::default();
         let (generation, skipped) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let supervisor = Supervisor {
+            label: label.to_owned(),
             backend,
             config: config.clone(),
             inbox,
@@ -217,6 +223,7 @@ struct Asked {
     /// Counted from 0 on each connection.
     number: u64,
     request: Request,
+    at: Instant,
     /// The identity of the route that it was for.
     id: u64,
     /// Who waits for the answer.
@@ -227,6 +234,8 @@ struct Asked {
 type Asking = (Vec<Request>, Option<oneshot::Sender<()>>);
 
 struct Supervisor {
+    /// What measurements call it.
+    label: String,
     backend: Arc<Backend>,
     config: Config,
     inbox: mpsc::UnboundedReceiver<Control>,
@@ -426,6 +435,7 @@ impl Supervisor {
             return error;
         }
         lock(&self.status).health.cut_off += 1;
+        meter::count(meter::CUT_OFF, &[("session", &self.label)], 1);
         error.context(
             "a slow handler held the reader up, and redis may have cut it off (client-output-buffer-limit pubsub)",
         )
@@ -436,14 +446,14 @@ impl Supervisor {
             return Ok(());
         }
         connection.send(&requests).await?;
-        let last = requests.len() - 1;
+        let (last, at) = (requests.len() - 1, Instant::now());
         for (number, request) in requests.into_iter().enumerate() {
             let id = match &request {
                 Request::Subscribe(wire) | Request::Unsubscribe(wire) => self.routes.id(wire),
                 Request::Ping => 0,
             };
             let done = if number == last { done.take() } else { None };
-            self.asked.push_back(Asked { number: self.requests, request, id, done });
+            self.asked.push_back(Asked { number: self.requests, request, at, id, done });
             self.requests += 1;
         }
         Ok(())
@@ -525,8 +535,8 @@ impl Supervisor {
                     () = sleep(self.config.ping_after), if is_open => {
                         if !connection.is_closed() && self.asked.is_empty() {
                             usable = connection.send(&[Request::Ping]).await;
-                            let (number, request) = (self.requests, Request::Ping);
-                            self.asked.push_back(Asked { number, request, id: 0, done: None });
+                            let (number, request, at) = (self.requests, Request::Ping, Instant::now());
+                            self.asked.push_back(Asked { number, request, at, id: 0, done: None });
                             self.requests += 1;
                         }
                         is_open = usable.is_ok() && !connection.is_closed();
@@ -537,6 +547,7 @@ impl Supervisor {
         };
         connection.delivered(messages);
         if oversized + unreadable > 0 {
+            meter::count(meter::SKIPPED, &[("session", &self.label)], oversized + unreadable);
             let mut status = lock(&self.status);
             status.health.oversized += oversized;
             status.health.unreadable += unreadable;
@@ -544,7 +555,7 @@ impl Supervisor {
         usable.map(|()| waited)
     }
 
-    fn answered(&mut self, Asked { request, id, done, .. }: Asked, reply: Reply) {
+    fn answered(&mut self, Asked { request, at, id, done, .. }: Asked, reply: Reply) {
         match (&request, reply) {
             (Request::Subscribe(wire), Reply::Error(reason)) => {
                 if self.routes.note(wire, id, RouteState::Refused(reason.clone()), self.generation()) {
@@ -561,7 +572,8 @@ impl Supervisor {
             (Request::Unsubscribe(wire), Reply::Error(reason)) => {
                 tracing::warn!(channel = wire.name, reason, "cannot unsubscribe");
             }
-            (Request::Unsubscribe(_) | Request::Ping, _) => {}
+            (Request::Ping, _) => meter::round_trip("subscription", at.elapsed()),
+            (Request::Unsubscribe(_), _) => {}
         }
         done.map(|done| done.send(()));
     }
@@ -571,6 +583,7 @@ impl Supervisor {
         let lost: Vec<_> = wires.iter().filter(|wire| self.routes.lost_one(wire)).collect();
         let Some(first) = lost.first() else { return };
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        meter::count(meter::RECONNECTS, &[("session", &self.label)], 1);
         let name = {
             let mut status = lock(&self.status);
             status.health.reconnects = generation;
@@ -586,6 +599,7 @@ impl Supervisor {
         self.set_connected(false);
         if std::mem::take(&mut self.serving) {
             let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+            meter::count(meter::RECONNECTS, &[("session", &self.label)], 1);
             self.routes.lost();
             lock(&self.status).health.reconnects = generation;
         }

@@ -42,7 +42,7 @@ impl Source {
         let own = running.options.overflow == Overflow::Block;
         let session = if own {
             let backend = Arc::clone(&core.backend);
-            Session::start(&running.id, backend, &core.config, &core.background, end.clone())
+            Session::start(&running.id, &running.label, backend, &core.config, &core.background, end.clone())
         } else {
             shared.clone()
         };

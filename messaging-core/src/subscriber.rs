@@ -15,6 +15,9 @@ use crate::messaging::{Messaging, Running, Runtime};
 use crate::registry::{HandlerDescriptor, Location, Subscribers};
 use crate::retry::{Retry, deadline};
 
+/// What measurements call handlers without a name.
+const UNNAMED: &str = "(run time)";
+
 /// Adds handlers at run time: closures with [`on`](Self::on), or those of a `#[subscribers]` instance with
 /// [`service`](Self::service).
 ///
@@ -170,6 +173,7 @@ impl Subscriber {
             return Err(Error::new(ErrorKind::Registration, text));
         }
         static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let label = self.id.as_deref().unwrap_or(UNNAMED).into();
         let id = self
             .id
             .clone()
@@ -180,6 +184,7 @@ impl Subscriber {
         };
         let spec = HandlerSpec {
             id: id.into(),
+            label,
             channels: vec![channel.to_owned()],
             options: self.options,
             group: self.group.clone(),
@@ -209,6 +214,7 @@ impl Subscriber {
             if let Some(id) = &self.id {
                 let method = descriptor.id.rsplit("::").next().unwrap_or(descriptor.id);
                 spec.id = format!("{id}::{method}").into();
+                spec.label = Arc::clone(&spec.id);
             }
             Arc::new(spec)
         };

@@ -13,7 +13,9 @@ use crate::channel::{Captures, Pattern};
 use crate::core::Core;
 use crate::dispatch::{BoxFuture, Buffer, Carrier, Entry, GapCause, Mailbox, Overflow};
 use crate::error::{Error, ErrorKind, Result};
+use crate::labels::Subscribed;
 use crate::message::{self, Message};
+use crate::meter;
 use crate::publish::Publish;
 use crate::session::Session;
 
@@ -39,6 +41,9 @@ pub struct Subscription {
 struct Inbox {
     mailbox: Arc<Mailbox>,
     pattern: Pattern,
+    /// Counts what is read.
+    received: meter::Counter,
+    _subscribed: Subscribed,
 }
 
 /// A boxed future; the mutex, never locked, makes it `Sync`.
@@ -66,12 +71,14 @@ impl Subscription {
     ) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
         session.want(&mailbox, std::slice::from_ref(&pattern), carrier, &core.config.channel_prefix);
+        let label = core.labels.of_pattern(&pattern);
+        let (received, subscribed) = (meter::received(label), core.subscribers.enter(label));
         // From here on a drop, of this future too, undoes it.
         let subscription = Self {
             _alive: alive,
             core: Arc::clone(core),
             session: session.clone(),
-            inbox: Arc::new(Inbox { mailbox, pattern }),
+            inbox: Arc::new(Inbox { mailbox, pattern, received, _subscribed: subscribed }),
             carrier,
             next: None,
         };
@@ -169,6 +176,7 @@ impl Inbox {
                     let mut captures = Captures::new();
                     // A template's Redis pattern also covers what its separators forbid.
                     if self.pattern.captures(&received.channel, &mut captures) {
+                        self.received.increment(1);
                         let segments = message::segments(&self.pattern, &received.channel, &captures);
                         return Some(Ok(Message {
                             channel: received.channel,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use messaging_core::{Health, Messaging, ServiceHealth};
 use serde::Serialize;
 
-use crate::asyncapi;
+use crate::asyncapi::asyncapi;
 use crate::metrics::{Metrics, prometheus};
 use crate::schema::Schema;
 
@@ -23,6 +23,7 @@ pub struct InternalState {
     service: String,
     version: String,
     messaging: Messaging,
+    schema: Schema,
     metrics: Arc<Metrics>,
     gateway: Arc<dyn Fn() -> Option<ServiceHealth> + Send + Sync>,
 }
@@ -31,8 +32,10 @@ impl InternalState {
     /// That of a process with this messaging, under the name that gateways know it by.
     #[must_use]
     pub fn new(service: impl Into<String>, messaging: &Messaging) -> Self {
+        let service = service.into();
         Self {
-            service: service.into(),
+            schema: Schema::of_process(&*service),
+            service,
             version: "0.0.0".into(),
             messaging: messaging.clone(),
             metrics: Arc::default(),
@@ -44,6 +47,14 @@ impl InternalState {
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
+        self
+    }
+
+    /// The same with none of the subscriptions of this process in `/__schema`: for a program that can be each of several services,
+    /// where it is one that offers nothing to clients.
+    #[must_use]
+    pub fn without_entities(mut self) -> Self {
+        self.schema.entities.clear();
         self
     }
 
@@ -87,8 +98,8 @@ impl fmt::Debug for InternalState {
 /// ```
 pub fn internal_router(state: InternalState) -> Router {
     // What is declared does not change while a process runs.
-    let schema = json_bytes(&Schema::of_process(&*state.service));
-    let asyncapi = json_bytes(&asyncapi::document(&state.service, &state.version));
+    let schema = json_bytes(&state.schema);
+    let asyncapi = json_bytes(&asyncapi(&state.service, &state.version));
     Router::new()
         .route("/__schema", get(async move || json(StatusCode::OK, schema)))
         .route("/asyncapi.json", get(async move || json(StatusCode::OK, asyncapi)))

@@ -78,6 +78,7 @@ pub mod __private {
 pub use messaging_macros::subscription;
 
 pub use crate::access::{AccessRequest, Decision, IntoDecision, Verb};
+pub use crate::asyncapi::asyncapi;
 #[cfg(feature = "jwt")]
 pub use crate::auth::{Jwt, Key, SubscriptionToken};
 pub use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};

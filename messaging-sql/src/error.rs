@@ -19,6 +19,8 @@ pub(crate) fn failed<DB: Database, M: SqlModel<DB>>(attempted: &str, source: sql
 pub(crate) fn of_database<DB: Database>(attempted: &str, source: sqlx::Error) -> Error {
     let kind = match &source {
         sqlx::Error::PoolTimedOut => ErrorKind::Timeout,
+        // There is one already.
+        sqlx::Error::Database(error) if error.is_unique_violation() => ErrorKind::Conflict,
         _ => ErrorKind::Storage,
     };
     let advice = advice::<DB>(&source);

@@ -142,7 +142,8 @@ impl<'c, DB: Database> UnitOfWork<'c, DB> {
     /// Inserts a model, and returns it as it was stored, with what the database has filled in.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage); the source is sqlx's error.
+    /// [`ErrorKind::Conflict`](messaging_core::ErrorKind::Conflict) if there is one with its key, or another unique value
+    /// of it, already; [`ErrorKind::Storage`](messaging_core::ErrorKind::Storage); the source is sqlx's error.
     pub async fn create<M: SqlModel<DB>>(&mut self, model: &M) -> Result<M> {
         let step = self.begin_step();
         let done = async {

@@ -119,3 +119,13 @@ pub struct Models;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/gateway.md")]
 pub struct Gateway;
+
+/// The guide to errors, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/errors.md")]
+pub struct Errors;
+
+/// The guide to migrating, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/migrating.md")]
+pub struct Migrating;

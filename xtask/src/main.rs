@@ -84,7 +84,8 @@ cargo xtask <command>
 
 Environment
     REDIS_SERVER_BIN        the redis-server to test with; otherwise it is found or installed
-    MESSAGING_TEST_PYTHON   a Python with redis-py, websockets and sseclient-py to test with; otherwise target/python is made
+    MESSAGING_TEST_PYTHON   a Python with redis-py, websockets, sseclient-py and
+                            kubernetes-validate to test with; otherwise target/python is made
     MESSAGING_TEST_POSTGRES a directory with PostgreSQL's initdb, postgres and psql to test with; otherwise it is found
     MESSAGING_TEST_CHROMIUM a Chromium to test with; otherwise it is found. Node.js, from 20 on, is found too; its packages are installed
     CI=true                 a suite that cannot run is a failure, not a skip"

@@ -7,6 +7,9 @@ use crate::{chromium, node, postgres, python, redis, web};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Where the test of AsyncAPI documents has what npm reads.
+const ASYNCAPI: &str = "tests/asyncapi";
+
 /// What there is for the steps that are run.
 #[derive(Default)]
 pub(crate) struct Provided {
@@ -39,6 +42,7 @@ pub(crate) fn provide(
     }
     if wants("test") {
         provided.python(workspace);
+        provided.asyncapi(workspace);
         provided.postgres(missing_postgres)?;
     }
     if wants("client") {
@@ -70,10 +74,27 @@ impl Provided {
                 if let Err(reason) = python.clients {
                     self.skipped.push(format!("clients of the gateway in python ({reason})"));
                 }
+                if let Err(reason) = python.schemas {
+                    self.skipped.push(format!("files that deploy examples ({reason})"));
+                }
             }
             Err(reason) => {
-                self.skipped.push(format!("python interop and clients of the gateway in python ({reason})"));
+                self.skipped.push(format!(
+                    "python interop, clients of the gateway in python, and files that deploy examples ({reason})"
+                ));
             }
+        }
+    }
+
+    fn asyncapi(&mut self, workspace: &Workspace) {
+        let parser = node::find().and_then(|_| node::provide(workspace, "asyncapi", ASYNCAPI.as_ref()));
+        match parser {
+            Ok(mut modules) => {
+                // Where `node_modules` is.
+                modules.pop();
+                self.environment.push(("MESSAGING_TEST_ASYNCAPI", modules.into_os_string()));
+            }
+            Err(reason) => self.skipped.push(format!("AsyncAPI documents in the official parser ({reason})")),
         }
     }
 

@@ -21,12 +21,20 @@ const CLIENTS: [Package; 2] = [
     Package { module: "sseclient", requirement: "sseclient-py==1.9.0" },
 ];
 
+/// What reads the files that deploy examples, and checks them.
+const SCHEMAS: [Package; 2] = [
+    Package { module: "kubernetes_validate", requirement: "kubernetes-validate==1.37.0" },
+    Package { module: "yaml", requirement: "pyyaml==6.0.3" },
+];
+
 /// An interpreter that has redis-py.
 #[derive(Debug)]
 pub(crate) struct Python {
     pub(crate) interpreter: PathBuf,
     /// Whether it has the gateway's clients too; or why not.
     pub(crate) clients: Result<(), String>,
+    /// Whether it has what checks the files that deploy examples; or why not.
+    pub(crate) schemas: Result<(), String>,
 }
 
 /// `$MESSAGING_TEST_PYTHON`, or the one in `target/python`, made if it is not there; or why there is none.
@@ -37,9 +45,12 @@ pub(crate) fn provide(workspace: &Workspace) -> Result<Python, String> {
         if !imports(&interpreter, &[REDIS_PY]) {
             return Err(format!("{name} has no redis-py"));
         }
-        let lacking = || format!("{name} has no websockets or no sseclient-py");
-        let clients = imports(&interpreter, &CLIENTS).then_some(()).ok_or_else(lacking);
-        return Ok(Python { interpreter, clients });
+        let lacking = |packages: &str| format!("{name} has no {packages}");
+        let clients = imports(&interpreter, &CLIENTS).then_some(());
+        let clients = clients.ok_or_else(|| lacking("websockets or no sseclient-py"));
+        let schemas = imports(&interpreter, &SCHEMAS).then_some(());
+        let schemas = schemas.ok_or_else(|| lacking("kubernetes-validate or no pyyaml"));
+        return Ok(Python { interpreter, clients, schemas });
     }
     let shown = workspace.target.join("python");
     let directory = std::path::absolute(&shown).map_err(|error| error.to_string())?;
@@ -51,13 +62,16 @@ pub(crate) fn provide(workspace: &Workspace) -> Result<Python, String> {
             return Err("redis-py cannot be imported".to_owned());
         }
     }
-    let clients = if has(&interpreter, &CLIENTS) {
-        Ok(())
-    } else {
-        println!("{:<14}installing clients of the gateway into {}", "python", shown.display());
-        install(&interpreter, &CLIENTS.map(|package| package.requirement))
+    let provided = |packages: &[Package], what: &str| {
+        if has(&interpreter, packages) {
+            return Ok(());
+        }
+        println!("{:<14}installing {what} into {}", "python", shown.display());
+        install(&interpreter, &packages.iter().map(|package| package.requirement).collect::<Vec<_>>())
     };
-    Ok(Python { interpreter, clients })
+    let clients = provided(&CLIENTS, "clients of the gateway");
+    let schemas = provided(&SCHEMAS, "the schemas of Kubernetes");
+    Ok(Python { interpreter, clients, schemas })
 }
 
 /// Makes a virtual environment of `package` at `directory`; or says why not.

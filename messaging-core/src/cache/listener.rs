@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::dispatch::{Buffer, Carrier, Entry, Mailbox, Overflow};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::message::Received;
+use crate::meter;
 use crate::retry::deadline;
 use crate::session::{Session, SessionHealth};
 
@@ -84,7 +85,8 @@ impl Listener {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let session = Session::start("cache", Arc::clone(&cache.backend), config, tasks, stop.clone());
+        let session =
+            Session::start("cache", "cache", Arc::clone(&cache.backend), config, tasks, stop.clone());
         // What is not read in time stays with Redis, which cuts us off at last: that is a gap like any other.
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Block));
         let ear = Arc::new(Ear {
@@ -195,6 +197,9 @@ impl Ear {
         let at = waits.iter().filter(|(told, _)| *told <= number).map(|(_, at)| *at).max();
         waits.retain(|(told, _)| *told > number);
         if let Some(at) = at {
+            if !self.is_memory {
+                meter::round_trip("delivery", at.elapsed());
+            }
             let since = at.saturating_duration_since(self.began).as_millis() as u64;
             // Never nothing, which means "not at all".
             self.alive.fetch_max(since.max(1), Ordering::AcqRel);

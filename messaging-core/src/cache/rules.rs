@@ -154,10 +154,10 @@ impl Rules {
         let digest = sha1_smol::Sha1::from(definition.to_json()).digest().to_string();
         Ok(Arc::new(Self {
             name: format!("{}#{}", definition.id, &digest[..12]),
+            tally: Tally::of(&definition.id),
             definition,
             key,
             triggers,
-            tally: Tally::default(),
             flushing: AtomicU8::new(0),
         }))
     }

@@ -1,26 +1,8 @@
 //! What cached functions have done: counting, and what is told of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::Serialize;
 
-/// A count that goes up.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    pub(crate) fn up(&self) {
-        self.by(1);
-    }
-
-    pub(crate) fn by(&self, more: usize) {
-        self.0.fetch_add(more as u64, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::meter::{CACHE_CALLS, CACHE_INVALIDATIONS, CACHE_LOADS, CACHE_REFUSED, Count};
 
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -92,6 +74,26 @@ pub struct Invalidations {
 }
 
 impl Tally {
+    /// Of the function with this id.
+    pub(crate) fn of(function: &str) -> Self {
+        let call = |result| Count::of(CACHE_CALLS, &[("function", function), ("result", result)]);
+        let removed = |cause| Count::of(CACHE_INVALIDATIONS, &[("function", function), ("cause", cause)]);
+        Self {
+            hits: call("hit"),
+            local_hits: call("local_hit"),
+            misses: call("miss"),
+            stale: call("stale"),
+            uncached: call("uncached"),
+            loads: Count::of(CACHE_LOADS, &[("function", function)]),
+            refused_stores: Count::of(CACHE_REFUSED, &[("function", function)]),
+            by_call: removed("call"),
+            by_publish: removed("publish"),
+            by_event: removed("event"),
+            flushes: removed("flush"),
+            ..Self::default()
+        }
+    }
+
     /// Whether there is anything to tell.
     pub(crate) fn was_used(&self) -> bool {
         self.hits.read() + self.misses.read() + self.loads.read() > 0

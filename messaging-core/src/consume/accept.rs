@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Consumer, StreamCounts, lock};
+use super::{Consumer, lock};
 use crate::backend::streams::{MOST_TAKEOVERS, Taken};
 use crate::channel::{Captures, Channel};
 use crate::dispatch::{Fate, Hold, Outcome, Place};
@@ -114,7 +114,7 @@ impl Consumer {
             }
             if entry.fields.is_empty() {
                 // Its body was trimmed away.
-                StreamCounts::add(&self.counts.lost, 1);
+                self.counts.lost.by(1);
                 self.settle_at_once(place, attempt, Fate::Done);
                 continue;
             }
@@ -164,7 +164,7 @@ impl Consumer {
         batch.retain(|received| {
             let passed_over = seen.next().unwrap_or(false);
             if let (true, Some(entry)) = (passed_over, &received.entry) {
-                self.counts.duplicates.fetch_add(1, Ordering::Relaxed);
+                self.running.tally.duplicates.up();
                 self.settle_at_once((stream, entry.id), entry.attempt, Fate::Done);
             }
             !passed_over

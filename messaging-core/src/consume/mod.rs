@@ -10,7 +10,6 @@ mod settle;
 mod share;
 mod table;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use crate::channel::Wire;
 use crate::core::Core;
 use crate::dispatch::{Counts, DeliveryMode, Ledger, OrderedBy, RunningHandler};
 use crate::error::{Error, ErrorKind, Result, chain};
+use crate::meter::{self, Count};
 use crate::retry::Backoff;
 
 use accept::Recent;
@@ -94,12 +94,11 @@ struct Failure {
 }
 
 /// What happened to the entries of one handler, beside what its workers count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StreamCounts {
-    dead_lettered: AtomicU64,
-    taken_over: AtomicU64,
-    lost: AtomicU64,
-    duplicates: AtomicU64,
+    dead_lettered: Count,
+    taken_over: Count,
+    lost: Count,
 }
 
 impl Consumer {
@@ -133,7 +132,7 @@ impl Consumer {
             end: core.stop.child_token(),
             tend_at: Mutex::default(),
             tend: Notify::new(),
-            counts: StreamCounts::default(),
+            counts: StreamCounts::of(&running.label),
             task: Mutex::default(),
             core: Arc::clone(core),
             running: Arc::clone(running),
@@ -247,11 +246,9 @@ impl Consumer {
     }
 
     pub(crate) fn add_counts(&self, counts: &mut Counts) {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        counts.dead_lettered = load(&self.counts.dead_lettered);
-        counts.taken_over = load(&self.counts.taken_over);
-        counts.removed = load(&self.counts.lost);
-        counts.duplicates += load(&self.counts.duplicates);
+        counts.dead_lettered = self.counts.dead_lettered.read();
+        counts.taken_over = self.counts.taken_over.read();
+        counts.removed = self.counts.lost.read();
     }
 
     fn ledger(&self) -> &Ledger {
@@ -332,8 +329,13 @@ impl Consumer {
 }
 
 impl StreamCounts {
-    fn add(count: &AtomicU64, more: usize) {
-        count.fetch_add(more as u64, Ordering::Relaxed);
+    fn of(handler: &str) -> Self {
+        let count = |name| Count::of(name, &[("handler", handler)]);
+        Self {
+            dead_lettered: count(meter::DEAD_LETTERS),
+            taken_over: count(meter::TAKEN_OVER),
+            lost: count(meter::REMOVED),
+        }
     }
 }
 

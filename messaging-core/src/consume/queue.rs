@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
 use super::table::{Again, Known};
-use super::{AT_ONCE, Consumer, StreamCounts, lock, news};
+use super::{AT_ONCE, Consumer, lock, news};
 use crate::backend::StreamWatch;
 use crate::backend::streams::{Tend, Tended};
 use crate::dispatch::Ledger;
@@ -224,14 +224,14 @@ impl Consumer {
 
     fn tell_of(&self, stream: &Known, lost: usize, taken_over: usize) {
         if lost > 0 {
-            StreamCounts::add(&self.counts.lost, lost);
+            self.counts.lost.by(lost);
             tracing::warn!(
                 handler = %self.running.id, stream = %stream.name, lost,
                 "entries were removed by the channel's retention before they were handled"
             );
         }
         if taken_over > 0 {
-            StreamCounts::add(&self.counts.taken_over, taken_over);
+            self.counts.taken_over.by(taken_over);
             tracing::info!(
                 handler = %self.running.id, stream = %stream.name, entries = taken_over,
                 "took over from consumers that are gone"

@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::accept::Judged;
 use super::table::Known;
-use super::{AT_ONCE, Consumer, StreamCounts, lock, news};
+use super::{AT_ONCE, Consumer, lock, news};
 use crate::activity::ActivityGuard;
 use crate::backend::StreamWatch;
 use crate::backend::streams::{Batch, Tail};
@@ -184,7 +184,7 @@ impl Consumer {
         if let (Some(window), Some(entry)) = (self.running.options.dedupe, &received.entry)
             && self.recent.note(&entry.event, window)
         {
-            StreamCounts::add(&self.counts.duplicates, 1);
+            self.running.tally.duplicates.up();
             return;
         }
         messages.push_back(received);
@@ -205,10 +205,7 @@ impl Consumer {
         drop(cursors);
         match expected {
             Some(expected) if number > expected => {
-                StreamCounts::add(
-                    &self.counts.lost,
-                    usize::try_from(number - expected).unwrap_or(usize::MAX),
-                );
+                self.counts.lost.add(number - expected);
                 self.announce(stream, Some(number - expected));
             }
             Some(expected) if number < expected => self.announce(stream, None),

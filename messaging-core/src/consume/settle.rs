@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Consumer, StreamCounts};
+use super::Consumer;
 use crate::backend::streams::{Notice, Settlement};
 use crate::dispatch::{Fate, Ledger, Outcome};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ impl Consumer {
         let dead =
             settlements.iter().filter(|settlement| matches!(settlement, Settlement::Dead { .. })).count();
         if dead > 0 {
-            StreamCounts::add(&self.counts.dead_lettered, dead);
+            self.counts.dead_lettered.by(dead);
         }
         let delays = settlements.iter().filter_map(|settlement| match settlement {
             Settlement::Retry { delay, .. } => Some(*delay),

@@ -15,6 +15,7 @@ use super::options::{Buffer, HandlerOptions, OrderedBy, Overflow};
 use crate::activity::Activity;
 use crate::channel::{Captures, Pattern};
 use crate::message::Received;
+use crate::meter::{self, Count};
 
 /// How long one consumer may hold its reader up since its buffer was last half empty.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -55,8 +56,8 @@ pub(crate) struct Mailbox {
     activity: Option<Activity>,
     gaps: Gaps,
     received: AtomicU64,
-    dropped: AtomicU64,
-    gap_count: AtomicU64,
+    dropped: Count,
+    gap_count: Count,
 }
 
 /// What a gap does.
@@ -102,8 +103,9 @@ struct Queued {
 }
 
 impl Mailbox {
-    /// A mailbox for a handler's workers.
+    /// A mailbox for the workers of a handler that measurements call `handler`.
     pub(crate) fn for_handler(
+        handler: &str,
         patterns: &Arc<[Pattern]>,
         options: &HandlerOptions,
         activity: Activity,
@@ -122,6 +124,8 @@ impl Mailbox {
         let lane_is_shared = lanes < options.workers.get();
         Self {
             lane_is_shared,
+            dropped: Count::of(meter::DROPS, &[("handler", handler)]),
+            gap_count: Count::of(meter::GAPS, &[("handler", handler)]),
             ..Self::new(lanes, lane_by, options.buffer, options.overflow, Some(activity), gaps)
         }
     }
@@ -164,8 +168,8 @@ impl Mailbox {
             activity,
             gaps,
             received: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            gap_count: AtomicU64::new(0),
+            dropped: Count::default(),
+            gap_count: Count::default(),
         }
     }
 
@@ -284,7 +288,7 @@ impl Mailbox {
 
     /// Announces that messages may be missing here.
     pub(crate) fn gap(&self, cause: GapCause) {
-        self.gap_count.fetch_add(1, Ordering::Relaxed);
+        self.gap_count.up();
         match &self.gaps {
             Gaps::Count => {}
             Gaps::Signal(signal) => signal.notify_one(),
@@ -390,8 +394,7 @@ impl Mailbox {
 
     /// How many messages arrived, how many of them were dropped, and how many gaps there were.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (load(&self.received), load(&self.dropped), load(&self.gap_count))
+        (self.received.load(Ordering::Relaxed), self.dropped.read(), self.gap_count.read())
     }
 
     fn admit(&self, state: &mut State, batch: &mut VecDeque<Received>) {
@@ -433,7 +436,7 @@ impl Mailbox {
         if dropped == 0 {
             return;
         }
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.dropped.add(dropped);
         if let Some(activity) = &self.activity {
             activity.finish(usize::try_from(dropped).unwrap_or(usize::MAX));
         }
@@ -442,7 +445,7 @@ impl Mailbox {
             state.dropped_since_told += dropped;
             // Drops that follow each other without the consumer catching up in between are one gap.
             if !std::mem::replace(&mut state.gap_due, true) {
-                self.gap_count.fetch_add(1, Ordering::Relaxed);
+                self.gap_count.up();
             }
         }
     }
@@ -633,7 +636,7 @@ mod tests {
         let buffer = Buffer { messages: NonZeroUsize::new(4).unwrap(), ..Buffer::DEFAULT };
         let options = HandlerOptions { buffer, ..HandlerOptions::DEFAULT };
         let gaps = Gaps::Signal(Arc::clone(&signal));
-        let mailbox = Mailbox::for_handler(&patterns, &options, Activity::default(), gaps);
+        let mailbox = Mailbox::for_handler("h", &patterns, &options, Activity::default(), gaps);
         for _ in 0..5 {
             mailbox.push(&mut batch(0..20)).await;
         }
@@ -733,7 +736,7 @@ mod tests {
             ..HandlerOptions::DEFAULT
         };
         let activity = Activity::default();
-        let mailbox = Mailbox::for_handler(&patterns, &options, activity.clone(), Gaps::Count);
+        let mailbox = Mailbox::for_handler("h", &patterns, &options, activity.clone(), Gaps::Count);
         mailbox.push(&mut batch(0..12)).await;
         assert_eq!(activity.unfinished(), 9);
         mailbox.close();

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -103,11 +102,11 @@ pub(crate) async fn run(
         let next = match result {
             Ok(()) => {
                 failures = 0;
-                handler.tally.resyncs.fetch_add(1, Ordering::Relaxed);
+                handler.tally.resyncs.up();
                 resync.every
             }
             Err(error) => {
-                handler.tally.resync_failures.fetch_add(1, Ordering::Relaxed);
+                handler.tally.resync_failures.up();
                 handler.log_resync_failure(&error);
                 failures += 1;
                 Some(backoff.delay(failures - 1))

@@ -22,6 +22,8 @@ use crate::cache::Cache;
 use crate::channel::{Channel, Pattern};
 use crate::error::{HandlerError, chain};
 use crate::json;
+use crate::message::Received;
+use crate::meter::{self, Count, HandlerMeters};
 use crate::retry::deadline_from;
 
 /// What the handler's future came to: a result, a panic, or nothing in time.
@@ -83,26 +85,51 @@ pub(crate) struct RunningHandler {
     pub(crate) since: Instant,
     pub(crate) started: SystemTime,
     pub(crate) tally: Tally,
+    pub(crate) meters: HandlerMeters,
+    /// What measurements call it.
+    pub(crate) label: Arc<str>,
 }
 
 #[derive(Default)]
 pub(crate) struct Tally {
-    handled: AtomicU64,
-    failed: AtomicU64,
-    retried: AtomicU64,
-    panicked: AtomicU64,
-    timed_out: AtomicU64,
-    undecodable: AtomicU64,
-    mismatched: AtomicU64,
-    duplicates: AtomicU64,
-    pub(super) resyncs: AtomicU64,
-    pub(super) resync_failures: AtomicU64,
+    handled: Count,
+    failed: Count,
+    retried: Count,
+    panicked: Count,
+    timed_out: Count,
+    undecodable: Count,
+    mismatched: Count,
+    pub(crate) duplicates: Count,
+    pub(super) resyncs: Count,
+    pub(super) resync_failures: Count,
     in_flight: AtomicUsize,
     /// In microseconds after the handler's `since`; 0 before the first.
     last_message: AtomicU64,
     /// In microseconds.
     lag: AtomicU64,
     logged: Mutex<Burst>,
+}
+
+impl Tally {
+    /// Of a handler that measurements call `handler`.
+    pub(crate) fn of(handler: &str) -> Self {
+        let count = |name| Count::of(name, &[("handler", handler)]);
+        let outcome = |outcome| Count::of(meter::OUTCOMES, &[("handler", handler), ("outcome", outcome)]);
+        let resync = |outcome| Count::of(meter::RESYNCS, &[("handler", handler), ("outcome", outcome)]);
+        Self {
+            handled: outcome("handled"),
+            failed: outcome("failed"),
+            undecodable: outcome("undecodable"),
+            mismatched: outcome("mismatched"),
+            duplicates: outcome("duplicate"),
+            retried: count(meter::RETRIES),
+            panicked: count(meter::PANICS),
+            timed_out: count(meter::TIMEOUTS),
+            resyncs: resync("done"),
+            resync_failures: resync("failed"),
+            ..Self::default()
+        }
+    }
 }
 
 /// How often what happened, since the handler started.
@@ -143,22 +170,21 @@ pub struct Counts {
 
 impl RunningHandler {
     pub(crate) fn counts(&self) -> Counts {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let tally = &self.tally;
         let (_, dropped, gaps) = self.mailbox.counts();
         Counts {
-            handled: load(&tally.handled),
-            failed: load(&tally.failed),
-            retried: load(&tally.retried),
-            panicked: load(&tally.panicked),
-            timed_out: load(&tally.timed_out),
-            undecodable: load(&tally.undecodable),
-            mismatched: load(&tally.mismatched),
+            handled: tally.handled.read(),
+            failed: tally.failed.read(),
+            retried: tally.retried.read(),
+            panicked: tally.panicked.read(),
+            timed_out: tally.timed_out.read(),
+            undecodable: tally.undecodable.read(),
+            mismatched: tally.mismatched.read(),
             dropped,
             gaps,
-            resyncs: load(&tally.resyncs),
-            resync_failures: load(&tally.resync_failures),
-            duplicates: load(&tally.duplicates),
+            resyncs: tally.resyncs.read(),
+            resync_failures: tally.resync_failures.read(),
+            duplicates: tally.duplicates.read(),
             ..Counts::default()
         }
     }
@@ -178,8 +204,10 @@ impl RunningHandler {
         Duration::from_micros(self.tally.lag.load(Ordering::Relaxed))
     }
 
-    /// Notes that a message that arrived then is taken up now.
-    pub(super) fn took_up(&self, arrived: Instant, now: Instant) -> InFlight<'_> {
+    /// Notes that a message is taken up now.
+    pub(super) fn took_up(&self, message: &Received, now: Instant) -> InFlight<'_> {
+        self.meters.took_up(message, now);
+        let arrived = message.at;
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.tally.lag.store(micros(now.duration_since(arrived)), Ordering::Relaxed);
         self.tally.last_message.store(micros(now.duration_since(self.since)).max(1), Ordering::Relaxed);
@@ -193,7 +221,7 @@ impl RunningHandler {
         let waits_until = deadline_from(delivery.received.at.into(), entry.wait);
         let begun = Begun::begin(ledger, entry, waits_until, self.options.dedupe).await;
         if begun.as_ref().is_err_and(|not| *not == NotBegun::Duplicate) {
-            self.tally.duplicates.fetch_add(1, Ordering::Relaxed);
+            self.tally.duplicates.up();
         }
         begun.map(Some)
     }
@@ -204,14 +232,14 @@ impl RunningHandler {
     }
 
     pub(super) fn mismatched(&self) {
-        self.tally.mismatched.fetch_add(1, Ordering::Relaxed);
+        self.tally.mismatched.up();
     }
 
     /// Judges a call.
     pub(super) fn settle(&self, delivery: &Delivery, called: Called) -> Settled {
         let failure = match called {
             Called::Returned(Ok(())) => {
-                self.tally.handled.fetch_add(1, Ordering::Relaxed);
+                self.tally.handled.up();
                 self.observe(delivery, None);
                 return Settled::Done;
             }
@@ -220,19 +248,19 @@ impl RunningHandler {
                 return Settled::Done;
             }
             Called::Returned(Err(Rejection(RejectionKind::Decode(error)))) => {
-                self.tally.undecodable.fetch_add(1, Ordering::Relaxed);
+                self.tally.undecodable.up();
                 Failure { cause: FailureCause::Decode, error: HandlerError::from(error) }
             }
             Called::Returned(Err(Rejection(RejectionKind::Failed(error)))) => {
                 Failure { cause: FailureCause::Error, error }
             }
             Called::Panicked(panic) => {
-                self.tally.panicked.fetch_add(1, Ordering::Relaxed);
+                self.tally.panicked.up();
                 let text = format!("the handler panicked: {}", panic_text(&*panic));
                 Failure { cause: FailureCause::Panic, error: HandlerError::from(text) }
             }
             Called::TimedOut => {
-                self.tally.timed_out.fetch_add(1, Ordering::Relaxed);
+                self.tally.timed_out.up();
                 let text =
                     format!("the handler did not finish within its timeout of {:?}", self.options.timeout);
                 Failure { cause: FailureCause::Timeout, error: HandlerError::from(text) }
@@ -244,8 +272,8 @@ impl RunningHandler {
 
     /// The error handler, or an error's own text, panicked: the message is given up.
     pub(super) fn settling_panicked(&self, panic: &(dyn Any + Send)) -> Settled {
-        self.tally.panicked.fetch_add(1, Ordering::Relaxed);
-        self.tally.failed.fetch_add(1, Ordering::Relaxed);
+        self.tally.panicked.up();
+        self.tally.failed.up();
         let panic = panic_text(panic);
         tracing::error!(handler = %self.id, panic, "deciding over a failure panicked; the message is given up");
         Settled::Dead(format!("deciding over a failure panicked: {panic}"))
@@ -270,7 +298,7 @@ impl RunningHandler {
         let verdict = decide(failure, &context, &self.options.retry, self.error_handler.as_ref());
         match verdict {
             Verdict::RetryAfter(delay) => {
-                self.tally.retried.fetch_add(1, Ordering::Relaxed);
+                self.tally.retried.up();
                 tracing::debug!(
                     handler = %self.id, channel = %delivery.channel(), attempt = delivery.attempt(), ?delay,
                     error = %failure, "handler failed; trying again"
@@ -289,7 +317,7 @@ impl RunningHandler {
             }
         }
         if failure.cause != FailureCause::Decode {
-            self.tally.failed.fetch_add(1, Ordering::Relaxed);
+            self.tally.failed.up();
         }
         self.log_given_up(delivery, failure, verdict);
         match verdict {

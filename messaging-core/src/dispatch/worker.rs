@@ -81,7 +81,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
             }
         };
         let mut begun = Instant::now();
-        let in_flight = running.took_up(delivery.received.at, begun.into_std());
+        let in_flight = running.took_up(&delivery.received, begun.into_std());
         let gate = match &running.gate {
             Some(gate) => Some(gate.read().await),
             None => None,
@@ -108,6 +108,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                     None => Called::TimedOut,
                 }
             };
+            running.meters.called(&delivery.received, begun);
             // What the user gave for failures may panic too; then the message is given up.
             let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
             let settled = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic));

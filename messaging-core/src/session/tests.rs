@@ -18,6 +18,7 @@ fn supervisor() -> (Supervisor, mpsc::UnboundedSender<Control>) {
     let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::Wait));
     routes.add(mailbox, vec![Wire { kind: Kind::Channel, name: "a".to_owned() }]);
     let supervisor = Supervisor {
+        label: "test".to_owned(),
         backend: Arc::new(Backend::new(&config, Activity::default()).unwrap()),
         config,
         inbox,

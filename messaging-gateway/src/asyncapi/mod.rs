@@ -13,8 +13,29 @@ use self::names::Names;
 use crate::descriptor::SubscriptionDescriptor;
 use crate::schema::descriptors;
 
-/// The document of this process. `send` means, as AsyncAPI wants it, that this process sends.
-pub(crate) fn document(service: &str, version: &str) -> Value {
+/// What this process publishes, listens to and offers, as an AsyncAPI 3.0 document under this title and version: what
+/// `/asyncapi.json` of an [`internal_router`](crate::internal_router) answers, for a program that prints it or a build that
+/// keeps it. `send` means, as AsyncAPI wants it, that this process sends.
+///
+/// Payloads of models that implement `schemars::JsonSchema` have their schema, with the feature `schema` of
+/// `messaging-core`.
+///
+/// ```
+/// use messaging_core::event_config;
+///
+/// #[event_config(publish = { create = "camera.created:{complex_id}" })]
+/// #[derive(serde::Serialize)]
+/// pub struct Camera {
+///     complex_id: u64,
+/// }
+///
+/// let document = messaging_gateway::asyncapi("access-control", "1.4.0");
+/// assert_eq!(document["info"]["title"], "access-control");
+/// let channel = &document["channels"]["camera.created.complex_id"];
+/// assert_eq!(channel["address"], "camera.created:{complex_id}");
+/// ```
+#[must_use]
+pub fn asyncapi(service: &str, version: &str) -> Value {
     of(service, version, &describe(), &descriptors())
 }
 

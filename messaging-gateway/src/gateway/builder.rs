@@ -34,9 +34,17 @@ pub struct Builder {
     origins: Result<Origins>,
     authorize: Authorizers,
     services: Vec<Result<RemoteService>>,
+    serves: Serves,
     polling: Polling,
     limits: Limits,
     states: States,
+}
+
+/// Whose entities are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serves {
+    All,
+    OnlyServices,
 }
 
 impl Builder {
@@ -48,6 +56,7 @@ impl Builder {
             origins: Ok(Origins::same_host()),
             authorize: Authorizers::default(),
             services: Vec::new(),
+            serves: Serves::All,
             polling: Polling::default(),
             limits: Limits::default(),
             states: States::default(),
@@ -119,6 +128,13 @@ impl Builder {
         self
     }
 
+    /// Serves only what other services declare, and none of the subscriptions of this process: for a program that can be each of
+    /// several services, where it is the gateway.
+    pub fn only_services(mut self) -> Self {
+        self.serves = Serves::OnlyServices;
+        self
+    }
+
     /// How often other services are asked for what they declare.
     pub fn polling(mut self, polling: Polling) -> Self {
         self.polling = polling;
@@ -154,7 +170,10 @@ impl Builder {
         };
         let origins = self.origins?;
         authenticator.check(&origins)?;
-        let local = local(&self.authorize)?;
+        let local = match self.serves {
+            Serves::All => local(&self.authorize)?,
+            Serves::OnlyServices => Vec::new(),
+        };
         let services = self.services.into_iter().collect::<Result<Vec<_>>>()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::<Metrics>::default();

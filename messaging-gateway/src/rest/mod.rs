@@ -100,9 +100,9 @@ where
 /// (`#[serde(skip)]`) is what the model's `Deserialize` makes of it, after a patch as after a `PUT`.
 ///
 /// **Errors** are `application/problem+json` (RFC 9457): 400 for what is no JSON, no id or no page; 404; 409 where somebody
-/// else was faster ([`ErrorKind::Conflict`](messaging_core::ErrorKind::Conflict)); 413 above axum's limit of 2 MB, which a
-/// [`DefaultBodyLimit`](axum::extract::DefaultBodyLimit) around the router changes; 415; 422 for JSON that is no such model,
-/// with the place; 500 without the reason, which is logged; 503 after shutting down.
+/// else was faster, or there is one already ([`ErrorKind::Conflict`](messaging_core::ErrorKind::Conflict)); 413 above
+/// axum's limit of 2 MB, which a [`DefaultBodyLimit`](axum::extract::DefaultBodyLimit) around the router changes; 415; 422
+/// for JSON that is no such model, with the place; 500 without the reason, which is logged; 503 after shutting down.
 ///
 /// **Ids** in paths are read by [`FromStr`]. That of a model is, in this order, what [`id`](Self::id) says; the
 /// field that `key = …` names; the member `id` of its JSON. A model that has none of them gets no `Location`, and cannot

@@ -35,7 +35,7 @@ impl Problem {
         let (status, detail) = match kind {
             ErrorKind::Conflict => (
                 StatusCode::CONFLICT,
-                "somebody else has changed it since it was read; read it again, and decide again",
+                "there is one already, or somebody else has changed it since it was read; read it, and decide again",
             ),
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "it is not there"),
             ErrorKind::Closed => (StatusCode::SERVICE_UNAVAILABLE, "the service is shutting down; try again"),

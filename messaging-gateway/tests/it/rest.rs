@@ -397,7 +397,8 @@ async fn a_table_is_a_storage_and_its_versions_are_kept() {
     let patched = server.json(Method::PATCH, "/orders/4", r#"{"state":"paid"}"#).await;
     assert_eq!(patched.value(), json!({"number": 4, "state": "paid", "revision": 2}));
     let late = server.json(Method::PUT, "/orders/4", r#"{"number":4,"state":"lost","revision":1}"#).await;
-    let text = "somebody else has changed it since it was read; read it again, and decide again";
+    let text =
+        "there is one already, or somebody else has changed it since it was read; read it, and decide again";
     assert_eq!(late.problem(409), text);
     assert_eq!(server.get("/orders/4").await.value()["state"], "paid");
     assert_eq!(server.json(Method::DELETE, "/orders/4", "").await.status, 204);

@@ -112,8 +112,34 @@ impl Readers {
     }
 
     pub(crate) async fn have(&self, wanted: &BTreeSet<u64>) {
-        self.queue.has("the queue handles what is there", wanted).await;
-        self.resumable.has("the resumable handler gets what is there", wanted).await;
+        let all = async {
+            self.queue.has("the queue handles what is there", wanted).await;
+            self.resumable.has("the resumable handler gets what is there", wanted).await;
+        };
+        tokio::pin!(all);
+        tokio::select! {
+            () = &mut all => return,
+            () = tokio::time::sleep(GOES_ON_WITHIN) => self.tell(wanted).await,
+        }
+        all.await;
+    }
+
+    /// For who reads why it failed: what is missing, and what those say of themselves who should have it.
+    async fn tell(&self, wanted: &BTreeSet<u64>) {
+        for (name, handled) in [("queue", &self.queue), ("resumable", &self.resumable)] {
+            let have = handled.numbers();
+            let missing: Vec<_> = wanted.difference(&have).collect();
+            println!(
+                "{name}: {} are missing, among them {:?}",
+                missing.len(),
+                missing.iter().take(5).collect::<Vec<_>>()
+            );
+        }
+        for process in &self.processes {
+            let health = process.health();
+            println!("{}", serde_json::to_string(&(&health.handlers, &health.sessions)).unwrap());
+        }
+        println!("{:#?}", self.processes[2].queues().await);
     }
 }
 

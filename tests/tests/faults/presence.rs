@@ -319,17 +319,16 @@ async fn what_arrives_late_leaves_no_ghost() {
     outcome("late joins", format!("{ghosts} of {JOINS} were seen for a while"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_leaves_when_sentinel_replaces_the_master() {
-    let sentinel = Sentinel::start();
-    let (_messaging, there) = room(&sentinel.url()).await;
+/// Whoever is there stays there while another server takes over. Returns how long that took.
+async fn nobody_leaves(url: &str, stop: impl FnOnce()) -> Duration {
+    let (_messaging, there) = room(url).await;
     let ada = there.join("ada", &1).await.unwrap();
-    let (_other, room) = room(&sentinel.url()).await;
+    let (_other, room) = room(url).await;
     let watch = Watch::on(&room).await;
-    sentinel.master().stop();
+    stop();
     let since = Instant::now();
-    eventually("there is another master", async || ada.update(&2).await.is_ok()).await;
-    let promoted = since.elapsed();
+    eventually("another server has taken over", async || ada.update(&2).await.is_ok()).await;
+    let replaced = since.elapsed();
     let updated = async || {
         room.members().await.is_ok_and(|members| members.get("ada").is_some_and(|ada| ada.meta == 2))
     };
@@ -337,25 +336,20 @@ async fn nobody_leaves_when_sentinel_replaces_the_master() {
     watch.sees(&["ada"]).await;
     ada.leave().await.unwrap();
     watch.sees(&[]).await;
+    replaced
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_when_sentinel_replaces_the_master() {
+    let sentinel = Sentinel::start();
+    let promoted = nobody_leaves(&sentinel.url(), || sentinel.master().stop()).await;
     outcome("a failover", format!("there is another master after {promoted:.1?}, then she is there"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_leaves_when_a_primary_of_a_cluster_is_replaced() {
     let cluster = Cluster::start();
-    let (_messaging, there) = room(&cluster.url()).await;
-    let ada = there.join("ada", &1).await.unwrap();
-    let (_other, room) = room(&cluster.url()).await;
-    let watch = Watch::on(&room).await;
-    cluster.owner_of(cluster.slot_of(HASH)).stop();
-    eventually("there is another primary", async || ada.update(&2).await.is_ok()).await;
-    let updated = async || {
-        room.members().await.is_ok_and(|members| members.get("ada").is_some_and(|ada| ada.meta == 2))
-    };
-    eventually("she is there", updated).await;
-    watch.sees(&["ada"]).await;
-    ada.leave().await.unwrap();
-    watch.sees(&[]).await;
+    nobody_leaves(&cluster.url(), || cluster.owner_of(cluster.slot_of(HASH)).stop()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

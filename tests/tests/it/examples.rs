@@ -1,8 +1,12 @@
 //! The examples do what they show: as programs, in memory and on a Redis, with somebody else listening.
 
 mod auditlog;
+mod cameras;
 mod config_monitor;
+mod deployment;
 mod live;
+mod notifications;
+mod task_updates;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -168,12 +172,18 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 7] = [
+    let programs: [(&str, &[&str]); 13] = [
         ("demo", &[]),
         ("auditlog", &[]),
+        ("cameras", &[]),
         ("config_monitor", &[]),
         ("config_monitor", &["--role", "monitor"]),
         ("live", &["--port", "0"]),
+        ("notifications", &[]),
+        ("notifications", &["--role", "subscriber"]),
+        ("notifications", &["--role", "publisher"]),
+        ("task_updates", &["--role", "all", "--listen", "127.0.0.1:0"]),
+        ("task_updates", &["--role", "task-manager"]),
         ("multi_process", &["--role", "publisher"]),
         ("multi_process", &["--role", "subscriber"]),
     ];

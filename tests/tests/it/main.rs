@@ -7,12 +7,14 @@
     reason = "tests document themselves, and a test binary exports nothing"
 )]
 
+mod asyncapi;
 mod cache;
 mod cache_options;
 mod examples;
 mod follow;
 mod gateway;
 mod gateway_python;
+mod getting_started;
 mod handlers;
 mod lifecycle;
 mod models;

@@ -294,9 +294,19 @@ impl Memory {
     }
 
     pub(crate) fn info(&self) -> String {
-        let bus = lock(&self.bus.0);
-        let clients = bus.inboxes.iter().filter(|inbox| inbox.strong_count() > 0).count();
-        format!("# Server\r\nredis_version:memory\r\n# Clients\r\nconnected_clients:{clients}\r\n")
+        let inboxes = self.inboxes();
+        let (mut channels, mut globs) = (BTreeSet::new(), BTreeSet::new());
+        for inbox in &inboxes {
+            let state = lock(&inbox.state);
+            channels.extend(state.channels.iter().cloned());
+            globs.extend(state.globs.iter().cloned());
+        }
+        format!(
+            "# Server\r\nredis_version:memory\r\n# Clients\r\nconnected_clients:{}\r\n# Stats\r\npubsub_channels:{}\r\npubsub_patterns:{}\r\n",
+            inboxes.len(),
+            channels.len(),
+            globs.len(),
+        )
     }
 
     pub(crate) fn pubsub_channels(&self, glob: &str) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use messaging_core::Backoff;
-use messaging_gateway::{AccessRequest, Polling};
+use messaging_gateway::{AccessRequest, InternalState, Polling, internal_router};
 use messaging_tests::eventually;
 use serde_json::{Value, json};
 
@@ -17,6 +17,29 @@ use crate::place::Place;
 on_memory_and_redis! {
     what_another_service_declares_is_served_where_it_is_authorized
     what_changes_ends_its_subscriptions
+    a_program_of_several_services_plays_one
+}
+
+/// This process declares `CameraEvents` itself; as the gateway alone it serves that of another service, and as a service that
+/// offers nothing it does not say that it has it.
+async fn a_program_of_several_services_plays_one(place: Place) {
+    let other = Other::of(&[entity("CameraEvents", "plant.cameras")]).await;
+    let messaging = place.builder().build().await.unwrap();
+    let silent = InternalState::new("silent", &messaging).without_entities();
+    let silent = format!("http://{}", serve(internal_router(silent)).await);
+    let served = Served::of(messaging, |builder| {
+        let builder = builder.only_services().service("plant", &other.1, ["plant."]);
+        builder.service("silent", &silent, ["silent."]).authorize("CameraEvents", async |_| true)
+    })
+    .await;
+    served_entities(&served, "CameraEvents", true).await;
+    let health = served.gateway.health();
+    assert_eq!(health.details["entities"], json!(["CameraEvents"]));
+    let mut ada = served.client("ada").await;
+    assert_eq!(ada.subscribe(json!({ "entity": "CameraEvents" })).await["channel"], "plant.cameras");
+    assert_eq!(ada.ask(json!({ "type": "subscribe", "channel": "camera.events" })).await["code"], 103);
+    // Both were asked, and there is nothing to complain of.
+    eventually("both are reached", async || served.gateway.health().warnings.is_empty()).await;
 }
 
 /// A service that says what it is told to say.

@@ -8,6 +8,7 @@ mod fuzz;
 mod later;
 mod limits;
 mod order;
+mod partitions;
 mod presence;
 mod property;
 mod protocol;

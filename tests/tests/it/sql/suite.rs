@@ -182,7 +182,7 @@ async fn after_an_operation_that_failed_nothing_is_committed() {
     let mut work = scene.begin().await;
     work.create(&camera("a")).await.unwrap();
     let twice = work.create(&camera("a")).await.unwrap_err();
-    assert_eq!(twice.kind(), ErrorKind::Storage);
+    assert_eq!(twice.kind(), ErrorKind::Conflict);
     assert!(twice.to_string().starts_with("insert a `Camera` in the table `cameras`: "), "{twice}");
     let source = std::error::Error::source(&twice).unwrap().downcast_ref::<sqlx::Error>().unwrap();
     assert!(source.as_database_error().unwrap().is_unique_violation());
