@@ -177,16 +177,52 @@ impl CacheManager {
     /// The values that were reached are gone.
     pub async fn invalidate_pattern(&self, glob: &str) -> Result<u64> {
         let core = self.core()?;
+        let full = self.glob(glob);
+        core.cache
+            .forget_matching(&full)
+            .await
+            .map_err(|error| error.context(format_args!("invalidate {full:?}")))
+    }
+
+    /// The keys under the prefix that match a glob, without the prefix, sorted. It scans the whole key space without
+    /// blocking the server: for filling a replica and for a look at what is there, not for a hot path. A value that comes
+    /// or goes meanwhile may be there or not.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// use messaging_core::Messaging;
+    /// use std::time::Duration;
+    ///
+    /// let messaging = Messaging::builder().url("memory://").build().await?;
+    /// let users = messaging.cache("user");
+    /// users.set("7:name", "Ada", Duration::from_secs(60)).await?;
+    /// users.set("7:mail", "ada@example.org", Duration::from_secs(60)).await?;
+    /// assert_eq!(users.keys("7:*").await?, ["7:mail", "7:name"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn keys(&self, glob: &str) -> Result<Vec<String>> {
+        let core = self.core()?;
+        let full = self.glob(glob);
+        let found = core.cache.keys_matching(&full).await;
+        let found = found.map_err(|error| error.context(format_args!("keys {full:?}")))?;
+        // All begin with the prefix and its colon: the glob does.
+        let start = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
+        Ok(found.into_iter().filter_map(|key| key.get(start..).map(str::to_owned)).collect())
+    }
+
+    /// The glob with the prefix before it.
+    fn glob(&self, glob: &str) -> String {
         let mut full = String::new();
         if !self.prefix.is_empty() {
             crate::channel::escape_glob(&self.prefix, &mut full);
             full.push(':');
         }
-        full.push_str(glob);
-        core.cache
-            .forget_matching(&full)
-            .await
-            .map_err(|error| error.context(format_args!("invalidate {full:?}")))
+        full + glob
     }
 
     fn core(&self) -> Result<Arc<Core>> {

@@ -10,6 +10,7 @@ pub(crate) mod presence;
 mod redis;
 pub(crate) mod streams;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -507,6 +508,14 @@ impl Backend {
                 Ok(memory.forget_matching(glob, keep))
             }
             Self::Redis(redis) => redis.forget_matching(glob, keep).await,
+        }
+    }
+
+    /// The keys that match a glob: of values, and of what else lies beside them.
+    pub(crate) async fn keys_matching(&self, glob: &str) -> Result<BTreeSet<String>> {
+        match self {
+            Self::Memory(memory) => Ok(memory.keys_matching(glob)),
+            Self::Redis(redis) => redis.keys_matching(glob).await,
         }
     }
 

@@ -86,6 +86,23 @@ impl Cache {
         self.or_journal(written, |journal| journal.note(self.noted(&keys)))
     }
 
+    /// The keys of values that match a glob, without the deployment's prefix, sorted.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub(crate) async fn keys_matching(&self, glob: &str) -> Result<Vec<String>> {
+        let found = self.backend.keys_matching(&self.glob(glob)).await?;
+        let ours = ["lease:", "{"].map(|next| format!("{}:{next}", self.config.namespace));
+        let prefix = match self.config.cache_prefix.as_str() {
+            "" => String::new(),
+            prefix => format!("{prefix}:"),
+        };
+        // Leases and what else is ours are no values; nor is there what is still to be removed.
+        let is_ours = |key: &str| ours.iter().any(|begin| key.starts_with(begin));
+        let values = found.iter().filter(|key| !is_ours(key) && !self.journal.has(key));
+        Ok(values.filter_map(|key| key.strip_prefix(&prefix).map(str::to_owned)).collect())
+    }
+
     pub(crate) async fn forget_matching(self: &Arc<Self>, glob: &str) -> Result<u64> {
         let glob = self.glob(glob);
         let forgotten = self.backend.forget_matching(&glob, &|_| true).await;

@@ -33,6 +33,7 @@ on_each_backend! {
     an_argument_without_a_value_is_not_cached
     the_cache_manager_sets_and_gets
     the_cache_manager_removes_by_pattern
+    the_cache_manager_lists_keys_by_pattern
     get_or_load_shares_and_keeps
     a_write_through_value_wins_over_a_running_load
     one_of_many_takers_gets_a_value
@@ -385,6 +386,34 @@ async fn the_cache_manager_removes_by_pattern(place: Place) {
     assert_eq!(messaging.cache("").invalidate_pattern("user:[[]*").await.unwrap(), 1);
     assert_eq!(messaging.cache("user").invalidate_pattern("*").await.unwrap(), 2);
     assert_eq!(messaging.cache("").invalidate_pattern("*").await.unwrap(), 1);
+}
+
+async fn the_cache_manager_lists_keys_by_pattern(place: Place) {
+    let messaging = place.messaging().await;
+    let ttl = Duration::from_secs(60);
+    let all = messaging.cache("");
+    for key in ["user:2", "user:[3]", "user:1", "users:4"] {
+        all.set(key, &1, ttl).await.unwrap();
+    }
+    assert_eq!(messaging.cache("user").keys("*").await.unwrap(), ["1", "2", "[3]"]);
+    assert_eq!(all.keys("user:[[]*").await.unwrap(), ["user:[3]"]);
+    // Neither the lease of a load that runs, nor what was removed.
+    let (begun, end) = (Arc::new(Barrier::new(2)), Arc::new(Semaphore::new(0)));
+    let loading = {
+        let (all, begun, end) = (all.clone(), Arc::clone(&begun), Arc::clone(&end));
+        let load = async move {
+            begun.wait().await;
+            end.acquire().await.unwrap().forget();
+            Ok::<_, std::convert::Infallible>(5)
+        };
+        tokio::spawn(async move { all.get_or_load("user:5", ttl, load).await })
+    };
+    soon(begun.wait()).await;
+    all.invalidate("user:1").await.unwrap();
+    assert_eq!(all.keys("*").await.unwrap(), ["user:2", "user:[3]", "users:4"]);
+    end.add_permits(1);
+    assert_eq!(soon(loading).await.unwrap().unwrap(), 5);
+    eventually("the loaded value is stored", async || all.keys("user:5").await.unwrap() == ["user:5"]).await;
 }
 
 async fn get_or_load_shares_and_keeps(place: Place) {

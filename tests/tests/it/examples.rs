@@ -2,6 +2,7 @@
 
 mod auditlog;
 mod cameras;
+mod config_monitor;
 mod deployment;
 mod live;
 mod notifications;
@@ -171,10 +172,12 @@ fn a_redis_that_cannot_be_used_is_named_in_one_line_and_no_password_is_told() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let locked = RedisServer::builder().password("another").start();
     let address = format!("127.0.0.1:{}", locked.port());
-    let programs: [(&str, &[&str]); 11] = [
+    let programs: [(&str, &[&str]); 13] = [
         ("demo", &[]),
         ("auditlog", &[]),
         ("cameras", &[]),
+        ("config_monitor", &[]),
+        ("config_monitor", &["--role", "monitor"]),
         ("live", &["--port", "0"]),
         ("notifications", &[]),
         ("notifications", &["--role", "subscriber"]),

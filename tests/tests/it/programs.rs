@@ -136,7 +136,13 @@ impl Program {
     /// Waits until it has printed a line that `wanted` likes, and returns it.
     #[track_caller]
     pub fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_for_line_within(PATIENCE, wanted)
+    }
+
+    /// The same for what takes its time.
+    #[track_caller]
+    pub fn wait_for_line_within(&mut self, patience: Duration, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(line) = self.lines.iter().find(|line| wanted(line)) {
                 return line.clone();

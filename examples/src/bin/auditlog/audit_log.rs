@@ -55,12 +55,30 @@ impl AuditLog {
 pub(crate) enum Heard {
     Entry(AuditLog),
     Said(Said),
+    /// What one of the user's browsers has sent to all that listen. The gateway says who that was.
+    Broadcast {
+        sender: Sender,
+        data: Value,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sender {
+    pub(crate) user: String,
 }
 
 /// What is said there beside the entries, and stored nowhere.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Said {
-    Acknowledgment { received_at: Timestamp },
-    Notification { text: String },
+    Acknowledgment {
+        received_at: Timestamp,
+    },
+    Notification {
+        text: String,
+    },
+    /// Something that a service without our gateway has passed on for one of its clients.
+    ClientBroadcast {
+        data: Value,
+    },
 }

@@ -29,6 +29,7 @@ pub(crate) enum Events {
     ByOutbox,
 }
 
+#[derive(Clone)]
 pub(crate) struct Commands {
     pool: SqlitePool,
     messaging: Messaging,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use messaging_core::{ErrorKind, Messaging, Result, Subscription, Timestamp};
 
-use crate::audit_log::{AuditLog, Heard, Said};
+use crate::audit_log::{AuditLog, Heard, Said, Sender};
 use crate::screen::Screen;
 
 /// Hears what is published from now on; dropping it unsubscribes.
@@ -30,13 +30,7 @@ impl Device {
     /// Waits for the next message, for so long at most, and shows it.
     pub(crate) async fn hear(&mut self, patience: Duration) -> Result<()> {
         match self.subscription.get_message(patience).await {
-            Ok(Some(message)) => match message.json()? {
-                Heard::Entry(entry) => self.line(&entry.activity_type, &subject(&entry)),
-                Heard::Said(Said::Acknowledgment { received_at }) => {
-                    self.line("acknowledgment", &format!("received at {received_at}"));
-                }
-                Heard::Said(Said::Notification { text }) => self.line("notification", &text),
-            },
+            Ok(Some(message)) => show(&self.screen, self.name, &message.json()?),
             Ok(None) => self.line("None", &format!("nothing within {patience:?}")),
             // The connection was lost and is back. What was published meanwhile is in the database.
             Err(error) if error.kind() == ErrorKind::Gap => self.line("gap", &error.to_string()),
@@ -53,6 +47,21 @@ impl Device {
 
     fn line(&self, what: &str, text: &str) {
         self.screen.line(self.name, what, text);
+    }
+}
+
+/// Shows what was heard, by whatever means.
+pub(crate) fn show(screen: &Screen, name: &str, heard: &Heard) {
+    match heard {
+        Heard::Entry(entry) => screen.line(name, &entry.activity_type, &subject(entry)),
+        Heard::Said(Said::Acknowledgment { received_at }) => {
+            screen.line(name, "acknowledgment", &format!("received at {received_at}"));
+        }
+        Heard::Said(Said::Notification { text }) => screen.line(name, "notification", text),
+        Heard::Said(Said::ClientBroadcast { data }) => screen.line(name, "broadcast", &data.to_string()),
+        Heard::Broadcast { sender: Sender { user }, data } => {
+            screen.line(name, "broadcast", &format!("{data} from {user}"));
+        }
     }
 }
 

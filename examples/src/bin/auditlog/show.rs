@@ -1,5 +1,6 @@
 //! What happens, from top to bottom. It ends by itself.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use messaging_core::{BoxError, Channel, Error, Messaging, State, Timestamp, subscribe};
@@ -9,9 +10,11 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::audit_log::{Heard, TASK_COMPLETED};
+use crate::browser::Browser;
 use crate::commands::{Commands, Task};
 use crate::device::{Device, subject};
 use crate::screen::Screen;
+use crate::site;
 
 const ADA: &str = "123e4567-e89b-12d3-a456-426614174000";
 const GRACE: &str = "7d9f0c52-3c1e-4b8a-9f57-0e6a2b4c8d10";
@@ -33,7 +36,7 @@ async fn count_completed(channel: Channel, heard: Heard, completed: State<Comple
             screen.line("everybody", TASK_COMPLETED, &format!("on {channel}: {}", subject(&entry)));
             completed.send_modify(|completed| *completed += 1);
         }
-        Heard::Entry(_) | Heard::Said(_) => {}
+        Heard::Entry(_) | Heard::Said(_) | Heard::Broadcast { .. } => {}
     }
 }
 
@@ -44,6 +47,8 @@ pub(crate) struct Show {
     pub(crate) outbox: Option<Outbox<Sqlite>>,
     pub(crate) completed: Completed,
     pub(crate) screen: Screen,
+    /// Where browsers connect.
+    pub(crate) address: SocketAddr,
 }
 
 impl Show {
@@ -66,6 +71,18 @@ impl Show {
         laptop.hear(PATIENCE).await?;
 
         println!(
+            "\nShe opens a page. It hears her channel, and nobody else's; what it sends, her devices hear."
+        );
+        let token = site::session(&self.messaging, ADA).await?;
+        let mut browser = Browser::open(self.address, &token, &self.screen).await?;
+        browser.try_to_hear(&format!("auditlog:{GRACE}")).await?;
+        browser.broadcast(&format!("auditlog:{ADA}"), json!({ "seen": report.title })).await?;
+        browser.hear(PATIENCE).await?;
+        phone.hear(PATIENCE).await?;
+        laptop.hear(PATIENCE).await?;
+        tablet.hear(MOMENT).await?;
+
+        println!(
             "\nShe completes it with a task that is not there: neither is done, and nobody hears of it."
         );
         let both = [report.id.clone(), "00000000-0000-0000-0000-000000000000".to_owned()];
@@ -82,6 +99,7 @@ impl Show {
         self.complete_task(&report).await?;
         phone.hear(PATIENCE).await?;
         laptop.hear(PATIENCE).await?;
+        browser.hear(PATIENCE).await?;
         inbox.hear(PATIENCE).await?;
         let letter = self.create_task(GRACE, "answer the letter").await?;
         tablet.hear(PATIENCE).await?;
@@ -99,7 +117,7 @@ impl Show {
         println!("\nAda goes offline, dropping her subscriptions. A task of hers is completed elsewhere.");
         let channel = format!("auditlog:{ADA}");
         let before = self.subscribers(&channel).await?;
-        drop((phone, laptop, inbox));
+        drop((phone, laptop, inbox, browser));
         let unsubscribed = async {
             while self.subscribers(&channel).await? >= before {
                 tokio::time::sleep(BRIEFLY).await;

@@ -287,6 +287,12 @@ impl Memory {
         lock(&self.bus.0).forget_matching(&self.namespace, glob, keep)
     }
 
+    pub(crate) fn keys_matching(&self, glob: &str) -> BTreeSet<String> {
+        let (bus, now) = (lock(&self.bus.0), Instant::now());
+        let live = bus.entries.iter().filter(|(_, entry)| entry.expires > now).map(|(key, _)| key);
+        live.filter(|key| glob_matches(glob.as_bytes(), key.as_bytes())).cloned().collect()
+    }
+
     pub(crate) fn info(&self) -> String {
         let inboxes = self.inboxes();
         let (mut channels, mut globs) = (BTreeSet::new(), BTreeSet::new());

@@ -1,6 +1,7 @@
 //! The cache's commands: reading on a connection of its own that batches, the lease protocol, removing exactly and by
 //! pattern.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -358,6 +359,35 @@ impl Redis {
         }
     }
 
+    /// On all primaries; anew if slots were moved meanwhile, since keys that moved may have been missed.
+    pub(crate) async fn keys_matching(&self, glob: &str) -> Result<BTreeSet<String>> {
+        loop {
+            let mut found = BTreeSet::new();
+            let (nodes, slots) = self.link.primaries(self.command_timeout).await?;
+            for node in nodes {
+                let mut cursor = 0;
+                loop {
+                    let keys;
+                    (cursor, keys) = self.scan(&node, cursor, glob).await?;
+                    found.extend(keys.into_iter().filter_map(|key| String::from_utf8(key.into()).ok()));
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+            }
+            if !self.is_cluster() || self.link.primaries(self.command_timeout).await?.1 == slots {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// One step of a scan: where the next begins, and keys of values.
+    async fn scan(&self, node: &Node, cursor: u64, glob: &str) -> Result<(u64, Vec<Bytes>)> {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(1_000).arg("TYPE").arg("string");
+        self.command_on(node, &scan).await
+    }
+
     async fn scan_node_and_unlink(
         &self,
         node: &Node,
@@ -366,9 +396,7 @@ impl Redis {
     ) -> Result<u64> {
         let (mut cursor, mut removed) = (0_u64, 0);
         loop {
-            let mut scan = cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(1_000).arg("TYPE").arg("string");
-            let (next, keys): (u64, Vec<Bytes>) = stepped!(scan => self.command_on(node, &scan).await?);
+            let (next, keys) = stepped!(scan => self.scan(node, cursor, glob).await?);
             // Keys that are not text are nobody's of ours.
             let keys: Vec<&str> = keys
                 .iter()
