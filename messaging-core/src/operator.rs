@@ -1,6 +1,7 @@
 //! What operators look at and mend in a deployment: its streams and groups, its cached functions, the rights that an ACL
 //! gives. No handler needs any of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -338,6 +339,15 @@ impl Operator {
             Right { feature: tried.feature, command: tried.command, refusal, rule: rule.flatten() }
         };
         Ok(tried.into_iter().map(right).collect())
+    }
+
+    /// How often each command was called by anybody since the server was started, by its name in lower case (`publish`,
+    /// `xinfo|stream`); of a cluster, on all primaries together. On `memory://` there are no commands.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn command_calls(&self) -> Result<BTreeMap<String, u64>> {
+        self.0.backend.command_calls().await
     }
 
     /// The user whose rights count, as the configuration names him.

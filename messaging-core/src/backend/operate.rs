@@ -1,7 +1,7 @@
 //! What operators ask and no handler needs: how streams and groups are, what is registered of cached functions, what an
 //! ACL allows. Nothing here is on the way of a message.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -166,6 +166,14 @@ impl Backend {
             // What is in memory goes with the process.
             Self::Memory(_) => Ok(false),
             Self::Redis(redis) => redis.remove_stream(stream).await,
+        }
+    }
+
+    /// How often each command was called since the server was started; of a cluster, on all primaries together.
+    pub(crate) async fn command_calls(&self) -> Result<BTreeMap<String, u64>> {
+        match self {
+            Self::Memory(_) => Ok(BTreeMap::new()),
+            Self::Redis(redis) => redis.command_calls().await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! How streams, groups and cached functions are, asked of Redis.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -165,6 +165,21 @@ impl Redis {
         // Whoever publishes on it again from here has to register it.
         self.registered.forget(stream.template());
         Ok(removed + known > 0)
+    }
+
+    pub(crate) async fn command_calls(&self) -> Result<BTreeMap<String, u64>> {
+        let infos: Vec<String> = self.of_each_primary(cmd("INFO").arg("commandstats")).await?;
+        let mut calls = BTreeMap::new();
+        for line in infos.iter().flat_map(|info| info.lines()) {
+            let Some((command, stats)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(':'))
+            else {
+                continue;
+            };
+            let count =
+                stats.strip_prefix("calls=").and_then(|stats| stats.split(',').next()?.parse::<u64>().ok());
+            *calls.entry(command.to_owned()).or_default() += count.unwrap_or_default();
+        }
+        Ok(calls)
     }
 
     pub(crate) async fn family_facts(&self, names: &[&str]) -> Result<Vec<FamilyFacts>> {
