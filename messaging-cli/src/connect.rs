@@ -34,7 +34,13 @@ impl Target {
             Some(url) => Messaging::builder().url(url),
             None => Messaging::builder(),
         };
-        let messaging = with(builder).build().await?;
+        let messaging =
+            with(builder).build().await.map_err(|error| match (&self.url, error.to_string()) {
+                (Some(_), text) if text.starts_with("the URL ") => {
+                    Failure::usage(text.replacen("the URL", "--url", 1))
+                }
+                _ => error.into(),
+            })?;
         let endpoint = messaging.config().endpoint.to_string();
         if endpoint.starts_with("memory://") {
             return Err(Failure::usage(format!(

@@ -98,7 +98,7 @@ struct Which {
     #[arg(long, value_name = "CHANNEL")]
     channel: Option<String>,
     /// Only those whose error has this text in it
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     error: Option<String>,
     /// Only those that were given up longer ago than this
     #[arg(long, value_name = "TIME", value_parser = input::duration)]

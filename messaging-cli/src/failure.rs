@@ -104,7 +104,7 @@ fn complain(message: &str) {
 }
 
 /// Shows help, or says in one line what is wrong with the command line.
-pub(crate) fn tell_usage(error: &clap::Error) -> Code {
+pub(crate) fn tell_usage(error: &clap::Error, command: &clap::Command) -> Code {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     match error.kind() {
         DisplayHelp | DisplayVersion => {
@@ -119,23 +119,29 @@ pub(crate) fn tell_usage(error: &clap::Error) -> Code {
     }
     let text = error.to_string();
     let mut parts: Vec<String> = Vec::new();
-    let mut usage = "messaging --help".to_owned();
-    for line in text.lines().map(str::trim) {
-        if let Some(line) = line.strip_prefix("Usage: ") {
-            let words = line.split(' ').take_while(|word| !word.starts_with(['-', '<', '[']));
-            usage = format!("{} --help", words.collect::<Vec<_>>().join(" "));
-            break;
-        }
+    for line in text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage: ")) {
         let line = line.trim_start_matches("error: ").trim_start_matches("tip: ");
         match parts.last_mut() {
-            _ if line.is_empty() => {}
+            _ if line.is_empty() || line.starts_with("For more information") => {}
             // What it lists stands on lines of its own.
             Some(last) if last.ends_with(':') => *last = format!("{last} {line}"),
             _ => parts.push(line.to_owned()),
         }
     }
-    complain(&format!("{}; try `{usage}`", parts.join("; ")));
+    complain(&format!("{}; try `{} --help`", parts.join("; "), command_of(command)));
     Code::Usage
+}
+
+/// The command that was typed, as far as there is one.
+fn command_of(command: &clap::Command) -> String {
+    let (mut command, mut typed) = (command, "messaging".to_owned());
+    for word in std::env::args().skip(1) {
+        if let Some(found) = command.find_subcommand(&word) {
+            command = found;
+            typed = format!("{typed} {}", found.get_name());
+        }
+    }
+    typed
 }
 
 /// Hides what may be a password: whatever a URL has in front of its host, and parameters that are called so.

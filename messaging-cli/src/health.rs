@@ -165,7 +165,11 @@ impl Health {
             }
             if self.max_lag.is_some_and(|most| report.lag() > most) {
                 let most = self.max_lag.unwrap_or_default();
-                reasons.push(format!("{} wait, more than {}", counted(report.lag(), "message"), count(most)));
+                reasons.push(format!(
+                    "{} to handle, more than {}",
+                    counted(report.lag(), "message"),
+                    count(most)
+                ));
             }
             if self.max_dead.is_some_and(|most| report.dead > most) {
                 let most = self.max_dead.unwrap_or_default();

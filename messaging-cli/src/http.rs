@@ -43,6 +43,9 @@ pub(crate) struct Messaging {
 pub(crate) fn url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; write http://host:port/readyz"))?;
     match url.scheme() {
+        "http" if !url.username().is_empty() || url.password().is_some() => {
+            Err("no user and no password are sent; leave them out".to_owned())
+        }
         "http" if url.has_host() => Ok(url),
         "https" => Err("only http:// is spoken: ask the service itself, behind what ends TLS".to_owned()),
         _ => Err("write http://host:port/readyz".to_owned()),

@@ -112,7 +112,7 @@ fn parse() -> Result<Cli, Code> {
             choice.write_global();
             Ok(cli)
         }
-        Err(error) => Err(failure::tell_usage(&error)),
+        Err(error) => Err(failure::tell_usage(&error, &Cli::command())),
     }
 }
 

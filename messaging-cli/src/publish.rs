@@ -20,6 +20,7 @@ pub(crate) struct Publish {
     /// The channel
     channel: String,
     /// The payload, as JSON; - reads it from standard input
+    #[arg(allow_negative_numbers = true)]
     payload: String,
     /// The payload is text, and is sent as a JSON string
     #[arg(long)]

@@ -48,6 +48,7 @@ pub(crate) struct Stats {
 struct Sample {
     at: Instant,
     info: BTreeMap<String, String>,
+    calls: BTreeMap<String, u64>,
     streams: Vec<StreamReport>,
     groups: Vec<GroupReport>,
     families: Vec<FamilyReport>,
@@ -198,6 +199,7 @@ async fn sample(messaging: &Messaging, heard: BTreeMap<String, u64>) -> Result<S
     let subscribers = client.pubsub_numsub(channels).await?;
     Ok(Sample {
         info: client.info().await?,
+        calls: operator.command_calls().await?,
         streams: operator.streams().await?,
         groups: operator.groups().await?,
         families: operator.families().await?,
@@ -214,11 +216,7 @@ fn report(before: &Sample, after: &Sample, services: Vec<Service>) -> Report {
         sample.info.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
     };
     let grown = |name: &str| field(after, name).saturating_sub(field(before, name));
-    let calls = |sample: &Sample, command: &str| -> u64 {
-        let stats = sample.info.get(&format!("cmdstat_{command}"));
-        let calls = stats.and_then(|stats| stats.strip_prefix("calls=")?.split(',').next()?.parse().ok());
-        calls.unwrap_or_default()
-    };
+    let calls = |sample: &Sample, command: &str| sample.calls.get(command).copied().unwrap_or_default();
     let published = |sample: &Sample| calls(sample, "publish") + calls(sample, "spublish");
     let earlier: HashMap<_, _> =
         before.streams.iter().map(|stream| (stream.stream.as_str(), stream.published)).collect();
