@@ -9,6 +9,7 @@
 
 mod cache;
 mod cache_options;
+mod cli;
 mod examples;
 mod follow;
 mod gateway;
