@@ -140,4 +140,8 @@ async fn rights_are_told_and_nothing_is_done(place: Place) {
     assert!(messaging.operator().streams().await.unwrap().is_empty());
     assert!(messaging.history("orders.created").await.unwrap().is_empty());
     assert_eq!(messaging.operator().user(), "default");
+    let redis = messaging_tests::shared_redis();
+    if place.config.endpoint.to_string().contains(&format!(":{}/", redis.port())) {
+        assert_eq!(redis.cli(&["KEYS", &format!("{}:*", place.config.namespace)]), "");
+    }
 }
