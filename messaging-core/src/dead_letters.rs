@@ -86,6 +86,57 @@ impl DeadLetters {
         Ok(letters)
     }
 
+    /// Some of them, the oldest of each stream first: at most `most`, from what comes after `after` in that order on. So
+    /// that all of them can be gone through without having all at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> messaging_core::Result<()> {
+    /// # let messaging = messaging_core::Messaging::builder().url("memory://").build().await?;
+    /// let dead = messaging.dead_letters("billing");
+    /// let mut page = dead.page(None, 100).await?;
+    /// while let Some(last) = page.last() {
+    ///     println!("up to {}", last.id());
+    ///     page = dead.page(Some(last.id()), 100).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn page(&self, after: Option<&DeadLetterId>, most: usize) -> Result<Vec<DeadLetter>> {
+        let mut streams = queues::streams(&self.core).await?;
+        streams.sort_unstable();
+        let mut letters = Vec::new();
+        for stream in streams {
+            let mut from = match after {
+                Some(after) if stream == after.stream => after.id,
+                Some(after) if stream < after.stream => continue,
+                _ => EntryId::MIN,
+            };
+            while letters.len() < most {
+                let page = self.core.backend.dead(&stream, &self.group, from, most - letters.len()).await?;
+                let Some(last) = page.last() else { break };
+                from = last.id;
+                letters.extend(page.into_iter().filter_map(|raw| self.read(&stream, raw)));
+            }
+        }
+        Ok(letters)
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub async fn count(&self) -> Result<u64> {
+        let mut count = 0;
+        for stream in queues::streams(&self.core).await? {
+            count += self.core.backend.dead_count(&stream, &self.group).await?;
+        }
+        Ok(count)
+    }
+
     /// Gives one to its group again, with all its attempts before it; other groups do not get it. It is no dead letter
     /// any more.
     ///

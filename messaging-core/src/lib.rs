@@ -25,6 +25,7 @@ mod labels;
 mod message;
 mod messaging;
 mod meter;
+mod operator;
 mod pending;
 mod presence;
 mod publish;
@@ -67,6 +68,9 @@ pub use crate::health::{HandlerHealth, HandlerState, Health, HealthPhase};
 pub use crate::history::{History, PastMessage};
 pub use crate::message::Message;
 pub use crate::messaging::{Builder, Messaging, Running, ShutdownReport, Unfinished};
+pub use crate::operator::{
+    CachedEntry, ConsumerReport, FamilyReport, Feature, GroupReport, Operator, Right, StreamReport,
+};
 pub use crate::pending::PendingEvent;
 pub use crate::presence::{Member, Membership, Presence, PresenceChange, PresenceChanges, PresenceEntry};
 pub use crate::publish::Publish;

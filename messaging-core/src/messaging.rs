@@ -37,6 +37,7 @@ use crate::follow::{self, Follow, StreamEnd, StreamEntry, StreamRef};
 use crate::handlers::{HandlerSpec, HandlerTask, Handlers, Setup, check_needs};
 use crate::health::Health;
 use crate::history::History;
+use crate::operator::Operator;
 use crate::pending::{self, PendingEvent};
 use crate::presence::{Node, Presence};
 use crate::publish::{Change, Publish, to_the_end};
@@ -457,6 +458,12 @@ impl Messaging {
     #[must_use]
     pub fn dead_letters(&self, group: &str) -> DeadLetters {
         DeadLetters::new(self.core(), group)
+    }
+
+    /// What is known of the whole deployment, for whoever looks after it.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator::new(self.core())
     }
 
     /// Adds handlers at run time.

@@ -6,6 +6,7 @@ mod stepped;
 
 mod memory;
 mod names;
+pub(crate) mod operate;
 pub(crate) mod presence;
 mod redis;
 pub(crate) mod streams;

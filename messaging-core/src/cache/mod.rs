@@ -19,6 +19,7 @@ mod listener;
 mod load;
 mod local;
 mod marks;
+mod operate;
 mod publish;
 mod rules;
 pub(crate) mod shape;
@@ -44,6 +45,7 @@ use listener::Ear;
 pub(crate) use listener::Listener;
 pub(crate) use load::Ask;
 use local::Epochs;
+pub(crate) use operate::Registered;
 pub use tally::{CacheStats, Invalidations};
 
 use crate::activity::Activity;

@@ -78,6 +78,11 @@ impl Definition {
         json::decode(text.as_bytes())
     }
 
+    /// The template of its keys.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     pub(crate) fn keep(&self) -> Duration {
         Duration::from_millis(self.keep_ms)
     }

@@ -68,6 +68,14 @@ const SCHEMES: &str = "memory://, memory://name, redis://host:port/db, rediss://
     (rediss+sentinel://, rediss+cluster:// with TLS)";
 
 impl Endpoint {
+    /// Who we are to Redis, if that is said.
+    pub(crate) fn user(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Memory(_) => None,
+            Kind::Redis(server) => server.credentials.username.as_deref(),
+        }
+    }
+
     /// `Err` is the reason, without any text of the URL but its scheme: it may be a password, or a part of one.
     pub(super) fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         let is_scheme =

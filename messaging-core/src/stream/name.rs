@@ -1,11 +1,12 @@
 //! Which stream a channel's messages are in: one for a whole template, whatever its placeholders are called.
 
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Durability, partition_of};
+use super::{Durability, Retention, partition_of};
 use crate::channel::{Kind, Pattern, Wire, glob_matches, globs_may_meet};
 
 /// What stands in a stream's name where a template has a placeholder.
@@ -61,6 +62,20 @@ impl StreamName {
     /// The key of what a group keeps beside the stream.
     pub(crate) fn group_key(&self, namespace: &str, what: &str, group: &str) -> String {
         format!("{namespace}:{{{self}}}:{what}:{group}")
+    }
+
+    /// A pattern whose stream it is, without the deployment's prefix. What the placeholders were called is not known; one at
+    /// the end may have been one for all the rest, and is taken to be.
+    pub(crate) fn pattern(&self, prefix: &str) -> String {
+        let template = self.template.strip_prefix(prefix).unwrap_or(&self.template);
+        let (mut pattern, mut rest, mut number) = (String::new(), template, 0);
+        while let Some((before, after)) = rest.split_once(PLACEHOLDER) {
+            number += 1;
+            let all = if after.is_empty() { "*" } else { "" };
+            pattern.push_str(&format!("{before}{{p{number}{all}}}"));
+            rest = after;
+        }
+        pattern + rest
     }
 
     /// Whether some message in it could be for a subscription to `wire`. It may say yes too often, never no wrongly.
@@ -123,6 +138,16 @@ impl StreamInfo {
         }
     }
 
+    pub(crate) fn retention(&self) -> Retention {
+        let max_len = NonZeroU64::new(self.kept.max_len).unwrap_or(Retention::DEFAULT.max_len);
+        Retention { max_len, max_age: Duration::from_millis(self.kept.max_age_ms) }
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        let partitions = self.kept.partitions.and_then(NonZeroU16::new);
+        Durability { partitions, ..Durability::from(self.retention()) }
+    }
+
     /// Reads an entry of the registry; `None` if it is of no known form.
     pub(crate) fn read(kept: &[u8]) -> Option<Self> {
         let kept: Kept = serde_json::from_slice(kept).ok()?;
@@ -155,6 +180,21 @@ mod tests {
         let third = stream("orders:{id}").with_partition(3);
         assert_eq!(third.key("msg", "stream"), "msg:{p.orders:<>#3}:stream");
         assert_eq!(third.group_key("msg", "delay", "billing"), "msg:{p.orders:<>#3}:delay:billing");
+    }
+
+    #[test]
+    fn a_pattern_leads_back_to_its_stream() {
+        for (pattern, back) in [
+            ("orders.created", "orders.created"),
+            ("orders.*", "orders.*"),
+            ("orders:{id}", "orders:{p1*}"),
+            ("a.{b}.c-{d}.x", "a.{p1}.c-{p2}.x"),
+            ("a.{b}:{e*}", "a.{p1}:{p2*}"),
+        ] {
+            let name = stream(pattern);
+            assert_eq!(name.pattern("p."), back);
+            assert_eq!(stream(back), name);
+        }
     }
 
     #[test]
