@@ -232,6 +232,11 @@ async fn four_services_in_four_processes_share_what_is_on_redis() {
     let [access_control, events, gateway] = ports;
     let (at_access_control, at_events) = (("ACCESS_CONTROL_URL", access_control), ("EVENTS_URL", events));
     let mut gateway = Role::start("gateway", gateway, &url, &[at_access_control, at_events]);
+    let address = ([127, 0, 0, 1], gateway.port).into();
+    let mut early = Client::connect(address).await;
+    early.say(json!({ "type": "hello" })).await;
+    let subscribe = json!({ "type": "subscribe", "entity": "CameraEvents" });
+    assert_eq!(early.ask(subscribe).await["code"], 103);
     let access_control = Role::start("access-control", access_control, &url, &[]);
     let mut events = Role::start("events", events, &url, &[at_access_control]);
     let mut notifications = Role::start("notifications", free_port(), &url, &[]);
@@ -248,7 +253,6 @@ async fn four_services_in_four_processes_share_what_is_on_redis() {
     .await;
 
     // Clients of the gateway: of one camera, of several, of a complex.
-    let address = ([127, 0, 0, 1], gateway.port).into();
     let mut clients = Vec::new();
     for wanted in [
         json!({ "filters": { "camera_id": 7 } }),
