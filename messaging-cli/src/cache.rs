@@ -39,7 +39,7 @@ pub(crate) enum Cache {
         #[arg(long, value_name = "ID")]
         family: Option<String>,
         /// Do not ask
-        #[arg(long, short = 'y')]
+        #[arg(long, short = 'y', conflicts_with = "key")]
         yes: bool,
         /// Print a JSON object
         #[arg(long)]

@@ -14,6 +14,9 @@ use crate::connect::{Target, reached};
 use crate::failure::{Code, Failure};
 use report::{Report, State};
 
+/// What the channel of a check begins with that was not given one.
+const OWN_CHANNEL: &str = "messaging.check.";
+
 /// Try everything out: the connection, the server, the rights, a message, a durable message, a cached value
 ///
 /// It says what is wrong and what to try. It publishes on a channel of its own (messaging.check.…), or on the one that is
@@ -58,7 +61,7 @@ impl Check {
         let token = trips::token();
         let channel = match named {
             Some(channel) => channel,
-            None => Channel::new(&format!("messaging.check.{token}"))?,
+            None => Channel::new(&format!("{OWN_CHANNEL}{token}"))?,
         };
         let keys = self.keys.clone().unwrap_or_else(|| keys_of(&messaging));
         rights::look(&messaging, &channel, &keys, &info, &mut report).await?;
