@@ -97,11 +97,6 @@ impl Core {
         format!("{}:{}", self.process, self.consumers.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether the backend is in this process.
-    pub(crate) fn is_memory(&self) -> bool {
-        matches!(*self.backend, Backend::Memory(_))
-    }
-
     /// Publishes messages in one batch. Returns the number of receivers.
     ///
     /// Cancellation: what was handed to the connection is carried out.

@@ -79,4 +79,4 @@ pub use crate::session::{SessionHealth, Unconfirmed};
 pub use crate::stream::{Durability, EntryId, EventId, Headers, Retention};
 pub use crate::subscriber::{HandlerHandle, Subscriber};
 pub use crate::subscription::Subscription;
-pub use crate::testing::TestMessaging;
+pub use crate::testing::{Calls, Published, RedisDown, TestMessaging};

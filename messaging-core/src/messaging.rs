@@ -485,9 +485,8 @@ impl Messaging {
         Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks, &services)
     }
 
-    /// Whether the backend is in this process.
-    pub(crate) fn is_memory(&self) -> bool {
-        self.core().is_memory()
+    pub(crate) fn tasks(&self) -> Vec<Arc<HandlerTask>> {
+        lock(&self.0.tasks).clone()
     }
 
     /// The settings.

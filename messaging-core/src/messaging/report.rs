@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::{Runtime, lock};
+use crate::backend::Backend;
 use crate::core::Core;
 use crate::error::Result;
 use crate::health::{HandlerState, Health};
@@ -94,7 +95,7 @@ async fn of_redis(core: &Core) -> Result<Values> {
     let mut values = Values::default();
     let asked = Instant::now();
     core.backend.ping().await?;
-    if !core.is_memory() {
+    if matches!(*core.backend, Backend::Redis(_)) {
         meter::round_trip("command", asked.elapsed());
         let info = core.backend.info().await?;
         // Of a cluster there is one of each for every node.
