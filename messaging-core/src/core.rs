@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::activity::Activity;
 use crate::backend::{Backend, Outgoing, Token};
@@ -21,6 +22,7 @@ use crate::labels::{Labels, Subscribers};
 use crate::meter::{self, Count};
 use crate::registry::Registry;
 use crate::stream::Durability;
+use crate::trace;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -115,7 +117,8 @@ impl Core {
         } else {
             Vec::new()
         };
-        let published = self.cache.publish(messages).await;
+        let span = trace::publishing(&first, messages.len());
+        let published = self.cache.publish(messages).instrument(span).await;
         labels.iter().for_each(|label| label.published(published.as_ref().err()));
         published.map_err(|error| error.context(format_args!("publish on {first:?}{more}")))
     }

@@ -39,6 +39,7 @@ mod stream;
 mod subscriber;
 mod subscription;
 mod testing;
+mod trace;
 
 #[doc(hidden)]
 pub mod __private;

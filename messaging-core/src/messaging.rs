@@ -46,6 +46,7 @@ use crate::session::Session;
 use crate::stream::EntryId;
 use crate::subscriber::Subscriber;
 use crate::subscription::Subscription;
+use crate::trace::{self, Trace};
 
 /// How long [`start`](Messaging::start) waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -502,7 +503,7 @@ impl Messaging {
         self.current_weak().scope(future).await
     }
 
-    /// Spawns a task that has this as its current messaging.
+    /// Spawns a task that has this as its current messaging, and within a handler the trace of its message.
     ///
     /// # Cancellation
     /// Dropping the handle leaves the task running, as with [`tokio::spawn`]. Shutting down does not wait for it.
@@ -510,7 +511,7 @@ impl Messaging {
         &self,
         future: F,
     ) -> JoinHandle<F::Output> {
-        tokio::spawn(self.current_weak().scope(future))
+        tokio::spawn(trace::within(Trace::handled(), self.current_weak().scope(future)))
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod measured;
+mod traced;
 
 use std::convert::Infallible;
 use std::sync::Arc;
