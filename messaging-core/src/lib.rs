@@ -69,7 +69,9 @@ pub use crate::history::{History, PastMessage};
 pub use crate::message::Message;
 pub use crate::messaging::{Builder, Messaging, Running, ShutdownReport, Unfinished};
 pub use crate::pending::PendingEvent;
-pub use crate::presence::{Member, Membership, Presence, PresenceChange, PresenceChanges, PresenceEntry};
+pub use crate::presence::{
+    Member, Membership, Presence, PresenceChange, PresenceChanges, PresenceEntry, PresenceHealth,
+};
 pub use crate::publish::Publish;
 pub use crate::queues::QueueState;
 pub use crate::registry::{Location, ModelDescriptor, ModelDurability, PayloadField, Subscribers};

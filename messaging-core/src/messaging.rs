@@ -483,7 +483,7 @@ impl Messaging {
         let sessions = self.0.session.get().map(Session::health);
         let tasks = lock(&self.0.tasks).clone();
         let services = lock(&self.0.services).clone();
-        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks, &services)
+        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks, &services, self.0.node.health())
     }
 
     pub(crate) fn tasks(&self) -> Vec<Arc<HandlerTask>> {

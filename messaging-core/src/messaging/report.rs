@@ -59,7 +59,8 @@ pub(super) async fn report(runtime: Weak<Runtime>, core: Arc<Core>) {
 fn of_process(runtime: &Runtime) -> Values {
     let (tasks, services) = (lock(&runtime.tasks).clone(), lock(&runtime.services).clone());
     let session = runtime.session.get().map(crate::session::Session::health);
-    let health = Health::new(&runtime.core, *lock(&runtime.phase), session, &tasks, &services);
+    let health =
+        Health::new(&runtime.core, *lock(&runtime.phase), session, &tasks, &services, runtime.node.health());
     // A handler without a name of its own has a channel in its id.
     let label = |id: &str| {
         let named = tasks.iter().find(|task| *task.running.id == *id);

@@ -1,6 +1,7 @@
 //! What operators and testers see, with the features that they turn on for it.
 
 mod faults;
+mod health;
 mod measured;
 mod traced;
 
