@@ -1,5 +1,7 @@
 //! What operators and testers see, with the features that they turn on for it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod faults;
 mod health;
 mod measured;
