@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::activity::Activity;
 use crate::backend::{Backend, Outgoing, Token};
@@ -21,6 +22,7 @@ use crate::labels::{Labels, Subscribers};
 use crate::meter::{self, Count};
 use crate::registry::Registry;
 use crate::stream::Durability;
+use crate::trace;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -97,11 +99,6 @@ impl Core {
         format!("{}:{}", self.process, self.consumers.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether the backend is in this process.
-    pub(crate) fn is_memory(&self) -> bool {
-        matches!(*self.backend, Backend::Memory(_))
-    }
-
     /// Publishes messages in one batch. Returns the number of receivers.
     ///
     /// Cancellation: what was handed to the connection is carried out.
@@ -120,7 +117,8 @@ impl Core {
         } else {
             Vec::new()
         };
-        let published = self.cache.publish(messages).await;
+        let span = trace::publishing(&first, messages.len());
+        let published = self.cache.publish(messages).instrument(span).await;
         labels.iter().for_each(|label| label.published(published.as_ref().err()));
         published.map_err(|error| error.context(format_args!("publish on {first:?}{more}")))
     }

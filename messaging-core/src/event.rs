@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::json;
 use crate::registry::ModelDescriptor;
 use crate::stream::Durability;
+use crate::trace::Trace;
 
 /// An operation on a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +84,8 @@ pub(crate) struct ModelEvent {
     pub(crate) carrier: Carrier,
     /// What keeps durable events in order.
     pub(crate) key: Option<String>,
+    /// Where it was captured.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// The event of `op` on `model`, captured as it is now; `None` if that operation is not published.
@@ -106,6 +109,7 @@ pub(crate) fn capture<M: Model>(model: &M, op: Op, previous: Option<&M>) -> Resu
         durable: durable.map(|durable| durable.durability),
         carrier: M::DESCRIPTOR.carrier,
         key,
+        trace: Trace::current(),
     }))
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,8 @@ use crate::activity::{Activity, ActivityGuard};
 use crate::channel::{Channel, Pattern, glob_matches};
 use crate::core::{Core, Current};
 use crate::dispatch::{
-    BoxFuture, Carrier, Context, DeliveryMode, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs, Observer,
-    OrderedBy, Overflow, Queue, RunningHandler, StartAt, States, Tally, resync,
+    Alarm, BoxFuture, Carrier, Context, DeliveryMode, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs,
+    Observer, OrderedBy, Overflow, Queue, RunningHandler, StartAt, States, Tally, resync,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::meter::HandlerMeters;
@@ -223,8 +223,8 @@ impl HandlerTask {
         check_carrier(&patterns, options.carrier).map_err(at)?;
         let core = &setup.core;
         let stop = core.stop.child_token();
-        let signal = Arc::new(Notify::new());
-        let gaps = if descriptor.resync.is_some() { Gaps::Signal(Arc::clone(&signal)) } else { Gaps::Count };
+        let alarm = Arc::new(Alarm::new(core.activity.clone()));
+        let gaps = if descriptor.resync.is_some() { Gaps::Signal(Arc::clone(&alarm)) } else { Gaps::Count };
         let activity = core.activity.clone();
         let mailbox =
             Arc::new(Mailbox::for_handler(&descriptor.label, &patterns, &options, activity.clone(), gaps));
@@ -273,7 +273,8 @@ impl HandlerTask {
         let supervisor = {
             let (task, descriptor) = (Arc::clone(&task), Arc::clone(descriptor));
             setup.current.clone().scope(async move {
-                task.supervise(&descriptor, gate, first_resync, signal, activity).await;
+                task.supervise(&descriptor, gate, first_resync, &alarm, activity).await;
+                alarm.end();
                 drop(subscribed);
             })
         };
@@ -296,7 +297,7 @@ impl HandlerTask {
         descriptor: &Arc<HandlerSpec>,
         gate: Option<OwnedRwLockWriteGuard<()>>,
         first_resync: ActivityGuard,
-        signal: Arc<Notify>,
+        alarm: &Arc<Alarm>,
         activity: Activity,
     ) {
         let current = Current::get();
@@ -321,7 +322,7 @@ impl HandlerTask {
                         tokio::time::sleep(RESYNC_WAITS).await;
                     }
                     let running = Arc::clone(&self.running);
-                    resync::run(running, resync, signal, gate, first_resync, activity).await;
+                    resync::run(running, resync, Arc::clone(alarm), gate, first_resync, activity).await;
                 }
                 _ => drop(first_resync),
             }

@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::dispatch::{Counts, DeliveryMode};
 use crate::handlers::HandlerTask;
 use crate::messaging::Phase;
+use crate::presence::PresenceHealth;
 use crate::service::{ServiceHealth, Services};
 use crate::session::SessionHealth;
 use crate::source::Source;
@@ -36,10 +37,15 @@ pub struct Health {
     pub subscribers: BTreeMap<String, usize>,
     /// The subscription connections.
     pub sessions: Vec<SessionHealth>,
+    /// How long ago, in milliseconds, everything that listens to something was known to be alive: the longest of its
+    /// connections and of those who read streams; nothing if nothing listens, or one of them never was.
+    pub last_alive_ms: Option<u64>,
     /// The handlers.
     pub handlers: Vec<HandlerHealth>,
     /// The cached functions.
     pub caches: Vec<CacheStats>,
+    /// What this process has joined.
+    pub presence: PresenceHealth,
     /// What runs beside the handlers.
     pub services: Vec<ServiceHealth>,
     /// Events of changes that were made, and that nobody will hear of: publishing them failed.
@@ -121,6 +127,7 @@ impl Health {
         shared: Option<SessionHealth>,
         tasks: &[Arc<HandlerTask>],
         services: &Services,
+        presence: PresenceHealth,
     ) -> Self {
         let services = services.health();
         let of_services = services.iter().flat_map(|service| {
@@ -162,8 +169,10 @@ impl Health {
             channels: names(false),
             patterns: names(true),
             subscribers: core.subscribers.counts(),
+            last_alive_ms: last_alive(&sessions, &handlers),
             sessions,
             handlers,
+            presence,
             caches: core.cache.stats(),
             services,
             lost_events: core.lost_events.read(),
@@ -176,6 +185,14 @@ impl Health {
     pub fn is_ready(&self) -> bool {
         self.ready
     }
+}
+
+/// The longest of all times.
+fn last_alive(sessions: &[SessionHealth], handlers: &[HandlerHealth]) -> Option<u64> {
+    let sessions = sessions.iter().filter(|session| session.in_use).map(|session| session.last_alive_ms);
+    let streams = handlers.iter().filter(|handler| handler.delivery != DeliveryMode::Broadcast);
+    let all: Option<Vec<u64>> = sessions.chain(streams.map(|handler| handler.last_alive_ms)).collect();
+    all?.into_iter().max()
 }
 
 impl HandlerHealth {

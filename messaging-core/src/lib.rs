@@ -40,6 +40,7 @@ mod stream;
 mod subscriber;
 mod subscription;
 mod testing;
+mod trace;
 
 #[doc(hidden)]
 pub mod __private;
@@ -72,7 +73,9 @@ pub use crate::operator::{
     CachedEntry, ConsumerReport, FamilyReport, Feature, GroupReport, Operator, Right, StreamReport,
 };
 pub use crate::pending::PendingEvent;
-pub use crate::presence::{Member, Membership, Presence, PresenceChange, PresenceChanges, PresenceEntry};
+pub use crate::presence::{
+    Member, Membership, Presence, PresenceChange, PresenceChanges, PresenceEntry, PresenceHealth,
+};
 pub use crate::publish::Publish;
 pub use crate::queues::QueueState;
 pub use crate::registry::{Location, ModelDescriptor, ModelDurability, PayloadField, Subscribers};
@@ -83,4 +86,4 @@ pub use crate::session::{SessionHealth, Unconfirmed};
 pub use crate::stream::{Durability, EntryId, EventId, Headers, Retention};
 pub use crate::subscriber::{HandlerHandle, Subscriber};
 pub use crate::subscription::Subscription;
-pub use crate::testing::TestMessaging;
+pub use crate::testing::{Calls, Published, RedisDown, TestMessaging};

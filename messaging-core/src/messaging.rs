@@ -47,6 +47,7 @@ use crate::session::Session;
 use crate::stream::EntryId;
 use crate::subscriber::Subscriber;
 use crate::subscription::Subscription;
+use crate::trace::{self, Trace};
 
 /// How long [`start`](Messaging::start) waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -489,12 +490,11 @@ impl Messaging {
         let sessions = self.0.session.get().map(Session::health);
         let tasks = lock(&self.0.tasks).clone();
         let services = lock(&self.0.services).clone();
-        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks, &services)
+        Health::new(self.core(), *lock(&self.0.phase), sessions, &tasks, &services, self.0.node.health())
     }
 
-    /// Whether the backend is in this process.
-    pub(crate) fn is_memory(&self) -> bool {
-        self.core().is_memory()
+    pub(crate) fn tasks(&self) -> Vec<Arc<HandlerTask>> {
+        lock(&self.0.tasks).clone()
     }
 
     /// The settings.
@@ -510,7 +510,7 @@ impl Messaging {
         self.current_weak().scope(future).await
     }
 
-    /// Spawns a task that has this as its current messaging.
+    /// Spawns a task that has this as its current messaging, and within a handler the trace of its message.
     ///
     /// # Cancellation
     /// Dropping the handle leaves the task running, as with [`tokio::spawn`]. Shutting down does not wait for it.
@@ -518,7 +518,7 @@ impl Messaging {
         &self,
         future: F,
     ) -> JoinHandle<F::Output> {
-        tokio::spawn(self.current_weak().scope(future))
+        tokio::spawn(trace::within(Trace::handled(), self.current_weak().scope(future)))
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -19,6 +19,7 @@ use crate::event::{Model, ModelEvent, Op};
 use crate::json;
 use crate::publish::{CacheChange, Change, outgoing, report_cache};
 use crate::stream::{Durability, EventId, Retention};
+use crate::trace::Trace;
 
 /// How many events are handed over at once, and of how many bytes.
 const TOGETHER: usize = 256;
@@ -113,6 +114,7 @@ impl PendingEvent {
             durable: None,
             carrier: Carrier::Broadcast,
             key: None,
+            trace: Trace::current(),
         };
         Ok(Self { id: EventId::random(), order: None, event: Some(event), cache: None })
     }
@@ -299,6 +301,10 @@ struct WireEvent<'a> {
     durable: Option<WireDurability>,
     #[serde(default, skip_serializing_if = "is_false")]
     sharded: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tracestate: Option<Cow<'a, str>>,
     #[serde(borrow)]
     payload: &'a RawValue,
 }
@@ -388,6 +394,8 @@ impl<'a> WireEvent<'a> {
             key: event.key.as_deref().map(Cow::Borrowed),
             durable: event.durable.map(durable),
             sharded: event.carrier == Carrier::Sharded,
+            traceparent: event.trace.as_ref().map(|trace| Cow::Borrowed(&*trace.parent)),
+            tracestate: event.trace.as_ref().and_then(|trace| trace.state.as_deref()).map(Cow::Borrowed),
             payload: raw(&event.payload)?,
         })
     }
@@ -408,6 +416,10 @@ impl<'a> WireEvent<'a> {
             durable: self.durable.map(durable),
             carrier: if self.sharded { Carrier::Sharded } else { Carrier::Broadcast },
             key: self.key.map(Cow::into_owned),
+            trace: self.traceparent.map(|parent| Trace {
+                parent: parent.into_owned().into(),
+                state: self.tracestate.map(|state| state.into_owned().into()),
+            }),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use crate::backend::Outgoing;
 use crate::backend::streams::Append;
@@ -17,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::{self, Model, ModelEvent, Op};
 use crate::json;
 use crate::stream::{EventId, field};
+use crate::trace::Trace;
 
 /// A message that is about to be published: `.await` sends it.
 ///
@@ -115,7 +117,9 @@ impl Publish {
         self
     }
 
-    /// Gives a durable message a header, of which it has 1,000 at most. Handlers take them as [`Headers`](crate::Headers).
+    /// Gives a durable message a header, of which it has 1,000 at most. Handlers take them as [`Headers`](crate::Headers). A message that is published while another one is handled
+    /// has that one's `traceparent` and `tracestate`, unless it is given its own here; with the feature `opentelemetry`
+    /// those of the current span.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extras().headers.push((name.into(), value.into()));
         self
@@ -147,8 +151,11 @@ impl Publish {
             }
             return Ok(Outgoing { channel, payload, durable: None, carrier, mark: None });
         };
-        let Extras { id, key, headers } = extras.map(|extras| *extras).unwrap_or_default();
+        let Extras { id, key, mut headers } = extras.map(|extras| *extras).unwrap_or_default();
         check_extras(&channel, id.as_deref(), &headers)?;
+        if let Some(trace) = Trace::current() {
+            trace.add_to(&mut headers);
+        }
         let event = id.map_or_else(EventId::random, |id| EventId(id.into()));
         let append = Append { stream, durability, event, kind: None, key, headers };
         Ok(Outgoing { channel, payload, durable: Some(Box::new(append)), carrier, mark: None })
@@ -238,7 +245,7 @@ pub(crate) fn report_cache(outcome: Result<()>) {
 
 /// An event, for each of its channels. Their entries have one id: it is one event.
 pub(crate) fn outgoing(core: &Core, id: &EventId, event: ModelEvent) -> Result<Vec<Outgoing>> {
-    let ModelEvent { channels, payload, op, durable, carrier, key } = event;
+    let ModelEvent { channels, payload, op, durable, carrier, key, trace } = event;
     let message = |(channel, template): (Channel, Option<Cow<'static, str>>)| {
         let kept = match durable {
             Some(durability) => {
@@ -249,7 +256,11 @@ pub(crate) fn outgoing(core: &Core, id: &EventId, event: ModelEvent) -> Result<V
         };
         let append = kept.map(|(stream, durability)| {
             let (event, kind) = (id.clone(), op.map(|op| op.as_str().to_owned()));
-            Box::new(Append { stream, durability, event, kind, key: key.clone(), headers: Vec::new() })
+            let mut headers = Vec::new();
+            if let Some(trace) = trace.clone() {
+                trace.add_to(&mut headers);
+            }
+            Box::new(Append { stream, durability, event, kind, key: key.clone(), headers })
         });
         Ok(Outgoing { channel, payload: payload.clone(), durable: append, carrier, mark: None })
     };
@@ -308,10 +319,11 @@ pub(crate) fn to_the_end<T: Send + 'static, F: Future<Output = T> + Send + 'stat
     work: F,
 ) -> impl Future<Output = T> + use<T, F> {
     let busy = core.activity.guard();
-    let task = core.work.spawn(async move {
+    let work = async move {
         let _busy = busy;
         work.await
-    });
+    };
+    let task = core.work.spawn(work.in_current_span());
     async move {
         match task.await {
             Ok(done) => done,

@@ -115,6 +115,16 @@ pub struct Caching;
 #[doc = include_str!("../../docs/models.md")]
 pub struct Models;
 
+/// The guide to testing, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+pub struct Testing;
+
+/// The guide to operating, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/operating.md")]
+pub struct Operating;
+
 /// The guide to the gateway, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/gateway.md")]

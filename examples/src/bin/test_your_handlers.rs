@@ -260,6 +260,35 @@ mod tests {
         assert_eq!(&calls[0].payload[..], br#"{"sku":"tea","price":4}"#);
     }
 
+    /// The short way to say it: what is not so panics, and lists what was seen instead.
+    #[tokio::test]
+    async fn what_has_happened_is_asserted() {
+        let mail = Mail::default();
+        let test = start(&mail).await.unwrap();
+        mail.failures_to_come.store(1, Ordering::Relaxed);
+        let shop = Repository::new(Shelf::default(), &test);
+        shop.create(tea(5)).await.unwrap();
+        shop.update(tea(4)).await.unwrap();
+        test.settled().await;
+        let published = serde_json::json!({ "sku": "tea", "price": 4 });
+        test.published("product.updated").times(1).with(&published);
+        test.handler("tell_customers").called(2).failed(1).called_with(&published);
+    }
+
+    /// A network that fails for a moment, and a Redis that is away: what is published then is refused, not lost.
+    #[tokio::test]
+    async fn a_redis_that_is_away_comes_back() {
+        let test = start(&Mail::default()).await.unwrap();
+        let down = test.redis_down().await;
+        assert!(test.publish("product.updated", &tea(4)).await.unwrap_err().is_not_sent());
+        assert!(!test.health().is_ready());
+        drop(down);
+        test.recovered().await;
+        test.publish("product.updated", &tea(4)).await.unwrap();
+        test.settled().await;
+        test.handler("check_price").called(1);
+    }
+
     /// Cached functions use the messaging that is current: inside `scope` it is that of the test.
     #[tokio::test]
     async fn a_price_is_remembered_until_it_changes() {
@@ -270,7 +299,9 @@ mod tests {
             assert_eq!(price("tea", &shop).await.unwrap(), Some(5));
             assert_eq!(price("tea", &shop).await.unwrap(), Some(5));
             assert_eq!(shop.storage().asked.load(Ordering::Relaxed), 1);
+            assert_eq!((test.cached("price:tea"), test.cache_stats("price").hits), (Some(5), 1));
             shop.update(tea(4)).await.unwrap();
+            assert_eq!(test.cached::<u32>("price:tea"), None);
             assert_eq!(price("tea", &shop).await.unwrap(), Some(4));
         })
         .await;

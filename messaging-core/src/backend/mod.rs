@@ -326,7 +326,7 @@ impl Backend {
     pub(crate) async fn publish(&self, messages: &[Outgoing], forget: &[CacheKey]) -> Result<Published> {
         stepped!(publish(self, messages, forget));
         match self {
-            Self::Memory(memory) => Ok(memory.publish(messages, forget)),
+            Self::Memory(memory) => Ok(memory.up()?.publish(messages, forget)),
             Self::Redis(redis) => redis.publish(messages, forget).await,
         }
     }
@@ -334,14 +334,14 @@ impl Backend {
     /// Opens a subscription connection.
     pub(crate) async fn connect(&self) -> Result<Connection> {
         match self {
-            Self::Memory(memory) => Ok(Connection::Memory(memory.connect())),
+            Self::Memory(memory) => Ok(Connection::Memory(memory.up()?.connect())),
             Self::Redis(redis) => redis.connect().await,
         }
     }
 
     pub(crate) async fn ping(&self) -> Result<()> {
         match self {
-            Self::Memory(_) => Ok(()),
+            Self::Memory(memory) => memory.up().map(drop),
             Self::Redis(redis) => redis.ping().await,
         }
     }
@@ -349,7 +349,7 @@ impl Backend {
     /// [`ping`](Self::ping) with a limit of its own, connecting included.
     pub(crate) async fn ping_within(&self, limit: Duration) -> Result<()> {
         match self {
-            Self::Memory(_) => Ok(()),
+            Self::Memory(memory) => memory.up().map(drop),
             Self::Redis(redis) => redis.ping_within(limit).await,
         }
     }
@@ -358,7 +358,7 @@ impl Backend {
     pub(crate) async fn look(&self, key: &CacheKey, with_ttl: bool) -> Result<Looked> {
         stepped!(look);
         match self {
-            Self::Memory(memory) => Ok(memory.look(key)),
+            Self::Memory(memory) => Ok(memory.up()?.look(key)),
             Self::Redis(redis) => redis.look(key, with_ttl).await,
         }
     }
@@ -374,7 +374,7 @@ impl Backend {
         stepped!(set(self, key, value, ttl, notice));
         match self {
             Self::Memory(memory) => {
-                memory.set(key, value, ttl, notice);
+                memory.up()?.set(key, value, ttl, notice);
                 Ok(())
             }
             Self::Redis(redis) => redis.set(key, value, ttl, notice).await,
@@ -391,7 +391,7 @@ impl Backend {
     ) -> Result<Lease> {
         stepped!(lease(self, key, attempt, seen, ttl));
         match self {
-            Self::Memory(memory) => Ok(memory.lease(key, attempt, seen, ttl)),
+            Self::Memory(memory) => Ok(memory.up()?.lease(key, attempt, seen, ttl)),
             Self::Redis(redis) => redis.lease(key, attempt, seen, ttl).await,
         }
     }
@@ -408,7 +408,7 @@ impl Backend {
     ) -> Result<bool> {
         stepped!(store(self, key, grant, seen, value, ttl));
         match self {
-            Self::Memory(memory) => Ok(memory.store(key, &grant.token, seen, value, ttl)),
+            Self::Memory(memory) => Ok(memory.up()?.store(key, &grant.token, seen, value, ttl)),
             Self::Redis(redis) => redis.store(key, grant, seen, value, ttl).await,
         }
     }
@@ -418,7 +418,7 @@ impl Backend {
         stepped!(renew(self, key, token, ttl));
         match self {
             Self::Memory(memory) => {
-                memory.renew(key, token, ttl);
+                memory.up()?.renew(key, token, ttl);
                 Ok(())
             }
             Self::Redis(redis) => redis.renew(&key.lease, token, ttl).await,
@@ -430,7 +430,7 @@ impl Backend {
         stepped!(release(self, key, token));
         match self {
             Self::Memory(memory) => {
-                memory.release(key, token);
+                memory.up()?.release(key, token);
                 Ok(())
             }
             Self::Redis(redis) => redis.release(&key.lease, token).await,
@@ -442,7 +442,7 @@ impl Backend {
         stepped!(forget(self, keys, notice));
         match self {
             Self::Memory(memory) => {
-                memory.forget(keys, notice);
+                memory.up()?.forget(keys, notice);
                 Ok(())
             }
             Self::Redis(redis) => redis.forget(keys, notice).await,
@@ -452,7 +452,7 @@ impl Backend {
     /// Reads a value and removes it with its lease in one step, and tells all processes.
     pub(crate) async fn take(&self, key: &CacheKey, notice: &Notice) -> Result<Option<Bytes>> {
         match self {
-            Self::Memory(memory) => Ok(memory.take(key, notice)),
+            Self::Memory(memory) => Ok(memory.up()?.take(key, notice)),
             Self::Redis(redis) => redis.take(key, notice).await,
         }
     }
@@ -462,7 +462,7 @@ impl Backend {
         stepped!(announce);
         match self {
             Self::Memory(memory) => {
-                memory.announce(notice);
+                memory.up()?.announce(notice);
                 Ok(())
             }
             Self::Redis(redis) => redis.announce(notice).await,
@@ -472,7 +472,7 @@ impl Backend {
     /// Registers cached functions, or renews them. Returns the registry's generation.
     pub(crate) async fn register_families(&self, registrations: &[Registration]) -> Result<i64> {
         match self {
-            Self::Memory(memory) => Ok(memory.register_families(registrations)),
+            Self::Memory(memory) => Ok(memory.up()?.register_families(registrations)),
             Self::Redis(redis) => redis.register_families(registrations).await,
         }
     }
@@ -480,7 +480,7 @@ impl Backend {
     /// The registry of cached functions.
     pub(crate) async fn catalog(&self) -> Result<Catalog> {
         match self {
-            Self::Memory(memory) => Ok(memory.catalog()),
+            Self::Memory(memory) => Ok(memory.up()?.catalog()),
             Self::Redis(redis) => redis.catalog().await,
         }
     }
@@ -492,7 +492,7 @@ impl Backend {
         session: &Arc<()>,
     ) -> Result<Vec<Joined>> {
         match self {
-            Self::Memory(memory) => Ok(memory.join_cover(families, session)),
+            Self::Memory(memory) => Ok(memory.up()?.join_cover(families, session)),
             Self::Redis(redis) => redis.join_cover(families).await,
         }
     }
@@ -506,7 +506,7 @@ impl Backend {
         match self {
             Self::Memory(memory) => {
                 stepped!(flush(self));
-                Ok(memory.forget_matching(glob, keep))
+                Ok(memory.up()?.forget_matching(glob, keep))
             }
             Self::Redis(redis) => redis.forget_matching(glob, keep).await,
         }
@@ -523,7 +523,7 @@ impl Backend {
     /// The `INFO` of the server, as text; a minimal one for memory.
     pub(crate) async fn info(&self) -> Result<String> {
         match self {
-            Self::Memory(memory) => Ok(memory.info()),
+            Self::Memory(memory) => Ok(memory.up()?.info()),
             Self::Redis(redis) => redis.info().await,
         }
     }
@@ -531,7 +531,7 @@ impl Backend {
     /// The channels with at least one exact subscriber, among those that match `glob`, as they are on the wire.
     pub(crate) async fn pubsub_channels(&self, glob: &str) -> Result<Vec<String>> {
         match self {
-            Self::Memory(memory) => Ok(memory.pubsub_channels(glob)),
+            Self::Memory(memory) => Ok(memory.up()?.pubsub_channels(glob)),
             Self::Redis(redis) => redis.pubsub_channels(glob).await,
         }
     }
@@ -539,7 +539,7 @@ impl Backend {
     /// How many exact subscribers each channel has.
     pub(crate) async fn pubsub_numsub(&self, channels: &[String]) -> Result<Vec<u64>> {
         match self {
-            Self::Memory(memory) => Ok(memory.pubsub_numsub(channels)),
+            Self::Memory(memory) => Ok(memory.up()?.pubsub_numsub(channels)),
             Self::Redis(redis) => redis.pubsub_numsub(channels).await,
         }
     }

@@ -154,7 +154,7 @@ impl Backend {
         limit: Duration,
     ) -> Result<Beat> {
         match self {
-            Self::Memory(memory) => Ok(memory.beat(node, number, ttl)),
+            Self::Memory(memory) => Ok(memory.up()?.beat(node, number, ttl)),
             Self::Redis(redis) => redis.beat(node, number, ttl, limit).await,
         }
     }
@@ -163,7 +163,7 @@ impl Backend {
     pub(crate) async fn end_node(&self, node: &NodeId) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.end_node(node);
+                memory.up()?.end_node(node);
                 Ok(())
             }
             Self::Redis(redis) => redis.end_node(node).await,
@@ -173,7 +173,7 @@ impl Backend {
     /// Which of these nodes live.
     pub(crate) async fn lives(&self, nodes: &[NodeId]) -> Result<Vec<Option<Life>>> {
         match self {
-            Self::Memory(memory) => Ok(memory.lives(nodes)),
+            Self::Memory(memory) => Ok(memory.up()?.lives(nodes)),
             Self::Redis(redis) => redis.lives(nodes).await,
         }
     }
@@ -190,7 +190,7 @@ impl Backend {
     ) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.put_member(channel, key, value, notice);
+                memory.up()?.put_member(channel, key, value, notice);
                 Ok(())
             }
             Self::Redis(redis) => redis.put_member(channel, key, value, notice).await,
@@ -203,7 +203,7 @@ impl Backend {
     pub(crate) async fn remove_member(&self, channel: &Channel, key: &JoinKey, notice: &Bytes) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.remove_member(channel, key, notice);
+                memory.up()?.remove_member(channel, key, notice);
                 Ok(())
             }
             Self::Redis(redis) => redis.remove_member(channel, key, notice).await,
@@ -213,7 +213,7 @@ impl Backend {
     /// All joins of a channel, those of dead nodes too.
     pub(crate) async fn members(&self, channel: &Channel) -> Result<Vec<(JoinKey, Bytes)>> {
         match self {
-            Self::Memory(memory) => Ok(memory.members(channel)),
+            Self::Memory(memory) => Ok(memory.up()?.members(channel)),
             Self::Redis(redis) => redis.members(channel).await,
         }
     }
@@ -227,7 +227,7 @@ impl Backend {
         number: u64,
     ) -> Result<Vec<(JoinKey, Bytes)>> {
         match self {
-            Self::Memory(memory) => Ok(memory.members_marked(channel, watcher, number)),
+            Self::Memory(memory) => Ok(memory.up()?.members_marked(channel, watcher, number)),
             Self::Redis(redis) => redis.members_marked(channel, watcher, number).await,
         }
     }
@@ -236,7 +236,7 @@ impl Backend {
     pub(crate) async fn remove_dead(&self, channel: &Channel, dead: &[Dead]) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.remove_dead(channel, dead);
+                memory.up()?.remove_dead(channel, dead);
                 Ok(())
             }
             Self::Redis(redis) => redis.remove_dead(channel, dead).await,
@@ -252,7 +252,7 @@ impl Backend {
         doubted: Option<&NodeId>,
     ) -> Result<Audited> {
         match self {
-            Self::Memory(memory) => Ok(memory.audit_members(channel, expected, doubted)),
+            Self::Memory(memory) => Ok(memory.up()?.audit_members(channel, expected, doubted)),
             Self::Redis(redis) => redis.audit_members(channel, expected, doubted).await,
         }
     }

@@ -213,7 +213,7 @@ impl Reader {
         streams: &[(StreamName, EntryId)],
     ) -> Result<Vec<Option<EntryId>>> {
         match self {
-            Self::Memory(reader) => Ok(reader.last_of(streams)),
+            Self::Memory(reader) => reader.last_of(streams),
             Self::Redis(reader) => reader.last_of(streams).await,
         }
     }
@@ -223,7 +223,7 @@ impl Backend {
     /// Opens a connection for reads of these streams, which [`readable_together`](Self::readable_together) says of.
     pub(crate) async fn stream_reader(&self, first: &StreamName) -> Result<Reader> {
         match self {
-            Self::Memory(memory) => Ok(Reader::Memory(memory.stream_reader())),
+            Self::Memory(memory) => Ok(Reader::Memory(memory.up()?.stream_reader())),
             Self::Redis(redis) => redis.stream_reader(first).await.map(Box::new).map(Reader::Redis),
         }
     }
@@ -239,7 +239,7 @@ impl Backend {
     /// Its clock: milliseconds since 1970.
     pub(crate) async fn now(&self) -> Result<u64> {
         match self {
-            Self::Memory(memory) => Ok(memory.now()),
+            Self::Memory(memory) => Ok(memory.up()?.now()),
             Self::Redis(redis) => redis.now().await,
         }
     }
@@ -247,7 +247,7 @@ impl Backend {
     /// All streams that have been registered.
     pub(crate) async fn streams(&self) -> Result<Vec<StreamInfo>> {
         match self {
-            Self::Memory(memory) => Ok(memory.streams()),
+            Self::Memory(memory) => Ok(memory.up()?.streams()),
             Self::Redis(redis) => redis.streams().await,
         }
     }
@@ -256,7 +256,7 @@ impl Backend {
     pub(crate) async fn register(&self, streams: &[StreamInfo]) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.register(streams);
+                memory.up()?.register(streams);
                 Ok(())
             }
             Self::Redis(redis) => redis.register(streams).await,
@@ -274,7 +274,7 @@ impl Backend {
     ) -> Result<u64> {
         match self {
             // Whoever listens hears at once of a stream that comes up, and makes its group.
-            Self::Memory(_) => Ok(now),
+            Self::Memory(memory) => memory.up().map(|_| now),
             Self::Redis(redis) => redis.listens_since(group, wire, now, kept).await,
         }
     }
@@ -283,7 +283,7 @@ impl Backend {
     pub(crate) async fn ensure_group(&self, stream: &StreamName, group: &str, from: From) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.ensure_group(stream, group, from);
+                memory.up()?.ensure_group(stream, group, from);
                 Ok(())
             }
             Self::Redis(redis) => redis.ensure_group(stream, group, from).await,
@@ -296,7 +296,7 @@ impl Backend {
     /// [`ErrorKind::NotFound`](crate::ErrorKind) if the group or the stream is not there.
     pub(crate) async fn tend(&self, stream: &StreamName, member: &Member, tend: Tend) -> Result<Tended> {
         match self {
-            Self::Memory(memory) => memory.tend(stream, member, tend),
+            Self::Memory(memory) => memory.up()?.tend(stream, member, tend),
             Self::Redis(redis) => redis.tend(stream, member, tend).await,
         }
     }
@@ -312,7 +312,7 @@ impl Backend {
         most: usize,
     ) -> Result<Vec<RawEntry>> {
         match self {
-            Self::Memory(memory) => memory.read_exclusive(stream, member, most),
+            Self::Memory(memory) => memory.up()?.read_exclusive(stream, member, most),
             Self::Redis(redis) => redis.read_exclusive(stream, member, most).await,
         }
     }
@@ -328,7 +328,7 @@ impl Backend {
     /// Shows that a consumer shares the partitions of a template; returns how many do.
     pub(crate) async fn join(&self, stream: &StreamName, member: &Member, lease: Duration) -> Result<u64> {
         match self {
-            Self::Memory(memory) => Ok(memory.join(stream, member, lease)),
+            Self::Memory(memory) => Ok(memory.up()?.join(stream, member, lease)),
             Self::Redis(redis) => redis.join(stream, member, lease).await,
         }
     }
@@ -336,7 +336,7 @@ impl Backend {
     /// The entries of a stream that a consumer has, in order.
     pub(crate) async fn holdings(&self, stream: &StreamName, member: &Member) -> Result<Vec<EntryId>> {
         match self {
-            Self::Memory(memory) => Ok(memory.holdings(stream, member)),
+            Self::Memory(memory) => Ok(memory.up()?.holdings(stream, member)),
             Self::Redis(redis) => redis.holdings(stream, member).await,
         }
     }
@@ -350,7 +350,7 @@ impl Backend {
     ) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.settle(stream, member, settlements);
+                memory.up()?.settle(stream, member, settlements);
                 Ok(())
             }
             Self::Redis(redis) => redis.settle(stream, member, settlements).await,
@@ -365,7 +365,7 @@ impl Backend {
         events: &[EventId],
     ) -> Result<Vec<bool>> {
         match self {
-            Self::Memory(memory) => Ok(memory.seen(stream, group, events)),
+            Self::Memory(memory) => Ok(memory.up()?.seen(stream, group, events)),
             Self::Redis(redis) => redis.seen(stream, group, events).await,
         }
     }
@@ -374,7 +374,7 @@ impl Backend {
     pub(crate) async fn leave(&self, stream: &StreamName, member: &Member) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.leave(stream, member);
+                memory.up()?.leave(stream, member);
                 Ok(())
             }
             Self::Redis(redis) => redis.leave(stream, member).await,
@@ -385,7 +385,7 @@ impl Backend {
     pub(crate) async fn withdraw(&self, stream: &StreamName, member: &Member) -> Result<()> {
         match self {
             Self::Memory(memory) => {
-                memory.withdraw(stream, member);
+                memory.up()?.withdraw(stream, member);
                 Ok(())
             }
             Self::Redis(redis) => redis.withdraw(stream, member).await,
@@ -395,7 +395,7 @@ impl Backend {
     /// The groups of a stream; none if there is no stream.
     pub(crate) async fn groups(&self, stream: &StreamName) -> Result<Vec<GroupState>> {
         match self {
-            Self::Memory(memory) => Ok(memory.groups(stream)),
+            Self::Memory(memory) => Ok(memory.up()?.groups(stream)),
             Self::Redis(redis) => redis.groups(stream).await,
         }
     }
@@ -403,7 +403,7 @@ impl Backend {
     /// Where a stream ends.
     pub(crate) async fn tail(&self, stream: &StreamName) -> Result<Tail> {
         match self {
-            Self::Memory(memory) => Ok(memory.tail(stream)),
+            Self::Memory(memory) => Ok(memory.up()?.tail(stream)),
             Self::Redis(redis) => redis.tail(stream).await,
         }
     }
@@ -411,7 +411,7 @@ impl Backend {
     /// Where a stream ends, and the text that stands for this counting of its numbers.
     pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
         match self {
-            Self::Memory(memory) => Ok(memory.end(stream)),
+            Self::Memory(memory) => Ok(memory.up()?.end(stream)),
             Self::Redis(redis) => redis.end(stream).await,
         }
     }
@@ -424,7 +424,7 @@ impl Backend {
         most: usize,
     ) -> Result<Vec<RawEntry>> {
         match self {
-            Self::Memory(memory) => Ok(memory.range_back(stream, last, most)),
+            Self::Memory(memory) => Ok(memory.up()?.range_back(stream, last, most)),
             Self::Redis(redis) => redis.range_back(stream, last, most).await,
         }
     }
@@ -438,7 +438,7 @@ impl Backend {
         most: usize,
     ) -> Result<Vec<RawEntry>> {
         match self {
-            Self::Memory(memory) => Ok(memory.range(stream, first, last, most)),
+            Self::Memory(memory) => Ok(memory.up()?.range(stream, first, last, most)),
             Self::Redis(redis) => redis.range(stream, first, last, most).await,
         }
     }
@@ -452,7 +452,7 @@ impl Backend {
         most: usize,
     ) -> Result<Vec<RawEntry>> {
         match self {
-            Self::Memory(memory) => Ok(memory.dead(stream, group, after, most)),
+            Self::Memory(memory) => Ok(memory.up()?.dead(stream, group, after, most)),
             Self::Redis(redis) => redis.dead(stream, group, after, most).await,
         }
     }
@@ -461,7 +461,7 @@ impl Backend {
     /// it is not there.
     pub(crate) async fn replay(&self, stream: &StreamName, group: &str, id: EntryId) -> Result<bool> {
         match self {
-            Self::Memory(memory) => Ok(memory.replay(stream, group, id)),
+            Self::Memory(memory) => Ok(memory.up()?.replay(stream, group, id)),
             Self::Redis(redis) => redis.replay(stream, group, id).await,
         }
     }
@@ -469,7 +469,7 @@ impl Backend {
     /// Removes dead letters; returns how many were there.
     pub(crate) async fn purge(&self, stream: &StreamName, group: &str, ids: &[EntryId]) -> Result<u64> {
         match self {
-            Self::Memory(memory) => Ok(memory.purge(stream, group, ids)),
+            Self::Memory(memory) => Ok(memory.up()?.purge(stream, group, ids)),
             Self::Redis(redis) => redis.purge(stream, group, ids).await,
         }
     }

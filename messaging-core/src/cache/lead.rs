@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::flight::{Flight, Joinable, Landing};
 use super::load::Call;
@@ -22,6 +23,7 @@ use crate::dispatch::BoxFuture;
 use crate::error::chain;
 use crate::json;
 use crate::registry::FunctionDescriptor;
+use crate::trace;
 
 pub(super) fn loaded<R, S: Shape<R>, Y: Layer<S::Value>>(returned: &R) -> Loaded {
     match S::split(returned) {
@@ -128,7 +130,7 @@ impl Lead {
                 other.landed().await;
             }
             of.rules.tally.loads.up();
-            load.now().await
+            load.now().instrument(trace::loading(of.descriptor.id)).await
         };
         let returned = match select(pin!(load), pin!(of.renew())).await {
             Either::Left((returned, _)) => returned,
@@ -172,7 +174,7 @@ impl Lead {
             of.rules.tally.loads.up();
             let loaded = tokio::select! {
                 () = stop.cancelled() => return,
-                loaded = load => loaded,
+                loaded = load.instrument(trace::loading(of.descriptor.id)) => loaded,
                 never = of.renew() => match never {},
             };
             if matches!(loaded, Loaded::Failed(_)) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::flight::{Flight, Landing, Turn};
 use super::lead::{Lead, LeadUnleased, loaded};
@@ -18,6 +19,7 @@ use crate::core::Current;
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::json;
 use crate::retry::deadline;
+use crate::trace;
 
 /// What is asked for.
 pub(crate) struct Ask<'a> {
@@ -344,7 +346,7 @@ impl Cache {
                     let lead = LeadUnleased { cache: self, key, flight };
                     tally.uncached.up();
                     tally.loads.up();
-                    let returned = load.now().await;
+                    let returned = load.now().instrument(trace::loading(family.descriptor.id)).await;
                     let landing = match S::split(&returned) {
                         Split::Value(value) => json::encode(value).map_or(Landing::Failed, Landing::Value),
                         Split::Nothing => Landing::Nothing,

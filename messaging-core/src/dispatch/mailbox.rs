@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::options::{Buffer, HandlerOptions, OrderedBy, Overflow};
-use crate::activity::Activity;
+use crate::activity::{Activity, ActivityGuard};
 use crate::channel::{Captures, Pattern};
 use crate::message::Received;
 use crate::meter::{self, Count};
@@ -60,12 +60,68 @@ pub(crate) struct Mailbox {
     gap_count: Count,
 }
 
+/// Tells who catches up of a gap. Until he has begun to, it counts as unfinished.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    activity: Activity,
+    raised: Notify,
+    due: Mutex<Due>,
+}
+
+#[derive(Debug)]
+enum Due {
+    Nothing,
+    Gap(ActivityGuard),
+    /// Nobody catches up any more.
+    Over,
+}
+
+impl Alarm {
+    pub(crate) fn new(activity: Activity) -> Self {
+        Self { activity, raised: Notify::new(), due: Mutex::new(Due::Nothing) }
+    }
+
+    fn raise(&self) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*due, Due::Nothing) {
+            *due = Due::Gap(self.activity.guard());
+        }
+        drop(due);
+        self.raised.notify_one();
+    }
+
+    /// Waits until it is raised.
+    ///
+    /// Cancellation: nothing is lost.
+    pub(crate) async fn raised(&self) {
+        self.raised.notified().await;
+    }
+
+    /// What counts as unfinished until whoever takes it has caught up.
+    pub(crate) fn take(&self) -> Option<ActivityGuard> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *due, Due::Nothing) {
+            Due::Gap(guard) => Some(guard),
+            Due::Nothing => None,
+            Due::Over => {
+                *due = Due::Over;
+                None
+            }
+        }
+    }
+
+    /// Nobody catches up any more.
+    pub(crate) fn end(&self) {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Due::Over;
+    }
+}
+
 /// What a gap does.
 pub(crate) enum Gaps {
     /// It stands between the messages.
     InOrder,
     /// It is signalled at once.
-    Signal(Arc<Notify>),
+    Signal(Arc<Alarm>),
     /// It is only counted.
     Count,
 }
@@ -291,7 +347,7 @@ impl Mailbox {
         self.gap_count.up();
         match &self.gaps {
             Gaps::Count => {}
-            Gaps::Signal(signal) => signal.notify_one(),
+            Gaps::Signal(alarm) => alarm.raise(),
             Gaps::InOrder => {
                 let mut state = self.lock();
                 let sequence = state.sequence();
@@ -329,9 +385,9 @@ impl Mailbox {
                             state.held = Duration::ZERO;
                             state.waiting_since = state.waiting_since.map(|_| Instant::now());
                             if std::mem::take(&mut state.gap_due)
-                                && let Gaps::Signal(signal) = &self.gaps
+                                && let Gaps::Signal(alarm) = &self.gaps
                             {
-                                signal.notify_one();
+                                alarm.raise();
                             }
                         }
                         // Not at the first message that leaves: a reader that fills every place as it becomes free keeps
@@ -631,7 +687,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn drops_are_signalled_when_the_consumer_has_caught_up() {
-        let signal = Arc::new(Notify::new());
+        let signal = Arc::new(Alarm::new(Activity::default()));
         let patterns: Arc<[Pattern]> = [Pattern::parse("c.{key}").unwrap()].into();
         let buffer = Buffer { messages: NonZeroUsize::new(4).unwrap(), ..Buffer::DEFAULT };
         let options = HandlerOptions { buffer, ..HandlerOptions::DEFAULT };
@@ -640,7 +696,7 @@ mod tests {
         for _ in 0..5 {
             mailbox.push(&mut batch(0..20)).await;
         }
-        let signalled = || futures_util::FutureExt::now_or_never(signal.notified()).is_some();
+        let signalled = || futures_util::FutureExt::now_or_never(signal.raised()).is_some();
         assert_eq!((mailbox.counts().2, signalled()), (1, false));
         mailbox.pop(0).await;
         assert!(!signalled());

@@ -20,7 +20,7 @@ pub use extract::{
     Attempt, ChannelOf, FromContext, FromDelivery, Needs, Raw, Rejection, Segment, Segments, State,
 };
 pub(crate) use ledger::{Fate, Hold, Ledger, Outcome, Place};
-pub(crate) use mailbox::{Entry, GapCause, Gaps, Mailbox};
+pub(crate) use mailbox::{Alarm, Entry, GapCause, Gaps, Mailbox};
 pub use options::{Buffer, Carrier, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
 pub use outcome::{ErrorContext, FailureCause, HandlerReturn};
 pub(crate) use outcome::{ErrorHandler, outcome};

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::{Notify, OwnedRwLockWriteGuard};
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::extract::{FromContext, Needs};
+use super::mailbox::Alarm;
 use super::outcome::HandlerReturn;
 use super::running::{RunningHandler, panic_text};
 use super::{BoxFuture, Context, HandlerResult};
@@ -71,7 +72,7 @@ resync_fn!(A B C D);
 pub(crate) async fn run(
     handler: Arc<RunningHandler>,
     resync: ResyncDescriptor,
-    signal: Arc<Notify>,
+    alarm: Arc<Alarm>,
     gate: OwnedRwLockWriteGuard<()>,
     first: ActivityGuard,
     activity: Activity,
@@ -89,6 +90,8 @@ pub(crate) async fn run(
             (None, Some(gate)) => Some(Arc::clone(gate).write_owned().await),
             (None, None) => None,
         };
+        // Gaps from here on are for the next one.
+        let due = alarm.take();
         let working = first.take().unwrap_or_else(|| activity.guard());
         let call = AssertUnwindSafe((resync.call)(handler.context.clone())).catch_unwind();
         let result = match tokio::time::timeout(handler.options.timeout, call).await {
@@ -98,7 +101,7 @@ pub(crate) async fn run(
                 Err(HandlerError::from(format!("resync took longer than {:?}", handler.options.timeout)))
             }
         };
-        drop((closed, working));
+        drop((closed, working, due));
         let next = match result {
             Ok(()) => {
                 failures = 0;
@@ -120,7 +123,7 @@ pub(crate) async fn run(
         };
         tokio::select! {
             () = handler.stop.cancelled() => return,
-            () = signal.notified() => {}
+            () = alarm.raised() => {}
             () = interval => {}
         }
     }

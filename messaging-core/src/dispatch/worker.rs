@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument as _;
 
 use super::extract::{FromDelivery, Needs, Rejection};
 use super::ledger::Fate;
@@ -21,6 +22,7 @@ use super::{Delivery, Handler};
 use crate::cache::bypass;
 use crate::channel::Captures;
 use crate::retry::deadline_from;
+use crate::trace::{self, Trace};
 
 /// One worker's end of its handler's mailbox.
 #[derive(Debug)]
@@ -94,6 +96,9 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
         }
         loop {
             let called = {
+                let trace = delivery.headers().and_then(Trace::of);
+                let span =
+                    trace::delivering(&running.id, delivery.channel(), delivery.attempt, trace.as_ref());
                 let call = async {
                     if up_to_date {
                         handler.call(&delivery).await
@@ -101,6 +106,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                         bypass(handler.call(&delivery)).await
                     }
                 };
+                let call = trace::within(trace, call.instrument(span));
                 let call = pin!(AssertUnwindSafe(call).catch_unwind());
                 match within(begun, running.options.timeout, call).await {
                     Some(Ok(returned)) => Called::Returned(returned),

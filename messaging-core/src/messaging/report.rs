@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::{Runtime, lock};
+use crate::backend::Backend;
 use crate::core::Core;
 use crate::error::Result;
 use crate::health::{HandlerState, Health};
@@ -58,7 +59,8 @@ pub(super) async fn report(runtime: Weak<Runtime>, core: Arc<Core>) {
 fn of_process(runtime: &Runtime) -> Values {
     let (tasks, services) = (lock(&runtime.tasks).clone(), lock(&runtime.services).clone());
     let session = runtime.session.get().map(crate::session::Session::health);
-    let health = Health::new(&runtime.core, *lock(&runtime.phase), session, &tasks, &services);
+    let health =
+        Health::new(&runtime.core, *lock(&runtime.phase), session, &tasks, &services, runtime.node.health());
     // A handler without a name of its own has a channel in its id.
     let label = |id: &str| {
         let named = tasks.iter().find(|task| *task.running.id == *id);
@@ -94,7 +96,7 @@ async fn of_redis(core: &Core) -> Result<Values> {
     let mut values = Values::default();
     let asked = Instant::now();
     core.backend.ping().await?;
-    if !core.is_memory() {
+    if matches!(*core.backend, Backend::Redis(_)) {
         meter::round_trip("command", asked.elapsed());
         let info = core.backend.info().await?;
         // Of a cluster there is one of each for every node.

@@ -18,6 +18,7 @@ use serde_json::Value;
 pub use changes::{PresenceChange, PresenceChanges};
 pub use membership::Membership;
 pub(crate) use node::Node;
+pub use node::PresenceHealth;
 
 use crate::backend::Token;
 use crate::backend::presence::JoinKey;

@@ -3,12 +3,13 @@
 
 mod keeper;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -31,6 +32,7 @@ pub(crate) struct Node {
     state: Mutex<State>,
     /// One beat at a time.
     pulse: tokio::sync::Mutex<Pulse>,
+    alive: Alive,
     /// There is something to do before the next beat.
     news: Notify,
     /// What was written has to be looked at: all of it, and now.
@@ -59,6 +61,24 @@ struct Pulse {
     connection: Option<u64>,
     alive_until: Option<Instant>,
     failing: bool,
+}
+
+/// When Redis was told for certain that this node lives.
+type Alive = Mutex<Option<Instant>>;
+
+/// How the presence of this process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PresenceHealth {
+    /// Members that this process has on its channels.
+    pub members: usize,
+    /// The channels that they are on.
+    pub channels: usize,
+    /// Members that are not written as they should be, yet or any more.
+    pub unsettled: usize,
+    /// How long ago, in milliseconds, Redis was told for certain that this process lives. Its members count as gone
+    /// when that is longer ago than `MESSAGING_PRESENCE_TTL`. Nothing without members.
+    pub last_alive_ms: Option<u64>,
 }
 
 /// One join: what it should be, and what has been written of it.
@@ -99,6 +119,7 @@ impl Node {
             roster: Roster::default(),
             state: Mutex::default(),
             pulse: tokio::sync::Mutex::default(),
+            alive: Alive::default(),
             news: Notify::new(),
             alarmed: AtomicBool::new(false),
             versions: AtomicU64::new(0),
@@ -244,6 +265,27 @@ impl Node {
                 state.joins.remove(&place);
             }
         }
+    }
+
+    pub(crate) fn health(&self) -> PresenceHealth {
+        let joins: Vec<_> = {
+            let state = self.state();
+            state.joins.values().chain(&state.leaving).cloned().collect()
+        };
+        let (mut health, mut channels) = (PresenceHealth::default(), HashSet::new());
+        for join in &joins {
+            let wish = join.wish();
+            if wish.record.is_some() {
+                health.members += 1;
+                channels.insert(&join.channel);
+            }
+            health.unsettled += usize::from(wish.written != wish.version);
+        }
+        health.channels = channels.len();
+        let alive = *self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = alive.filter(|_| health.members > 0).map(|alive| alive.elapsed().as_millis());
+        health.last_alive_ms = since.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX));
+        health
     }
 
     fn ttl(&self) -> Duration {

@@ -1,11 +1,17 @@
 //! What operators and testers see, with the features that they turn on for it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod faults;
+mod health;
 mod measured;
+mod traced;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use messaging_core::{HandlerError, Handlers, Result, TestMessaging, channel, redis_cache, subscribe};
+use messaging_core::{HandlerError, Handlers, Result, State, TestMessaging, channel, redis_cache, subscribe};
 use serde::{Deserialize, Serialize};
 
 /// A channel of its own for each room.
@@ -45,8 +51,23 @@ async fn price(sku: &str) -> Result<Option<usize>, Infallible> {
     Ok(Some(sku.len()))
 }
 
+/// How often a replica was made anew.
+#[derive(Clone, Default)]
+struct Replica(Arc<AtomicU32>);
+
+async fn catch_up(replica: State<Replica>) {
+    replica.0.fetch_add(1, Ordering::Relaxed);
+}
+
+#[subscribe("chat:{room}", id = "replicate", resync = catch_up)]
+async fn replicate(room: &str, note: Note) {
+    assert_ne!(room, note.text);
+}
+
 /// Messaging with these handlers alone.
 async fn start(handlers: &[&str]) -> TestMessaging {
     let handlers = handlers.iter().copied();
-    TestMessaging::with(|builder| builder.handlers(Handlers::only(handlers))).await.unwrap()
+    TestMessaging::with(|builder| builder.state(Replica::default()).handlers(Handlers::only(handlers)))
+        .await
+        .unwrap()
 }

@@ -2,6 +2,7 @@
 //! tasks.
 
 mod clock;
+mod faults;
 mod group;
 mod log;
 mod news;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use faults::Faults;
 pub(crate) use news::StreamWatch;
 use presence::Presences;
 pub(crate) use reader::StreamReader;
@@ -52,6 +54,7 @@ pub(crate) struct Memory {
     places: Places,
     max_payload: usize,
     activity: Activity,
+    faults: Arc<Faults>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +126,7 @@ impl Memory {
             places: Places::new(&config.namespace, &config.channel_prefix),
             max_payload: config.max_payload,
             activity,
+            faults: Arc::default(),
         }
     }
 
@@ -147,8 +151,12 @@ impl Memory {
         for message in messages {
             let channel = Bytes::from(format!("{}{}", self.channel_prefix, message.channel));
             if let Some(append) = &message.durable {
-                bus.store.append(append, &channel, &message.payload);
+                bus.store.append(append, &channel, &message.payload, None);
+                for group in self.faults.twice(&message.channel) {
+                    bus.store.append(append, &channel, &message.payload, Some(&group));
+                }
             }
+            self.faults.note(&message.channel, &message.payload);
             if let Some(mark) = message.mark.as_ref().filter(|_| message.carrier == Carrier::Broadcast) {
                 let own = Bytes::from(self.names.own.clone());
                 inboxes.iter().for_each(|inbox| _ = inbox.offer(Carrier::Broadcast, &own, mark));

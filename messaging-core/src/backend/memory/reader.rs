@@ -1,13 +1,16 @@
 //! Reads that wait until something is appended.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
+use super::faults::Faults;
 use super::{Bus, Memory, lock};
 use crate::activity::{Activity, ActivityGuard};
+use crate::backend::closed;
 use crate::backend::streams::{Batch, Member};
 use crate::error::Result;
 use crate::retry::deadline;
@@ -40,6 +43,11 @@ impl Readers {
         self.0.retain(|watch| watch.strong_count() > 0);
         self.0.push(Arc::downgrade(&watch));
         watch
+    }
+
+    /// Wakes everybody: something else than an entry has come up.
+    pub(super) fn wake(&self) {
+        self.0.iter().filter_map(Weak::upgrade).for_each(|watch| watch.appended.notify_one());
     }
 
     /// Wakes who waits for a stream.
@@ -76,12 +84,22 @@ pub(crate) struct StreamReader {
     watch: Arc<Watch>,
     /// How many reads there were: each begins with another stream, so that none is left out for long.
     reads: usize,
+    faults: Arc<Faults>,
+    /// How often connections had been cut when it was made.
+    cuts: u64,
 }
 
 impl Memory {
     pub(crate) fn stream_reader(&self) -> StreamReader {
         let watch = lock(&self.bus.0).store.readers.open();
-        StreamReader { bus: Arc::clone(&self.bus), activity: self.activity.clone(), watch, reads: 0 }
+        StreamReader {
+            bus: Arc::clone(&self.bus),
+            activity: self.activity.clone(),
+            watch,
+            reads: 0,
+            faults: Arc::clone(&self.faults),
+            cuts: self.faults.cuts.load(Ordering::SeqCst),
+        }
     }
 }
 
@@ -109,9 +127,16 @@ impl StreamReader {
         self.wait(wait, |reader| Ok(reader.look_after(streams, most))).await
     }
 
-    pub(crate) fn last_of(&self, streams: &[(StreamName, EntryId)]) -> Vec<Option<EntryId>> {
+    pub(crate) fn last_of(&self, streams: &[(StreamName, EntryId)]) -> Result<Vec<Option<EntryId>>> {
+        self.check()?;
         let mut bus = lock(&self.bus.0);
-        streams.iter().map(|(stream, _)| Some(bus.store.tail(stream).id)).collect()
+        Ok(streams.iter().map(|(stream, _)| Some(bus.store.tail(stream).id)).collect())
+    }
+
+    /// Whether the connection still is one.
+    fn check(&self) -> Result<()> {
+        self.faults.check()?;
+        if self.faults.cuts.load(Ordering::SeqCst) == self.cuts { Ok(()) } else { Err(closed()) }
     }
 
     async fn wait(&mut self, wait: Duration, look: impl Fn(&Self) -> Result<Batch>) -> Result<Batch> {
@@ -120,6 +145,7 @@ impl StreamReader {
         self.reads = self.reads.wrapping_add(1);
         let until = deadline(wait);
         loop {
+            self.check()?;
             let batch = look(self)?;
             if !batch.is_empty() || timeout_at(until, self.watch.appended.notified()).await.is_err() {
                 return Ok(batch);

@@ -41,14 +41,15 @@ impl Store {
         self.clock.now()
     }
 
-    /// Appends a message that is published on `channel`, and registers the streams of its template.
-    pub(super) fn append(&mut self, message: &Append, channel: &Bytes, payload: &Bytes) {
+    /// Appends a message that is published on `channel`, for one group or for all, and registers the streams of its
+    /// template.
+    pub(super) fn append(&mut self, message: &Append, channel: &Bytes, payload: &Bytes, only: Option<&str>) {
         let target = message.target(&String::from_utf8_lossy(channel));
         if !self.is_registered(&target, message) {
             self.register(&StreamInfo::all(&message.stream, &message.durability));
         }
         let now = self.now();
-        self.stream_or_new(&target).append(message, channel, payload, now);
+        self.stream_or_new(&target).append(message, channel, payload, only, now);
         self.readers.appended(&target);
     }
 
@@ -170,6 +171,14 @@ impl Store {
         self.stream_or_new(stream).replay(letter, group, now);
         self.readers.appended(stream);
         true
+    }
+
+    pub(super) fn lose_group(&mut self, group: &str) -> usize {
+        self.streams.values_mut().filter_map(|stream| stream.lose_group(group)).count()
+    }
+
+    pub(super) fn streams_with_group(&mut self, group: &str) -> usize {
+        self.streams.values_mut().filter_map(|stream| stream.group(group)).count()
     }
 
     /// What is unfinished is no concern of this activity any more.

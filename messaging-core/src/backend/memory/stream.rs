@@ -24,8 +24,15 @@ impl Stream {
         Self { number, ..Self::default() }
     }
 
-    /// Appends a message.
-    pub(super) fn append(&mut self, message: &Append, channel: &Bytes, payload: &Bytes, now: u64) {
+    /// Appends a message, for one group or for all.
+    pub(super) fn append(
+        &mut self,
+        message: &Append,
+        channel: &Bytes,
+        payload: &Bytes,
+        only: Option<&str>,
+        now: u64,
+    ) {
         let number = self.next_number();
         let mut fields = vec![
             (name(field::ID), text(message.event.as_str())),
@@ -35,7 +42,8 @@ impl Stream {
         ];
         let kind = message.kind.iter().map(|kind| (name(field::KIND), text(kind)));
         let key = message.key.iter().map(|key| (name(field::KEY), text(key)));
-        fields.extend(kind.chain(key));
+        let only = only.map(|group| (name(field::ONLY), text(group)));
+        fields.extend(kind.chain(key).chain(only));
         fields.extend(message.headers.iter().map(|(name, value)| (text(name), text(value))));
         fields.push((name(field::DATA), payload.clone()));
         self.append_fields(fields, message.durability.retention, now);
@@ -81,6 +89,11 @@ impl Stream {
     /// Makes a group, unless it is there.
     pub(super) fn ensure_group(&mut self, name: &str, from: From) -> &mut Group {
         self.groups.entry(name.to_owned()).or_insert_with(|| Group::new(&self.log, from))
+    }
+
+    /// Removes a group.
+    pub(super) fn lose_group(&mut self, name: &str) -> Option<Group> {
+        self.groups.remove(name)
     }
 
     /// A group, and the entries that it reads.

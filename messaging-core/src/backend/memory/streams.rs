@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Memory, lock};
 use crate::backend::streams::{From, GroupState, Member, Settlement, Tail, Tend, Tended};
+use crate::channel::Channel;
 use crate::dispatch::Carrier;
 use crate::error::Result;
 use crate::stream::{EntryId, EventId, RawEntry, StreamInfo, StreamName};
@@ -75,6 +76,10 @@ impl Memory {
                 store.bury(stream, &member.group, entry, record);
                 if let Some(notice) = notice {
                     let channel = Bytes::copy_from_slice(notice.channel.as_bytes());
+                    let named = Channel::from_wire(channel.clone());
+                    if let Some(named) = named.and_then(|named| named.without_prefix(&self.channel_prefix)) {
+                        self.faults.note(&named, &notice.payload);
+                    }
                     for inbox in &inboxes {
                         inbox.offer(Carrier::Broadcast, &channel, &notice.payload);
                     }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -99,6 +99,7 @@ impl Node {
         };
         pulse.failing = false;
         pulse.alive_until = Some(began + self.ttl());
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         // Otherwise the node may have counted as dead for a while, or the server has lost what it had. An answer that was lost
         // may have said so.
         let continued = beat.before.is_some() && beat.before == pulse.confirmed;
