@@ -28,4 +28,5 @@ mod python;
 mod queue_edges;
 mod queues;
 mod redis_only;
+mod seeds;
 mod sql;
