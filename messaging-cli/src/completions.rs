@@ -6,13 +6,16 @@ use clap_complete::Shell;
 use crate::failure::{Code, Failure};
 use crate::output::out;
 
+const LONG: &str = "\
+Print what a shell completes the command line with
+
+bash: messaging completions bash > /etc/bash_completion.d/messaging
+zsh:  messaging completions zsh > \"${fpath[1]}/_messaging\"
+fish: messaging completions fish > ~/.config/fish/completions/messaging.fish";
+
 /// Print what a shell completes the command line with
-///
-/// bash: messaging completions bash > /etc/bash_completion.d/messaging
-/// zsh:  messaging completions zsh > "${fpath[1]}/_messaging"
-/// fish: messaging completions fish > ~/.config/fish/completions/messaging.fish
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(long_about = LONG)]
 pub(crate) struct Completions {
     /// Which shell
     #[arg(value_enum)]

@@ -294,7 +294,7 @@ impl Operator {
     /// processes; returns how many values there were. It scans the key space without blocking the server.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if no function of this id is registered: only those with `invalidate_on` are. Otherwise
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if no function of this id is registered: only those with `invalidate_on` are. Otherwise
     /// what the backend says, and then some values may be gone.
     pub async fn invalidate_family(&self, id: &str) -> Result<u64> {
         self.0.cache.forget_all_of_any(id).await
@@ -303,7 +303,7 @@ impl Operator {
     /// What is under a key of the cache, given without the deployment's prefix.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidKey`]; otherwise what the backend says.
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey); otherwise what the backend says.
     pub async fn cached(&self, key: &str) -> Result<Option<CachedEntry>> {
         let kept =
             self.0.cache.kept(key).await.map_err(|error| error.context(format_args!("get {key:?}")))?;
@@ -315,7 +315,7 @@ impl Operator {
     /// nothing to tell.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] if the user may not even ask (`MULTI`); otherwise what the backend says.
+    /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) if the user may not even ask (`MULTI`); otherwise what the backend says.
     pub async fn rights(&self, channel: &Channel, values: &str) -> Result<Vec<Right>> {
         let prefix = &self.0.config.channel_prefix;
         let value = values.replace(['*', '?', '[', ']', '\\'], "x");
