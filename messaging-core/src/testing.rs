@@ -349,10 +349,11 @@ impl TestMessaging {
     /// name may be shortened to its last parts.
     ///
     /// # Panics
-    /// If no handler of this test is in such a group, or it has not come back after ten seconds.
+    /// If no handler of this test is in such a group, no stream has it yet, or it has not come back after ten seconds.
     pub async fn lose_group(&self, group: &str) {
         let (group, _) = self.queue(group);
         let lost = self.memory().lose_group(&group);
+        assert!(lost > 0, "no stream has the group `{group}` yet: publish something durable first");
         let is_back = |_: &Health| self.memory().streams_with_group(&group) >= lost;
         self.wait_for("the group is made anew", is_back).await;
     }
