@@ -630,6 +630,23 @@ mod tests {
         numbers
     }
 
+    #[test]
+    fn a_gap_is_unfinished_until_somebody_has_caught_up() {
+        let activity = Activity::default();
+        let alarm = Alarm::new(activity.clone());
+        alarm.raise();
+        alarm.raise();
+        assert_eq!(activity.unfinished(), 1);
+        let due = alarm.take();
+        assert_eq!(activity.unfinished(), 1);
+        drop(due);
+        assert_eq!(activity.unfinished(), 0);
+        alarm.raise();
+        alarm.end();
+        alarm.raise();
+        assert_eq!(activity.unfinished(), 0, "nobody catches up any more");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn waiting_holds_the_reader_up_for_one_second_in_all() {
         let mailbox = mailbox(2, 1_000, Overflow::Wait);
