@@ -117,9 +117,10 @@ impl Publish {
         self
     }
 
-    /// Gives a durable message a header, of which it has 1,000 at most. Handlers take them as [`Headers`](crate::Headers). A message that is published while another one is handled
-    /// has that one's `traceparent` and `tracestate`, unless it is given its own here; with the feature `opentelemetry`
-    /// those of the current span.
+    /// Gives a durable message a header, of which it has 1,000 at most. Handlers take them as
+    /// [`Headers`](crate::Headers). A message that is published while another one is handled has that one's
+    /// `traceparent` and `tracestate`, unless it is given its own here; with the feature `opentelemetry` those of the
+    /// current span.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extras().headers.push((name.into(), value.into()));
         self
