@@ -307,6 +307,8 @@ impl Shared {
                 }
             }
             shared.hub.sweep();
+            #[cfg(feature = "metrics")]
+            crate::metrics::record(&shared.metrics);
         }
     }
 

@@ -1,11 +1,15 @@
 //! What a gateway counts, and how it is told to Prometheus: text format 0.0.4.
 
+#[cfg(feature = "metrics")]
+mod facade;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use messaging_core::{Counts, HandlerHealth, HandlerState, Health};
 
+#[cfg(feature = "metrics")]
+pub(crate) use self::facade::record;
 use self::text::{Kind, Text};
 use crate::descriptor::SlowPolicy;
 use crate::native::GapReason;
@@ -148,83 +152,115 @@ impl GapCounts {
     }
 }
 
-impl Metrics {
-    /// The gateway's part.
-    fn write(&self, text: &mut Text) {
-        for (name, help, count) in [
-            ("connections", "Connections there are now.", &self.connections),
-            ("subscriptions", "Subscriptions of connections there are now.", &self.subscriptions),
-            ("channels", "Channels that the gateway listens to now.", &self.channels),
-        ] {
-            text.family(&format!("messaging_gateway_{name}"), Kind::Gauge, help).sample(&[], count.read());
-        }
-        for (name, help, count) in [
-            ("connections_opened", "Connections there have been.", &self.opened),
-            ("events", "Events that have arrived for a channel.", &self.events),
-            (
-                "unfit_events",
-                "Messages that did not become events, because they are too large or no JSON.",
-                &self.unfit,
-            ),
-            ("history_reads", "Reads of what was before.", &self.history_reads),
-            ("deliveries", "Events that were put into the queue of a connection.", &self.deliveries),
-            ("sent_bytes", "Bytes that were written to connections.", &self.bytes),
-        ] {
-            text.family(&format!("messaging_gateway_{name}_total"), Kind::Counter, help)
-                .sample(&[], count.read());
-        }
-        let Self { slow, gaps, rejected, .. } = self;
-        counted(
-            text,
-            "messaging_gateway_slow_total",
-            "Times that a connection did not keep up, by what was done then.",
-            "policy",
-            &[("disconnect", &slow.disconnect), ("latest", &slow.latest), ("drop_oldest", &slow.drop_oldest)],
-        );
-        counted(
-            text,
-            "messaging_gateway_gaps_total",
-            "Gaps that connections were told of.",
-            "reason",
-            &[
-                ("reconnected", &gaps.reconnected),
-                ("slow", &gaps.slow),
-                ("removed", &gaps.removed),
-                ("reset", &gaps.reset),
-                ("too_large", &gaps.too_large),
-            ],
-        );
-        counted(
-            text,
-            "messaging_gateway_resumes_total",
-            "Subscriptions that were resumed, by whether everything missed was there.",
-            "recovered",
-            &[("true", &self.recovered), ("false", &self.unrecovered)],
-        );
-        counted(
-            text,
-            "messaging_gateway_rejected_total",
-            "What was not allowed, by reason.",
-            "reason",
-            &[
-                ("origin", &rejected.origin),
-                ("credentials", &rejected.credentials),
-                ("stale", &rejected.stale),
-                ("connections", &rejected.connections),
-                ("subscriptions", &rejected.subscriptions),
-                ("rate", &rejected.rate),
-                ("permission", &rejected.permission),
-                ("message", &rejected.message),
-                ("shutdown", &rejected.shutdown),
-            ],
-        );
-    }
+/// One of a gateway's numbers, or several that a label tells apart.
+struct Told {
+    /// What follows the gateway's own name.
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    /// The label's name, and each value of it with its number.
+    by: Option<&'static str>,
+    samples: Vec<(&'static str, u64)>,
 }
 
-fn counted(text: &mut Text, name: &str, help: &str, label: &'static str, counts: &[(&str, &Count)]) {
-    let mut family = text.family(name, Kind::Counter, help);
-    for (value, count) in counts {
-        family.sample(&[(label, value)], count.read());
+impl Metrics {
+    /// The gateway's part.
+    fn told(&self) -> Vec<Told> {
+        let one = |name, kind, help, count: &Count| Told {
+            name,
+            kind,
+            help,
+            by: None,
+            samples: vec![("", count.read())],
+        };
+        let by = |name, help, label, counts: &[(&'static str, &Count)]| Told {
+            name,
+            kind: Kind::Counter,
+            help,
+            by: Some(label),
+            samples: counts.iter().map(|(value, count)| (*value, count.read())).collect(),
+        };
+        let unfit = "Messages that did not become events, because they are too large or no JSON.";
+        let Self { slow, gaps, rejected, .. } = self;
+        vec![
+            one("connections", Kind::Gauge, "Connections there are now.", &self.connections),
+            one(
+                "subscriptions",
+                Kind::Gauge,
+                "Subscriptions of connections there are now.",
+                &self.subscriptions,
+            ),
+            one("channels", Kind::Gauge, "Channels that the gateway listens to now.", &self.channels),
+            one("connections_opened", Kind::Counter, "Connections there have been.", &self.opened),
+            one("events", Kind::Counter, "Events that have arrived for a channel.", &self.events),
+            one("unfit_events", Kind::Counter, unfit, &self.unfit),
+            one("history_reads", Kind::Counter, "Reads of what was before.", &self.history_reads),
+            one(
+                "deliveries",
+                Kind::Counter,
+                "Events that were put into the queue of a connection.",
+                &self.deliveries,
+            ),
+            one("sent_bytes", Kind::Counter, "Bytes that were written to connections.", &self.bytes),
+            by(
+                "slow",
+                "Times that a connection did not keep up, by what was done then.",
+                "policy",
+                &[
+                    ("disconnect", &slow.disconnect),
+                    ("latest", &slow.latest),
+                    ("drop_oldest", &slow.drop_oldest),
+                ],
+            ),
+            by(
+                "gaps",
+                "Gaps that connections were told of.",
+                "reason",
+                &[
+                    ("reconnected", &gaps.reconnected),
+                    ("slow", &gaps.slow),
+                    ("removed", &gaps.removed),
+                    ("reset", &gaps.reset),
+                    ("too_large", &gaps.too_large),
+                ],
+            ),
+            by(
+                "resumes",
+                "Subscriptions that were resumed, by whether everything missed was there.",
+                "recovered",
+                &[("true", &self.recovered), ("false", &self.unrecovered)],
+            ),
+            by(
+                "rejected",
+                "What was not allowed, by reason.",
+                "reason",
+                &[
+                    ("origin", &rejected.origin),
+                    ("credentials", &rejected.credentials),
+                    ("stale", &rejected.stale),
+                    ("connections", &rejected.connections),
+                    ("subscriptions", &rejected.subscriptions),
+                    ("rate", &rejected.rate),
+                    ("permission", &rejected.permission),
+                    ("message", &rejected.message),
+                    ("shutdown", &rejected.shutdown),
+                ],
+            ),
+        ]
+    }
+
+    fn write(&self, text: &mut Text) {
+        for Told { name, kind, help, by, samples } in self.told() {
+            let suffix = match kind {
+                Kind::Counter => "_total",
+                Kind::Gauge => "",
+            };
+            let mut family = text.family(&format!("messaging_gateway_{name}{suffix}"), kind, help);
+            for (value, number) in samples {
+                let label = by.map(|by| (by, value));
+                family.sample(label.as_slice(), number);
+            }
+        }
     }
 }
 
