@@ -15,11 +15,11 @@ use crate::channel::{Channel, Pattern, glob_matches};
 use crate::core::{Core, Current};
 use crate::dispatch::{
     Alarm, BoxFuture, Carrier, Context, DeliveryMode, ErrorHandler, Gaps, HandlerOptions, Mailbox, Needs,
-    Observer, OrderedBy, Overflow, Queue, RunningHandler, StartAt, States, Tally, resync,
+    Observer, OrderedBy, Overflow, Queue, Resync, RunningHandler, StartAt, States, Tally, resync,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::meter::HandlerMeters;
-use crate::registry::{HandlerDescriptor, Location, ResyncDescriptor};
+use crate::registry::{HandlerDescriptor, Location};
 use crate::session::Session;
 use crate::source::Source;
 
@@ -116,7 +116,7 @@ pub(crate) struct HandlerSpec {
     pub(crate) group: Option<String>,
     /// The channel that is told of a queue's dead letters.
     pub(crate) dead_letter: Option<String>,
-    pub(crate) resync: Option<ResyncDescriptor>,
+    pub(crate) resync: Option<Resync>,
     pub(crate) needs: fn(&mut Needs),
     pub(crate) start: Arc<dyn Fn(Queue) -> BoxFuture<'static, ()> + Send + Sync>,
     pub(crate) location: Location,
@@ -131,7 +131,7 @@ impl From<&HandlerDescriptor> for HandlerSpec {
             options: descriptor.options,
             group: descriptor.group.map(str::to_owned),
             dead_letter: descriptor.dead_letter.map(str::to_owned),
-            resync: descriptor.resync,
+            resync: descriptor.resync.map(Resync::from),
             needs: descriptor.needs,
             start: Arc::new(descriptor.start),
             location: descriptor.location,
@@ -245,7 +245,7 @@ impl HandlerTask {
             error_handler: setup.error_handler.clone(),
             observer: setup.observer.clone(),
             ledger: (options.delivery == DeliveryMode::Queue).then(Arc::default),
-            gate: descriptor.resync.map(|_| Arc::default()),
+            gate: descriptor.resync.is_some().then(Arc::default),
             stop,
             failed: AtomicBool::new(false),
             since: std::time::Instant::now(),
@@ -312,7 +312,7 @@ impl HandlerTask {
             };
         }
         let resync = async {
-            match (descriptor.resync, gate) {
+            match (descriptor.resync.clone(), gate) {
                 (Some(resync), Some(gate)) => {
                     // Nothing can be missed between the resync and the first message only if the subscription comes first.
                     while let Err(error) = self.source.confirmed(&self.running).await {

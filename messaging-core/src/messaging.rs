@@ -218,13 +218,7 @@ impl Messaging {
         // Before the first handler runs: from then on a signal has to be answered by draining.
         let terminated = terminated();
         let running = self.start().await?;
-        let signal = terminated.await;
-        let deadline = self.core().config.drain_timeout;
-        tracing::info!(signal, ?deadline, "shutting down");
-        let report = running.shutdown(deadline).await;
-        if !report.is_complete() {
-            tracing::warn!(%report, "shut down before everything was handled");
-        }
+        running.end_on(terminated).await;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::dispatch::{
     BoxFuture, Buffer, Carrier, Closure, DeliveryMode, HandlerFn, HandlerOptions, OrderedBy, Overflow, Queue,
-    StartAt, States, worker,
+    Resync, ResyncFn, StartAt, States, worker,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::handlers::{HandlerSpec, HandlerTask, check_needs};
@@ -46,11 +46,21 @@ pub struct Subscriber {
     options: HandlerOptions,
     group: Option<String>,
     dead_letter: Option<String>,
+    resync: Option<Resync>,
+    resync_every: Option<Duration>,
 }
 
 impl Subscriber {
     pub(crate) fn new(messaging: Messaging) -> Self {
-        Self { messaging, id: None, options: HandlerOptions::DEFAULT, group: None, dead_letter: None }
+        Self {
+            messaging,
+            id: None,
+            options: HandlerOptions::DEFAULT,
+            group: None,
+            dead_letter: None,
+            resync: None,
+            resync_every: None,
+        }
     }
 
     /// Starts the handlers that attributes registered: [`Messaging::start`].
@@ -147,6 +157,20 @@ impl Subscriber {
         self
     }
 
+    /// What catches up: it runs when the subscription is confirmed, before the first message, and after every gap, while
+    /// messages wait. Its arguments are those of a `resync = …` function; a closure that captures something is cloned
+    /// for each run. A queue has no gaps.
+    pub fn resync<Args, F: ResyncFn<Args> + Clone>(mut self, catch_up: F) -> Self {
+        self.resync = Some(Resync::of(catch_up));
+        self
+    }
+
+    /// Has the [`resync`](Self::resync) run at this interval too.
+    pub fn resync_every(mut self, interval: Duration) -> Self {
+        self.resync_every = Some(interval);
+        self
+    }
+
     /// Adds a handler and returns when its subscription is confirmed. Its payload argument is owned; the values of the
     /// template's placeholders come as [`Segments`](crate::Segments).
     ///
@@ -172,6 +196,11 @@ impl Subscriber {
             );
             return Err(Error::new(ErrorKind::Registration, text));
         }
+        if self.resync_every.is_some() && self.resync.is_none() {
+            let text = format!("the handler on {channel:?} has a `resync_every` without a `resync`");
+            return Err(Error::new(ErrorKind::Registration, text));
+        }
+        let resync = self.resync.clone().map(|resync| resync.every(self.resync_every));
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let label = self.id.as_deref().unwrap_or(UNNAMED).into();
         let id = self
@@ -189,7 +218,7 @@ impl Subscriber {
             options: self.options,
             group: self.group.clone(),
             dead_letter: self.dead_letter.clone(),
-            resync: None,
+            resync,
             needs: <F as HandlerFn<Args>>::needs,
             start: Arc::new(start),
             location: Location { file: "(added at run time)", line: 0 },

@@ -24,6 +24,7 @@ pub(crate) use mailbox::{Alarm, Entry, GapCause, Gaps, Mailbox};
 pub use options::{Buffer, Carrier, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
 pub use outcome::{ErrorContext, FailureCause, HandlerReturn};
 pub(crate) use outcome::{ErrorHandler, outcome};
+pub(crate) use resync::Resync;
 pub use resync::ResyncFn;
 pub use running::{Counts, Seen};
 pub(crate) use running::{Observer, RunningHandler, Tally};

@@ -1,6 +1,7 @@
 //! Catching up: the `resync` function of a handler, run at start, after gaps and at an interval, while the handler's
 //! workers are idle and its messages wait.
 
+use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -65,13 +66,46 @@ resync_fn!(A B);
 resync_fn!(A B C);
 resync_fn!(A B C D);
 
+/// The resync of a handler, from an attribute or made at run time.
+#[derive(Clone)]
+pub(crate) struct Resync {
+    /// The interval, beside start and gaps.
+    every: Option<Duration>,
+    /// Says what state its arguments need.
+    pub(crate) needs: fn(&mut Needs),
+    call: Arc<dyn Fn(Context) -> BoxFuture<'static, HandlerResult> + Send + Sync>,
+}
+
+impl Resync {
+    pub(crate) fn of<Args, F: ResyncFn<Args> + Clone>(function: F) -> Self {
+        Self { every: None, needs: F::needs, call: Arc::new(move |context| function.clone().call(context)) }
+    }
+
+    pub(crate) fn every(self, every: Option<Duration>) -> Self {
+        Self { every, ..self }
+    }
+}
+
+impl From<ResyncDescriptor> for Resync {
+    fn from(ResyncDescriptor { every, needs, call }: ResyncDescriptor) -> Self {
+        Self { every, needs, call: Arc::new(call) }
+    }
+}
+
+impl fmt::Debug for Resync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resync").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
 /// Runs resyncs until the handler stops. `gate` was taken before any worker started, so that the first resync comes
-/// before the first message; `first` counts it as unfinished from then on. A failed one is tried again with a growing delay, for ever; messages flow meanwhile.
+/// before the first message; `first` counts it as unfinished from then on. A failed one is tried again with a growing
+/// delay, for ever; messages flow meanwhile.
 ///
 /// Cancellation: a resync in progress is dropped.
 pub(crate) async fn run(
     handler: Arc<RunningHandler>,
-    resync: ResyncDescriptor,
+    resync: Resync,
     alarm: Arc<Alarm>,
     gate: OwnedRwLockWriteGuard<()>,
     first: ActivityGuard,

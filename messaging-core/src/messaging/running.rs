@@ -24,6 +24,27 @@ impl Running {
         &self.0
     }
 
+    /// Waits for SIGINT or SIGTERM, then [`shutdown`](Self::shutdown) within `MESSAGING_DRAIN_TIMEOUT`: the second half of
+    /// [`Messaging::run`], for programs that have something to do after the start. Until it is awaited, a signal ends the
+    /// process at once.
+    ///
+    /// # Cancellation
+    /// Handlers run on, as after dropping it.
+    pub async fn until_terminated(self) -> ShutdownReport {
+        self.end_on(terminated()).await
+    }
+
+    pub(super) async fn end_on(self, signal: impl Future<Output = &'static str>) -> ShutdownReport {
+        let signal = signal.await;
+        let deadline = self.0.core().config.drain_timeout;
+        tracing::info!(signal, ?deadline, "shutting down");
+        let report = self.shutdown(deadline).await;
+        if !report.is_complete() {
+            tracing::warn!(%report, "shut down before everything was handled");
+        }
+        report
+    }
+
     /// Stops reading, lets handlers work off what waits and finish what they are at until `deadline` has passed, then
     /// drops what is left and closes everything.
     ///

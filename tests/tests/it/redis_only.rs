@@ -1,11 +1,12 @@
 //! What only a real Redis can show: other ways to connect, refusals, and outages.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use messaging_core::{
-    ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config,
+    Context, ErrorKind, HandlerState, Handlers, Messaging, Op, StartPolicy, State, describe, event_config,
     redis_cache, subscribe,
 };
 use messaging_tests::{Cluster, Direction, Proxy, RedisServer, Sentinel, eventually, unique};
@@ -319,6 +320,15 @@ async fn after_a_restart_everything_goes_on_by_itself() {
     let (running, probe) = place.with_handler("it::redis_only::on_change").await;
     let messaging = running.messaging();
     let mut subscription = messaging.subscribe("replica.*").await.unwrap();
+    let at_run_time = Arc::new(AtomicUsize::new(0));
+    let caught_up = Arc::clone(&at_run_time);
+    let catch_up = move |context: Context| async move {
+        assert_eq!(context.handler(), "replica");
+        caught_up.fetch_add(1, Ordering::SeqCst);
+    };
+    let subscriber = messaging.subscriber().id("replica").resync(catch_up);
+    let _ = subscriber.on("replica.changed", async |_: u32| {}).await.unwrap();
+    eventually("it has caught up", async || at_run_time.load(Ordering::SeqCst) == 1).await;
     messaging.publish("replica.changed", &1).await.unwrap();
     assert_eq!(probe.wait_for(2).await, [r#""resync""#, "1"]);
     soon(subscription.get_message(None)).await.unwrap().unwrap();
@@ -333,6 +343,7 @@ async fn after_a_restart_everything_goes_on_by_itself() {
     redis.start_again();
     eventually("it is ready again", async || messaging.health().is_ready()).await;
 
+    eventually("it has caught up again", async || at_run_time.load(Ordering::SeqCst) == 2).await;
     messaging.publish("replica.changed", &3).await.unwrap();
     assert_eq!(probe.wait_for(4).await, [r#""resync""#, "1", r#""resync""#, "3"]);
     let gap = soon(subscription.get_message(None)).await.unwrap_err();
