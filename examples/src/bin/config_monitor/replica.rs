@@ -100,7 +100,11 @@ impl Replica {
                 let (replica, name) = (replica.clone(), name.clone());
                 async move { on_tenant(&name, event, replica).await }
             };
-            let handle = messaging.subscriber().id(format!("tenant {tenant}")).on(&channel, handler).await?;
+            // What is missed while the connection is away.
+            let (replica, part) = (self.clone(), part(Some(tenant)));
+            let catch_up = move || async move { replica.reload(&part).await };
+            let subscriber = messaging.subscriber().id(format!("tenant {tenant}")).resync(catch_up);
+            let handle = subscriber.on(&channel, handler).await?;
             tenants.insert(tenant.to_owned(), handle);
             self.line("subscribed", &channel);
         }
