@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use messaging_core::{Health, Messaging, ServiceHealth};
+use messaging_core::{Health, Messaging, ServiceHealth, describe};
 use serde::Serialize;
 
 use crate::asyncapi::asyncapi;
@@ -50,8 +50,8 @@ impl InternalState {
         self
     }
 
-    /// The same with none of the subscriptions of this process in `/__schema`: for a program that can be each of several services,
-    /// where it is one that offers nothing to clients.
+    /// The same with none of the subscriptions of this process in `/__schema`: for a program that can be each of several
+    /// services, where it is one that offers nothing to clients.
     #[must_use]
     pub fn without_entities(mut self) -> Self {
         self.schema.entities.clear();
@@ -79,7 +79,8 @@ impl fmt::Debug for InternalState {
     }
 }
 
-/// The routes for operators and for gateways elsewhere: `/__schema`, `/asyncapi.json`, `/healthz`, `/readyz` and `/metrics`.
+/// The routes for operators and for gateways elsewhere: `/__schema`, `/asyncapi.json`, `/describe.json` (what
+/// [`describe`] says), `/healthz`, `/readyz` and `/metrics`.
 ///
 /// They tell names of handlers and channels, and errors of Redis: serve them on a port of their own that browsers do not
 /// reach.
@@ -100,9 +101,11 @@ pub fn internal_router(state: InternalState) -> Router {
     // What is declared does not change while a process runs.
     let schema = json_bytes(&state.schema);
     let asyncapi = json_bytes(&asyncapi(&state.service, &state.version));
+    let description = json_bytes(&describe());
     Router::new()
         .route("/__schema", get(async move || json(StatusCode::OK, schema)))
         .route("/asyncapi.json", get(async move || json(StatusCode::OK, asyncapi)))
+        .route("/describe.json", get(async move || json(StatusCode::OK, description)))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

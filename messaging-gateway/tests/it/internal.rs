@@ -100,6 +100,16 @@ async fn the_document_is_of_asyncapi() {
 }
 
 #[tokio::test]
+async fn what_is_declared_is_told_with_its_place() {
+    let server = Server::start(internal_router(InternalState::new("events", &messaging().await))).await;
+    let description = server.get("/describe.json").await.value();
+    let models = description["models"].as_array().unwrap();
+    let order = models.iter().find(|model| model["id"] == "it::rest::Order").unwrap();
+    assert_eq!(order["publishes"], json!([["update", "rest.order.updated"]]));
+    assert!(order["location"]["file"].as_str().unwrap().ends_with("tests/it/rest.rs"), "{order}");
+}
+
+#[tokio::test]
 async fn ready_is_what_messaging_and_the_gateway_are() {
     let messaging = messaging().await;
     let is_sound = Arc::new(AtomicBool::new(true));
