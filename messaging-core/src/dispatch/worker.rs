@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
@@ -106,7 +107,12 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                         bypass(handler.call(&delivery)).await
                     }
                 };
-                let call = trace::within(trace, call.instrument(span));
+                // What is neither traced nor watched costs nothing.
+                let call = if trace.is_none() && span.is_disabled() {
+                    Either::Left(call)
+                } else {
+                    Either::Right(trace::within(trace, call.instrument(span)))
+                };
                 let call = pin!(AssertUnwindSafe(call).catch_unwind());
                 match within(begun, running.options.timeout, call).await {
                     Some(Ok(returned)) => Called::Returned(returned),
