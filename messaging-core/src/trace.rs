@@ -3,6 +3,7 @@
 
 use bytestring::ByteString;
 use tracing::Span;
+use tracing::level_filters::LevelFilter;
 
 use crate::stream::Headers;
 
@@ -82,6 +83,9 @@ pub(crate) fn publishing(channel: &str, messages: usize) -> Span {
 
 /// The span of one call of a handler, below that in which its message was published.
 pub(crate) fn delivering(handler: &str, channel: &str, attempt: u32, trace: Option<&Trace>) -> Span {
+    if LevelFilter::current() < LevelFilter::DEBUG {
+        return Span::none();
+    }
     let span = tracing::debug_span!(
         target: "messaging_core::span", "deliver", otel.kind = "consumer", handler, channel, attempt
     );

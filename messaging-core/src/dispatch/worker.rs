@@ -100,17 +100,14 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                 let trace = delivery.headers().and_then(Trace::of);
                 let span =
                     trace::delivering(&running.id, delivery.channel(), delivery.attempt, trace.as_ref());
-                let call = async {
-                    if up_to_date {
-                        handler.call(&delivery).await
-                    } else {
-                        bypass(handler.call(&delivery)).await
-                    }
-                };
+                // A future is as large as the handler's variables; whoever wraps it moves a reference.
+                let call = pin!(handler.call(&delivery));
                 // What is neither traced nor watched costs nothing.
-                let call = if trace.is_none() && span.is_disabled() {
+                let plain = up_to_date && trace.is_none() && span.is_disabled();
+                let call = if plain {
                     Either::Left(call)
                 } else {
+                    let call = async { if up_to_date { call.await } else { bypass(call).await } };
                     Either::Right(trace::within(trace, call.instrument(span)))
                 };
                 let call = pin!(AssertUnwindSafe(call).catch_unwind());
