@@ -49,6 +49,8 @@ codes! {
         NotAvailable = 108, "not available";
         /// The token has expired.
         TokenExpired = 109, "token expired";
+        /// What was to be renewed has expired, and so has what was to renew it.
+        Expired = 110, "expired";
         /// There were too many commands in a short time.
         TooManyRequests = 111, "too many requests";
         /// What was missed is not known any more.
@@ -75,6 +77,8 @@ codes! {
         Expired = 3005, "connection expired";
         /// The client does not keep up.
         Slow = 3008, "slow";
+        /// The server wants it to come back.
+        ForceReconnect = 3011, "force reconnect";
         /// The client does not answer pings.
         NoPong = 3012, "no pong";
         /// There were too many commands in a short time.
@@ -89,6 +93,8 @@ codes! {
         ForceNoReconnect = 3503, "force disconnect";
         /// There are too many connections of this user or address.
         ConnectionLimit = 3504, "connection limit";
+        /// The program has no use for what the client sends.
+        NotAvailable = 3508, "not available";
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection of a client, as everybody but its own task sees it: a queue, a few times, and what it is subscribed to.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::native::Say;
 use crate::outbox::{End, Outbox};
 use crate::presence::Seen;
+use crate::protocol::Protocol;
 
 /// How long after the end of its identity a connection may still refresh it.
 const REFRESH_GRACE: Duration = Duration::from_secs(5);
@@ -25,9 +26,18 @@ const REFRESH_GRACE: Duration = Duration::from_secs(5);
 /// How a connection is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    WebSocket,
+    WebSocket(Protocol),
     /// Server-Sent Events: nobody answers pings.
     Events,
+}
+
+impl Transport {
+    pub(crate) fn protocol(self) -> Protocol {
+        match self {
+            Self::WebSocket(protocol) => protocol,
+            Self::Events => Protocol::Native,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -39,12 +49,13 @@ pub(crate) struct Connection {
     pub(crate) client: Box<str>,
     pub(crate) outbox: Outbox,
     began: Instant,
-    /// When something arrived last, in milliseconds after it began.
-    heard: AtomicU64,
+    /// When it is to be pinged, in milliseconds after it began.
+    due: AtomicU64,
     /// When it was pinged, if it has not answered; 0 if it has.
     pinged: AtomicU64,
-    /// How much later than the others it is pinged, in milliseconds: they do not all come at once.
-    offset: u64,
+    /// How often it is pinged, in milliseconds: not all at the same time.
+    interval: u64,
+    is_busy: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -54,6 +65,8 @@ struct State {
     subscriptions: HashMap<Arc<str>, Subscribed>,
     /// Its place among those that are counted.
     place: Option<Place>,
+    /// When the first of its subscriptions ends that have an end.
+    next_end: Option<SystemTime>,
 }
 
 /// A channel that a connection is subscribed to.
@@ -64,23 +77,40 @@ pub(crate) struct Subscribed {
     pub(crate) params: Vec<(String, String)>,
     /// What the server imposes.
     pub(crate) imposed: Filter,
+    /// A token allows it: nobody is asked.
+    pub(crate) is_granted: bool,
+    /// When its token ends, unless that is renewed.
+    pub(crate) expires_at: Option<SystemTime>,
     /// It is seen in the channel, and sees who comes and goes.
     pub(crate) _seen: Option<Arc<Seen>>,
 }
 
 impl Connection {
     pub(crate) fn new(number: u64, transport: Transport, limits: &Limits) -> Self {
-        let spread = u64::try_from(limits.ping.as_millis() / 4).unwrap_or(0);
+        let ping = millis(limits.ping);
+        let interval = ping - fastrand::u64(0..=ping / 4);
         Self {
             transport,
             number,
             client: uuid::Uuid::new_v4().to_string().into(),
             outbox: Outbox::new(limits.queue.get()),
             began: Instant::now(),
-            heard: AtomicU64::new(0),
+            due: AtomicU64::new(interval),
             pinged: AtomicU64::new(0),
-            offset: fastrand::u64(0..=spread),
+            interval,
+            is_busy: AtomicBool::new(false),
             state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.transport.protocol()
+    }
+
+    /// Puts an answer into its queue, or what the server says by itself.
+    pub(crate) fn say(&self, say: &Say<'_>) {
+        if let Some(frame) = self.protocol().frame(say) {
+            self.outbox.push(frame);
         }
     }
 
@@ -112,7 +142,32 @@ impl Connection {
 
     pub(crate) fn subscribe(&self, subscribed: Subscribed) {
         let channel = Arc::clone(subscribed.topic.channel());
-        self.lock().subscriptions.insert(channel, subscribed);
+        let mut state = self.lock();
+        state.note_end(subscribed.expires_at);
+        state.subscriptions.insert(channel, subscribed);
+    }
+
+    /// Takes note of when a subscription ends now; `false` if there is none.
+    pub(crate) fn renew(&self, channel: &str, expires_at: Option<SystemTime>) -> bool {
+        let mut state = self.lock();
+        let Some(subscribed) = state.subscriptions.get_mut(channel) else { return false };
+        subscribed.expires_at = expires_at;
+        state.note_end(expires_at);
+        true
+    }
+
+    /// The subscriptions that have ended, as far as one is told: who renews them late has a moment for it.
+    pub(crate) fn expired(&self) -> Vec<Arc<str>> {
+        let now = SystemTime::now();
+        let is_over = |at: SystemTime| at + REFRESH_GRACE <= now;
+        let mut state = self.lock();
+        if !state.next_end.is_some_and(is_over) {
+            return Vec::new();
+        }
+        let ends = |subscribed: &Subscribed| subscribed.expires_at;
+        state.next_end = state.subscriptions.values().filter_map(ends).filter(|at| !is_over(*at)).min();
+        let over = |(_, subscribed): &(&Arc<str>, &Subscribed)| subscribed.expires_at.is_some_and(is_over);
+        state.subscriptions.iter().filter(over).map(|(channel, _)| Arc::clone(channel)).collect()
     }
 
     /// Takes note of what the server imposes now on a subscription.
@@ -122,9 +177,14 @@ impl Connection {
         }
     }
 
+    /// Takes a subscription out that its topic does not tell any more, if it is there.
+    pub(crate) fn forget(&self, channel: &str) -> Option<Subscribed> {
+        self.lock().subscriptions.remove(channel)
+    }
+
     /// Ends a subscription; `false` if there is none.
     pub(crate) fn unsubscribe(self: &Arc<Self>, channel: &str) -> bool {
-        let subscribed = self.lock().subscriptions.remove(channel);
+        let subscribed = self.forget(channel);
         match subscribed {
             Some(Subscribed { topic, .. }) => {
                 topic.leave(self);
@@ -138,7 +198,7 @@ impl Connection {
     pub(crate) fn unsubscribe_because(self: &Arc<Self>, channel: &str, code: UnsubscribeCode) -> bool {
         let there = self.unsubscribe(channel);
         if there {
-            self.outbox.push(Say::unsubscribed(channel, code).frame());
+            self.say(&Say::unsubscribed(channel, code));
         }
         there
     }
@@ -155,9 +215,18 @@ impl Connection {
         count
     }
 
+    /// Takes note of a command that begins or has ended: nothing is read meanwhile, not even the answer to a ping.
+    pub(crate) fn note_busy(&self, is_busy: bool) {
+        self.is_busy.store(is_busy, Ordering::Relaxed);
+        self.pinged.store(0, Ordering::Relaxed);
+    }
+
     /// Something has arrived.
     pub(crate) fn note_heard(&self) {
-        self.heard.store(self.now(), Ordering::Relaxed);
+        // Clients of Centrifugo wait for pings, whatever they say themselves.
+        if self.protocol() != Protocol::Centrifugo {
+            self.due.store(self.now() + self.interval, Ordering::Relaxed);
+        }
         self.pinged.store(0, Ordering::Relaxed);
     }
 
@@ -170,6 +239,15 @@ impl Connection {
 
     fn now(&self) -> u64 {
         millis(self.began.elapsed())
+    }
+
+    /// Until when it may ask for something as this identity: clients of Centrifugo renew a token when it has ended.
+    pub(crate) fn speaks_until(&self, identity: &Identity) -> Option<SystemTime> {
+        let grace = match self.protocol() {
+            Protocol::Native => Duration::ZERO,
+            Protocol::Centrifugo => REFRESH_GRACE,
+        };
+        identity.expires_at.map(|at| at + grace)
     }
 
     /// Does what time demands: pings, and ends what is stale, silent or expired. Returns why it was ended.
@@ -191,13 +269,15 @@ impl Connection {
         }
         let pinged = self.pinged.load(Ordering::Relaxed);
         if pinged > 0 {
+            if self.is_busy.load(Ordering::Relaxed) {
+                return None;
+            }
             return if now >= pinged + millis(limits.pong) { end(DisconnectCode::NoPong) } else { None };
         }
-        let due =
-            self.heard.load(Ordering::Relaxed) + (millis(limits.ping) - self.offset.min(millis(limits.ping)));
-        if now >= due {
+        if now >= self.due.load(Ordering::Relaxed) {
             self.pinged.store(now.max(1), Ordering::Relaxed);
-            self.outbox.push(Say::Ping.frame());
+            self.due.store(now + self.interval, Ordering::Relaxed);
+            self.say(&Say::Ping);
         }
         None
     }
@@ -211,10 +291,15 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How long an identity still holds.
-pub(crate) fn left(identity: &Identity) -> Option<u64> {
-    let at = identity.expires_at?;
-    Some(millis(at.duration_since(SystemTime::now()).unwrap_or_default()))
+impl State {
+    fn note_end(&mut self, at: Option<SystemTime>) {
+        self.next_end = self.next_end.into_iter().chain(at).min();
+    }
+}
+
+/// How long it is until then, in milliseconds.
+pub(crate) fn left(expires_at: Option<SystemTime>) -> Option<u64> {
+    Some(millis(expires_at?.duration_since(SystemTime::now()).unwrap_or_default()))
 }
 
 /// All connections of a gateway.

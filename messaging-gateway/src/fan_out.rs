@@ -10,6 +10,7 @@ use crate::hub::Topic;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::payload::Payload;
+use crate::protocol::Protocol;
 
 /// A channel with subscriptions that are spread over filters of one field.
 #[doc(hidden)]
@@ -29,7 +30,8 @@ impl FanOut {
         let topic = Topic::broadcast("bench".into(), Arc::clone(&metrics));
         let (limits, path) = (Limits::default(), Arc::<str>::from("camera_id"));
         let connect = |number: u64| {
-            let connection = Arc::new(Connection::new(number, Transport::WebSocket, &limits));
+            let connection =
+                Arc::new(Connection::new(number, Transport::WebSocket(Protocol::Native), &limits));
             let value = Scalar::of(&(number % filters).into()).into_iter().collect();
             let filter = Filter::new(vec![Term::new(Arc::clone(&path), value)]);
             topic.add(Arc::clone(&connection), filter, SlowPolicy::Disconnect);

@@ -25,6 +25,7 @@ pub use builder::Builder;
 
 use crate::access::States;
 use crate::auth::{Authenticator, Counted, Origins, Place, Shown, Tickets};
+use crate::calls::Calls;
 use crate::code::{DisconnectCode, UnsubscribeCode};
 use crate::connection::{Connection, Connections, Open, Transport};
 use crate::descriptor::BoxFuture;
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     pub(crate) tickets: Tickets<Shelves>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) states: Arc<States>,
+    pub(crate) calls: Calls,
     /// Connections, and what they need.
     pub(crate) tasks: TaskTracker,
     catalog: RwLock<Arc<Catalog>>,
@@ -149,12 +151,13 @@ impl Gateway {
         Builder::new(messaging)
     }
 
-    /// What browsers and other clients see: `/subscribe`, `/events` and `/ticket`. Serve it
+    /// What browsers and other clients see: `/subscribe`, `/connection/websocket`, `/events` and `/ticket`. Serve it
     /// [with connect info](Router::into_make_service_with_connect_info) of [`SocketAddr`], so that connections can be counted by
     /// address.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/subscribe", get(ws::upgrade))
+            .route("/connection/websocket", get(ws::upgrade_centrifugo))
             .route("/events", get(sse::events).options(tickets::preflight))
             .route("/ticket", post(tickets::issue).options(tickets::preflight))
             .with_state(Arc::clone(&self.0))
@@ -171,6 +174,23 @@ impl Gateway {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.connections.len()
+    }
+
+    /// Closes all connections that a user has to this gateway, whatever protocol they speak, and returns how many those are.
+    /// [`ForceReconnect`](DisconnectCode::ForceReconnect) lets clients come back, and be asked again who they are;
+    /// [`ForceNoReconnect`](DisconnectCode::ForceNoReconnect) does not. Other gateways have to be told to do the same, for example by a
+    /// handler of a channel that each of them hears.
+    pub fn disconnect(&self, user: &str, code: DisconnectCode) -> usize {
+        let connections = self.0.connections_of(user);
+        connections.iter().for_each(|connection| connection.outbox.end(End::Close(code)));
+        connections.len()
+    }
+
+    /// Ends the subscriptions of a user to a channel on this gateway, and returns how many those are. After
+    /// [`Server`](UnsubscribeCode::Server) clients do not subscribe again by themselves, after the others they do.
+    pub fn unsubscribe(&self, user: &str, channel: &str, code: UnsubscribeCode) -> usize {
+        let connections = self.0.connections_of(user);
+        connections.iter().filter(|connection| self.0.end_subscription(connection, channel, code)).count()
     }
 
     /// How it is.
@@ -301,6 +321,9 @@ impl Shared {
                 if connection.look_after(&shared.limits) == Some(DisconnectCode::Stale) {
                     shared.metrics.rejected.stale.increment();
                 }
+                for channel in connection.expired() {
+                    shared.end_subscription(&connection, &channel, UnsubscribeCode::Expired);
+                }
                 // Its own task may be held up by a client that does not read.
                 if connection.outbox.has_ended().is_some() {
                     shared.let_go(&connection);
@@ -312,16 +335,27 @@ impl Shared {
         }
     }
 
-    /// Ends a subscription, and tells the client why.
+    /// Ends a subscription, and tells the client why; `false` if there is none.
     pub(crate) fn end_subscription(
         &self,
         connection: &Arc<Connection>,
         channel: &str,
         code: UnsubscribeCode,
-    ) {
-        if connection.unsubscribe_because(channel, code) {
+    ) -> bool {
+        let is_ended = connection.unsubscribe_because(channel, code);
+        if is_ended {
             self.metrics.subscriptions.decrement();
         }
+        is_ended
+    }
+
+    /// The connections of a user, whom an anonymous one is not.
+    fn connections_of(&self, user: &str) -> Vec<Arc<Connection>> {
+        let mut all = self.connections.all();
+        all.retain(|connection| {
+            connection.identity().is_some_and(|identity| !identity.is_anonymous() && identity.user == user)
+        });
+        all
     }
 
     /// Ends all that a connection is subscribed to.
@@ -336,8 +370,8 @@ impl Shared {
         let until = tokio::time::Instant::now() + deadline;
         let away = self.limits.goaway.min(deadline / 2);
         let after_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
-        let frame = Say::Goaway { after_ms }.frame();
-        self.connections.all().iter().for_each(|connection| connection.outbox.push(frame.clone()));
+        let goaway = Say::Goaway { after_ms };
+        self.connections.all().iter().for_each(|connection| connection.say(&goaway));
         let going = async {
             while self.connections.len() > 0 {
                 tokio::time::sleep(BETWEEN_BATCHES).await;

@@ -87,6 +87,8 @@ pub struct Credentials {
     pub token: Option<String>,
     /// The headers of the request, with its cookies.
     pub headers: HeaderMap,
+    /// What a client of Centrifugo's says beside its token: the `data` of its `connect`.
+    pub data: Option<Value>,
     /// Where the request came from, if the server was told
     /// ([`into_make_service_with_connect_info`](axum::Router::into_make_service_with_connect_info)).
     pub address: Option<IpAddr>,

@@ -4,6 +4,8 @@
 mod access;
 mod asyncapi;
 mod auth;
+mod calls;
+mod centrifugo;
 mod code;
 mod command;
 mod connection;
@@ -26,6 +28,7 @@ mod native;
 mod outbox;
 mod payload;
 mod presence;
+mod protocol;
 mod rest;
 mod schema;
 mod session;
@@ -81,6 +84,7 @@ pub use crate::access::{AccessRequest, Decision, IntoDecision, Verb};
 pub use crate::asyncapi::asyncapi;
 #[cfg(feature = "jwt")]
 pub use crate::auth::{Jwt, Key, SubscriptionToken};
+pub use crate::calls::{ClientRequest, RpcError};
 pub use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
 pub use crate::descriptor::{
     AuthorizeFn, BoxFuture, DeclaredAccess, FilterField, Operator, SlowPolicy, Subscription,

@@ -5,29 +5,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
-use crate::command::{Action, Command, Since, Subscribe, To, Token};
+use crate::command::{
+    Action, After, Command, Hello, Nonsense, Order, Presence, Said, Since, Subscribe, To, Token,
+};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::limits::Limits;
 use crate::payload::Payload;
-
-/// What a client says.
-#[derive(Debug)]
-pub(crate) enum Said {
-    Hello { token: Option<Token> },
-    Pong,
-    Command(Command),
-}
-
-/// Why a message makes no sense.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Nonsense {
-    /// The request that it was, if one can tell.
-    pub(crate) id: Option<u64>,
-    pub(crate) code: ErrorCode,
-    /// What the client is told.
-    pub(crate) reason: String,
-}
 
 #[derive(Deserialize)]
 struct Wire<'a> {
@@ -56,13 +40,14 @@ struct WireSince {
 
 impl From<WireSince> for Since {
     fn from(WireSince { epoch, offset }: WireSince) -> Self {
-        Self { epoch, offset }
+        Self { epoch, after: After::Offset(offset) }
     }
 }
 
 /// Reads one message.
 pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
-    let not_a_message = |reason: String| Nonsense { id: None, code: ErrorCode::BadRequest, reason };
+    let not_a_message =
+        |reason: String| Nonsense { id: None, code: ErrorCode::BadRequest, reason, is_fatal: false };
     // An array would be read as the fields in their order.
     if !text.trim_start().starts_with('{') {
         return Err(not_a_message("a message is a JSON object".to_owned()));
@@ -70,10 +55,11 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
     let wire: Wire<'_> =
         serde_json::from_str(text).map_err(|error| not_a_message(format!("not a message: {error}")))?;
     let id = wire.id;
-    let nonsense = |code: ErrorCode, reason: &str| Nonsense { id, code, reason: reason.to_owned() };
+    let nonsense =
+        |code: ErrorCode, reason: &str| Nonsense { id, code, reason: reason.to_owned(), is_fatal: false };
     let missing = |what: &str| nonsense(ErrorCode::BadRequest, &format!("`{what}` is missing"));
     match &*wire.kind {
-        "hello" => return Ok(Said::Hello { token: wire.token }),
+        "hello" => return Ok(Said::Hello(Hello { id: 0, token: wire.token, data: None })),
         "pong" => return Ok(Said::Pong),
         _ => {}
     }
@@ -85,7 +71,9 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
             filters: wire.filters,
             resume: wire.resume.map(Into::into),
             last: wire.last.unwrap_or(0),
-            presence: wire.presence,
+            presence: if wire.presence { Presence::Wanted } else { Presence::Unwanted },
+            token: None,
+            must_recover: false,
         })),
         "update" => Action::Update {
             channel: channel(wire.channel)?,
@@ -100,6 +88,7 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
             channel: channel(wire.channel)?,
             since: wire.since.map(Into::into),
             limit: wire.limit,
+            order: Order::Latest,
         },
         "refresh" => Action::Refresh { token: wire.token.ok_or_else(|| missing("token"))? },
         _ => return Err(nonsense(ErrorCode::MethodNotFound, "there is no such message")),
@@ -130,11 +119,13 @@ pub(crate) fn to(
     }
 }
 
-/// What the server says, apart from events.
+/// What the server says, apart from events. As JSON it is the native protocol's, which leaves out what only others tell.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Say<'a> {
     Welcome {
+        #[serde(skip)]
+        id: u64,
         client: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         user: Option<&'a str>,
@@ -151,6 +142,9 @@ pub(crate) enum Say<'a> {
         place: Option<SayPlace<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<bool>,
+        /// Of its token.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires_in_ms: Option<u64>,
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         events: Vec<SayEvent<'a>>,
     },
@@ -164,10 +158,21 @@ pub(crate) enum Say<'a> {
     },
     Ok {
         id: u64,
+        #[serde(skip)]
+        of: Done,
         #[serde(skip_serializing_if = "Option::is_none")]
         expires_in_ms: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         members: Option<&'a Map<String, Value>>,
+    },
+    Stats {
+        id: u64,
+        clients: usize,
+        users: usize,
+    },
+    Called {
+        id: u64,
+        data: &'a RawValue,
     },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,6 +212,17 @@ pub(crate) enum Say<'a> {
     },
 }
 
+/// What an `ok` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Update,
+    Unsubscribe,
+    Send,
+    Presence,
+    Refresh,
+    Renew,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct SayLimits {
     message: usize,
@@ -223,6 +239,9 @@ impl SayLimits {
 pub(crate) struct SayPlace<'a> {
     pub(crate) epoch: &'a str,
     pub(crate) offset: &'a str,
+    /// The last number of the one stream of the channel.
+    #[serde(skip)]
+    pub(crate) number: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -230,11 +249,13 @@ pub(crate) struct SayEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<&'a str>,
     data: &'a RawValue,
+    #[serde(skip)]
+    pub(crate) event: &'a Event,
 }
 
 impl<'a> SayEvent<'a> {
     pub(crate) fn of(event: &'a Event) -> Self {
-        Self { offset: event.offset(), data: event.payload().as_json() }
+        Self { offset: event.offset(), data: event.payload().as_json(), event }
     }
 }
 
@@ -255,8 +276,8 @@ pub(crate) enum GapReason {
 }
 
 impl Say<'_> {
-    pub(crate) fn ok(id: u64) -> Self {
-        Self::Ok { id, expires_in_ms: None, members: None }
+    pub(crate) fn ok(id: u64, of: Done) -> Self {
+        Self::Ok { id, of, expires_in_ms: None, members: None }
     }
 
     pub(crate) fn error(id: Option<u64>, code: ErrorCode) -> Self {
@@ -267,6 +288,7 @@ impl Say<'_> {
         Self::Disconnect { code: code.number(), reason: code.reason(), reconnect: code.reconnects() }
     }
 
+    /// In the native protocol.
     pub(crate) fn frame(&self) -> Frame {
         Frame::text(256, |out| {
             serde_json::to_writer(out, self).expect("texts, numbers and checked JSON can always be written");

@@ -74,10 +74,11 @@ impl Item {
 
 #[cfg(test)]
 impl Item {
-    /// The frames that it is made of.
+    /// The frames that it is made of, in the native protocol.
     pub(crate) fn frames(&self) -> Vec<&Frame> {
+        use crate::protocol::Protocol;
         match self {
-            Self::Events(run) => run.events().iter().map(|event| event.frame()).collect(),
+            Self::Events(run) => run.events().iter().map(|event| event.frame(Protocol::Native)).collect(),
             Self::Gap(gap) => vec![&gap.frame],
             Self::Message(frame) => vec![frame],
         }
@@ -115,7 +116,7 @@ impl Outbox {
         &self,
         runs: &[Arc<Run>],
         policy: SlowPolicy,
-        gap: impl Fn() -> Frame,
+        gap: impl Fn() -> Option<Frame>,
     ) -> Pushed {
         let mut state = self.lock();
         if state.end.is_some() {
@@ -143,10 +144,13 @@ impl Outbox {
                     return Pushed::TooSlow;
                 }
                 dropped = true;
-                let frame = gap();
-                state.others += frame.len();
-                let place = state.first_of(channel);
-                state.items.insert(place, Item::Gap(Box::new(Gap { channel: Arc::clone(channel), frame })));
+                if let Some(frame) = gap() {
+                    state.others += frame.len();
+                    let place = state.first_of(channel);
+                    state
+                        .items
+                        .insert(place, Item::Gap(Box::new(Gap { channel: Arc::clone(channel), frame })));
+                }
             }
             state.events += size;
             state.items.push_back(Item::Events(Arc::clone(run)));
@@ -297,6 +301,7 @@ mod tests {
     use super::*;
     use crate::event::Event;
     use crate::payload::Payload;
+    use crate::protocol::Protocol;
 
     const LIMIT: usize = 1_000;
 
@@ -393,7 +398,7 @@ mod tests {
                                 event(channel, known.put, *size)
                             })
                             .collect();
-                        let pushed = outbox.push_events(&Run::of(&events), policy, || text(20));
+                        let pushed = outbox.push_events(&Run::of(Protocol::Native, &events), policy, || Some(text(20)));
                         match (end, pushed) {
                             (Some(_), pushed) => prop_assert_eq!(pushed, Pushed::Ended),
                             (None, Pushed::TooSlow) => end = Some(End::Close(DisconnectCode::Slow)),

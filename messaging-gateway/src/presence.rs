@@ -7,13 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use messaging_core::{Membership, Messaging, PresenceChange, PresenceChanges, PresenceEntry, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
+use crate::frame::Frame;
 use crate::identity::Identity;
 use crate::native::Say;
+use crate::protocol::Protocol;
+
+/// What the token of a subscription says of somebody, where it says something.
+const CHANNEL_INFO: &str = "chan_info";
+/// What the connection says then.
+const CONNECTION_INFO: &str = "conn_info";
 
 /// For how long comings and goings are gathered.
 const GATHERED: Duration = Duration::from_secs(1);
@@ -59,7 +66,8 @@ impl Rooms {
         Self { messaging, tasks, stop, rooms: Mutex::default() }
     }
 
-    /// Lets a connection be seen in a channel, and be told who comes and goes.
+    /// Lets a connection be seen in a channel, and be told who comes and goes if it watches. `info` is what a token says of
+    /// it for this channel.
     ///
     /// # Errors
     /// What the backend says.
@@ -68,12 +76,19 @@ impl Rooms {
         channel: &Arc<str>,
         connection: &Arc<Connection>,
         identity: &Identity,
+        watches: bool,
+        info: Option<&Value>,
     ) -> Result<Seen> {
         let presence = self.messaging.presence(&**channel);
         let room = self.room(channel).await?;
-        let meta = identity.info.clone().unwrap_or(Value::Null);
+        let meta = match info {
+            None => identity.info.clone().unwrap_or(Value::Null),
+            Some(info) => json!({ CHANNEL_INFO: info, CONNECTION_INFO: identity.info }),
+        };
         let membership = presence.join_as(&connection.client, &identity.user, &meta).await?;
-        lock(&room.watchers).insert(connection.number, Arc::clone(connection));
+        if watches {
+            lock(&room.watchers).insert(connection.number, Arc::clone(connection));
+        }
         Ok(Seen { _membership: membership, room, number: connection.number })
     }
 
@@ -176,9 +191,13 @@ impl Gathered {
         if joins.is_empty() && leaves.is_empty() {
             return;
         }
-        let frame = Say::JoinLeave { channel: &room.channel, joins: &joins, leaves: &leaves }.frame();
+        let say = Say::JoinLeave { channel: &room.channel, joins: &joins, leaves: &leaves };
+        let mut frames: HashMap<Protocol, Option<Frame>> = HashMap::new();
         for connection in lock(&room.watchers).values() {
-            connection.outbox.tell(frame.clone());
+            let protocol = connection.protocol();
+            if let Some(frame) = frames.entry(protocol).or_insert_with(|| protocol.frame(&say)) {
+                connection.outbox.tell(frame.clone());
+            }
         }
     }
 }
@@ -187,8 +206,15 @@ impl Gathered {
 fn told(entry: &PresenceEntry) -> Value {
     let mut told = Map::new();
     told.insert("user".to_owned(), entry.user.clone().into());
-    if !entry.meta.is_null() {
-        told.insert("info".to_owned(), entry.meta.clone());
+    let of_channel = entry.meta.as_object().filter(|meta| meta.len() == 2);
+    let of_channel = of_channel.and_then(|meta| Some((meta.get(CHANNEL_INFO)?, meta.get(CONNECTION_INFO)?)));
+    match of_channel {
+        Some((info, connection)) => {
+            told.insert("info".to_owned(), info.clone());
+            told.insert(CONNECTION_INFO.to_owned(), connection.clone());
+        }
+        None if entry.meta.is_null() => {}
+        None => _ = told.insert("info".to_owned(), entry.meta.clone()),
     }
     Value::Object(told)
 }

@@ -1,5 +1,6 @@
 //! What one client asks for, carried out in order: who it is, what it may, and what becomes of it. Knows no sockets.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,25 +10,31 @@ use futures_util::future::join_all;
 use messaging_core::{BoxError, ErrorKind};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::access::{AccessRequest, Asked, Decision, Verb};
-use crate::auth::{Full, TokenBucket};
+use crate::auth::{Full, Granted, TokenBucket};
+use crate::calls::{ClientRequest, Requested, RpcError};
 use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
-use crate::command::{Action, Command, Since, Subscribe};
+use crate::command::{Action, Command, Hello, Nonsense, Order, Presence, Said, Since, Subscribe, Token};
 use crate::connection::{Connection, Open, Subscribed, left};
 use crate::entity::{Access, Entity, Resolved};
 use crate::filter::{self, Filter};
 use crate::gateway::Shared;
 use crate::hub::{Join, Joined, Past, PastError};
 use crate::identity::{AuthError, Credentials, Identity};
-use crate::native::{Nonsense, Said, Say, SayEvent, SayLimits};
+use crate::native::{Done, Say, SayEvent, SayLimits};
 use crate::outbox::End;
+use crate::protocol::Protocol;
 
 /// How many events of the past one may ask for at once.
 const MOST_PAST: usize = 1_000;
 /// How many are told if one does not say.
 const USUAL_PAST: usize = 100;
+/// How many calls of one client run at the same time.
+const MOST_CALLS: usize = 16;
 
 /// A connection's commands.
 #[derive(Debug)]
@@ -40,6 +47,10 @@ pub(crate) struct Session {
     redeemed: Option<Identity>,
     commands: TokenBucket,
     sends: TokenBucket,
+    /// One for each call that may run, once there was one.
+    calls: Option<Arc<Semaphore>>,
+    /// It has not proven who it is, and comes again on another connection: what it asks for meanwhile has no answer.
+    is_refused: bool,
 }
 
 /// Why a command failed, and what the client is told if it is more than the code says.
@@ -64,7 +75,7 @@ struct Sender<'a> {
     user: &'a str,
     client: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a serde_json::Value>,
+    info: Option<&'a Value>,
 }
 
 impl Session {
@@ -82,6 +93,8 @@ impl Session {
             redeemed,
             commands: TokenBucket::new(now),
             sends: TokenBucket::new(now),
+            calls: None,
+            is_refused: false,
         }
     }
 
@@ -90,14 +103,18 @@ impl Session {
     }
 
     /// What came makes no sense.
-    pub(crate) fn refuse(&mut self, Nonsense { id, code, reason }: &Nonsense) {
+    pub(crate) fn refuse(&mut self, Nonsense { id, code, reason, is_fatal }: &Nonsense) {
         self.shared.metrics.rejected.message.increment();
+        if *is_fatal {
+            tracing::debug!(reason, "a client that does not speak the protocol");
+            return self.end(DisconnectCode::BadRequest);
+        }
         // Who goes on with that does not listen.
         if !self.commands.take(self.shared.limits.commands, std::time::Instant::now()) {
-            return self.connection().outbox.end(End::Close(DisconnectCode::TooManyRequests));
+            return self.end(DisconnectCode::TooManyRequests);
         }
         let say = Say::Error { id: *id, code: code.number(), message: reason, temporary: false };
-        self.connection().outbox.push(say.frame());
+        self.connection().say(&say);
     }
 
     /// Carries out what the client has said. Answers are in the outbox when it returns.
@@ -106,79 +123,107 @@ impl Session {
     pub(crate) async fn handle(&mut self, said: Said) {
         match said {
             Said::Pong => {}
-            Said::Hello { token } => self.hello(token.map(|token| token.0)).await,
+            _ if self.is_refused => {}
+            Said::Hello(hello) => self.hello(hello).await,
+            Said::Command(_) | Said::Message(_) if !self.may_speak() => self.end(DisconnectCode::BadRequest),
+            Said::Message(data) => self.message(data).await,
             Said::Command(Command { id, action }) => {
                 if let Err(Failed(code, reason)) = self.carry_out(id, action).await {
-                    let Say::Error { message, temporary, .. } = Say::error(Some(id), code) else { return };
-                    let message = reason.as_deref().unwrap_or(message);
+                    let message = reason.as_deref().unwrap_or(code.message());
+                    let temporary = code.is_temporary();
                     let say = Say::Error { id: Some(id), code: code.number(), message, temporary };
-                    self.connection().outbox.push(say.frame());
+                    self.connection().say(&say);
                 }
             }
         }
     }
 
+    /// Whether it has said who it is, where nothing else may be said before that.
+    fn may_speak(&self) -> bool {
+        self.connection().protocol() != Protocol::Centrifugo || self.connection().identity().is_some()
+    }
+
+    fn end(&self, code: DisconnectCode) {
+        self.connection().outbox.end(End::Close(code));
+    }
+
     /// Finds out who it is. A second `hello` is one too many.
-    async fn hello(&mut self, token: Option<String>) {
+    async fn hello(&mut self, Hello { id, token, data }: Hello) {
         if self.connection().identity().is_some() {
-            return self.connection().outbox.end(End::Close(DisconnectCode::BadRequest));
+            return self.end(DisconnectCode::BadRequest);
         }
+        let token = token.map(|token| token.0);
         let identity = match (token, self.redeemed.take()) {
             (None, Some(identity)) => Ok(identity),
             (token, _) => {
                 // They are not looked at again, and idle connections are many.
                 let mut credentials = std::mem::take(&mut self.credentials);
                 credentials.token = token.or(credentials.token);
+                credentials.data = data;
                 self.shared.authenticator.authenticate(credentials, self.shared.limits.decision).await
             }
         };
         match identity {
-            Ok(identity) => self.welcome(identity),
+            Ok(identity) => self.welcome(id, identity),
             Err(error) => {
                 self.shared.metrics.rejected.credentials.increment();
                 tracing::debug!(%error, "a connection that has not proven who it is");
+                let answer = match error {
+                    AuthError::Invalid(_) => None,
+                    AuthError::Expired => Some(ErrorCode::TokenExpired),
+                    AuthError::Unavailable(_) => Some(ErrorCode::Internal),
+                };
+                // It comes again, with another token, when it has an answer.
+                if self.connection().protocol() == Protocol::Centrifugo
+                    && let Some(code) = answer
+                {
+                    self.is_refused = true;
+                    return self.connection().say(&Say::error(Some(id), code));
+                }
                 let code = match error {
                     AuthError::Invalid(_) => DisconnectCode::InvalidToken,
                     AuthError::Expired => DisconnectCode::Expired,
                     AuthError::Unavailable(_) => DisconnectCode::ServerError,
                 };
-                self.connection().outbox.end(End::Close(code));
+                self.end(code);
             }
         }
     }
 
     /// Takes somebody up who has proven who they are.
-    pub(crate) fn welcome(&self, identity: Identity) {
+    pub(crate) fn welcome(&self, id: u64, identity: Identity) {
         let connection = self.connection();
         let counted = connection
             .with_place(|place| place.as_mut().map_or(Ok(()), |place| place.belongs_to(&identity.user)));
         if let Err(Full::User | Full::Address | Full::Gateway) = counted {
             self.shared.metrics.rejected.connections.increment();
-            return connection.outbox.end(End::Close(DisconnectCode::ConnectionLimit));
+            return self.end(DisconnectCode::ConnectionLimit);
         }
         let identity = Arc::new(identity);
         connection.identify(Arc::clone(&identity));
         let limits = &self.shared.limits;
         let say = Say::Welcome {
+            id,
             client: &connection.client,
             user: (!identity.is_anonymous()).then_some(identity.user.as_str()),
             ping_ms: millis(limits.ping),
             pong_ms: millis(limits.pong),
-            expires_in_ms: left(&identity),
+            expires_in_ms: left(identity.expires_at),
             limits: SayLimits::of(limits),
         };
-        connection.outbox.push(say.frame());
+        connection.say(&say);
     }
 
     async fn carry_out(&mut self, id: u64, action: Action) -> Result<(), Failed> {
         let Some(identity) = self.connection().identity() else { return Err(ErrorCode::Unauthorized.into()) };
-        let has_expired = identity.expires_at.is_some_and(|at| at <= SystemTime::now());
+        let has_expired =
+            self.connection().speaks_until(&identity).is_some_and(|until| until <= SystemTime::now());
         if has_expired && !matches!(action, Action::Refresh { .. }) {
             return Err(ErrorCode::TokenExpired.into());
         }
         let now = std::time::Instant::now();
         let (bucket, rate) = match action {
-            Action::Send { .. } => (&mut self.sends, self.shared.limits.sends),
+            Action::Send { .. } | Action::Call { .. } => (&mut self.sends, self.shared.limits.sends),
             _ => (&mut self.commands, self.shared.limits.commands),
         };
         if !bucket.take(rate, now) {
@@ -190,11 +235,26 @@ impl Session {
             Action::Update { channel, filters } => self.update(id, &identity, &channel, &filters).await,
             Action::Unsubscribe { channel } => self.unsubscribe(id, &channel),
             Action::Send { channel, data } => self.send(id, &identity, &channel, &data).await,
-            Action::Presence { channel } => self.presence(id, &identity, &channel).await,
-            Action::History { channel, since, limit } => {
-                self.history(id, &identity, &channel, since.as_ref(), limit).await
+            Action::Presence { channel } => {
+                let members = self.members(&identity, &channel).await?;
+                let members = Some(&members);
+                self.connection().say(&Say::Ok { id, of: Done::Presence, expires_in_ms: None, members });
+                Ok(())
+            }
+            Action::Stats { channel } => {
+                let members = self.members(&identity, &channel).await?;
+                let users: HashSet<_> =
+                    members.values().filter_map(|told| told.get("user")?.as_str()).collect();
+                self.connection().say(&Say::Stats { id, clients: members.len(), users: users.len() });
+                Ok(())
+            }
+            Action::History { channel, since, limit, order } => {
+                let limit = limit.unwrap_or(USUAL_PAST).min(MOST_PAST);
+                self.history(id, &identity, &channel, since.as_ref(), limit, order).await
             }
             Action::Refresh { token } => self.refresh(id, &identity, token.0).await,
+            Action::Renew { channel, token } => self.renew(id, &identity, &channel, &token),
+            Action::Call { method, data } => self.call(id, identity, method, data),
         }
     }
 
@@ -211,24 +271,49 @@ impl Session {
         if connection.subscription(&channel).is_some() {
             return Err(ErrorCode::AlreadySubscribed.into());
         }
+        let granted = match &subscribe.token {
+            Some(token) => Some(self.granted(identity, &channel, token)?),
+            None => None,
+        };
+        let is_wanted = subscribe.presence == Presence::Wanted;
         let verbs = [
-            Some(Verb::Subscribe),
-            subscribe.resume.is_some().then_some(Verb::Resume),
+            granted.is_none().then_some(Verb::Subscribe),
+            (granted.is_none() && subscribe.resume.is_some()).then_some(Verb::Resume),
             (subscribe.last > 0).then_some(Verb::History),
-            subscribe.presence.then_some(Verb::Presence),
+            is_wanted.then_some(Verb::Presence),
         ];
-        let imposed = self.ask(identity, &entity, &channel, &params, verbs.into_iter().flatten()).await?;
-        if subscribe.presence && !entity.presence {
+        let mut imposed = self.ask(identity, &entity, &channel, &params, verbs.into_iter().flatten()).await?;
+        if is_wanted && !entity.presence {
             return Err(ErrorCode::NotAvailable.into());
         }
+        let watches = match subscribe.presence {
+            Presence::Unwanted => None,
+            Presence::Wanted => Some(true),
+            // Nobody can be seen who is nobody.
+            Presence::Offered { .. } if !entity.presence || identity.is_anonymous() => None,
+            Presence::Offered { watches } if granted.is_some() => Some(watches),
+            Presence::Offered { watches } => {
+                let verb = std::iter::once(Verb::Presence);
+                match self.ask(identity, &entity, &channel, &params, verb).await {
+                    Ok(also) => {
+                        imposed = imposed.and(&also);
+                        Some(watches)
+                    }
+                    Err(Failed(ErrorCode::PermissionDenied, _)) => None,
+                    Err(failed) => return Err(failed),
+                }
+            }
+        };
         let filter = wanted(&entity, subscribe.filters.as_ref())?.and(&imposed);
-        let seen = match subscribe.presence {
-            true => {
-                let seen = self.shared.rooms.enter(&channel, connection, identity).await;
+        let seen = match watches {
+            Some(watches) => {
+                let info = granted.as_ref().and_then(|granted| granted.info.as_ref());
+                let seen = self.shared.rooms.enter(&channel, connection, identity, watches, info).await;
                 Some(Arc::new(seen.map_err(|error| unavailable("presence", &error))?))
             }
-            false => None,
+            None => None,
         };
+        let expires_at = granted.as_ref().and_then(|granted| granted.expires_at);
         let join = Join {
             connection,
             channel: &channel,
@@ -236,6 +321,7 @@ impl Session {
             policy: entity.slow,
             resume: subscribe.resume.as_ref(),
             last: subscribe.last.min(MOST_PAST),
+            must_recover: subscribe.must_recover,
         };
         let joined = self.shared.hub.join(join, |outcome| {
             let metrics = &self.shared.metrics;
@@ -247,18 +333,31 @@ impl Session {
             let place = outcome.place.as_ref();
             let events = outcome.events.iter().map(SayEvent::of).collect();
             let place = place.map(|place| place.say());
-            Say::Subscribed { id, channel: &channel, place, recovered: outcome.recovered, events }.frame()
+            connection.say(&Say::Subscribed {
+                id,
+                channel: &channel,
+                place,
+                recovered: outcome.recovered,
+                expires_in_ms: left(expires_at),
+                events,
+            });
         });
         match joined.await.map_err(|error| unavailable("subscribe", &error))? {
             Joined::Now(topic) => {
+                self.shared.metrics.subscriptions.increment();
                 connection.subscribe(Subscribed {
-                    topic,
+                    topic: Arc::clone(&topic),
                     entity: Arc::clone(&entity),
                     params,
                     imposed,
+                    is_granted: granted.is_some(),
+                    expires_at,
                     _seen: seen,
                 });
-                self.shared.metrics.subscriptions.increment();
+                // A gap may have ended it already.
+                if !topic.has(connection) && connection.forget(&channel).is_some() {
+                    self.shared.metrics.subscriptions.decrement();
+                }
                 // It may have been taken away meanwhile.
                 if !self.shared.catalog().has(&entity) {
                     self.shared.end_subscription(connection, &channel, UnsubscribeCode::InsufficientState);
@@ -266,6 +365,7 @@ impl Session {
                 Ok(())
             }
             Joined::Already => Err(ErrorCode::AlreadySubscribed.into()),
+            Joined::Unrecoverable => Err(ErrorCode::Unrecoverable.into()),
         }
     }
 
@@ -274,14 +374,14 @@ impl Session {
         id: u64,
         identity: &Arc<Identity>,
         channel: &str,
-        filters: &serde_json::Value,
+        filters: &Value,
     ) -> Result<(), Failed> {
         let connection = self.connection();
         let subscribed = self.subscribed(channel)?;
         let imposed = self.ask_again(identity, &subscribed, Verb::Update).await?;
         let filter = wanted(&subscribed.entity, Some(filters))?.and(&imposed);
         connection.impose(channel, imposed);
-        if subscribed.topic.update(connection, filter, Say::ok(id).frame()) {
+        if subscribed.topic.update(connection, filter, &Say::ok(id, Done::Update)) {
             Ok(())
         } else {
             Err(self.denied())
@@ -289,11 +389,13 @@ impl Session {
     }
 
     fn unsubscribe(&self, id: u64, channel: &str) -> Result<(), Failed> {
-        if !self.connection().unsubscribe(channel) {
-            return Err(self.denied());
+        match self.connection().unsubscribe(channel) {
+            true => self.shared.metrics.subscriptions.decrement(),
+            // It is as it was asked for: the server may have ended it just before.
+            false if self.connection().protocol() == Protocol::Centrifugo => {}
+            false => return Err(self.denied()),
         }
-        self.shared.metrics.subscriptions.decrement();
-        self.connection().outbox.push(Say::ok(id).frame());
+        self.connection().say(&Say::ok(id, Done::Unsubscribe));
         Ok(())
     }
 
@@ -315,7 +417,7 @@ impl Session {
         let published = self.shared.messaging.publish(channel, &Sent { sender, data }).await;
         match published {
             Ok(_) => {
-                self.connection().outbox.push(Say::ok(id).frame());
+                self.connection().say(&Say::ok(id, Done::Send));
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::PayloadTooLarge => {
@@ -325,17 +427,14 @@ impl Session {
         }
     }
 
-    async fn presence(&self, id: u64, identity: &Arc<Identity>, channel: &str) -> Result<(), Failed> {
+    /// Who is there, by their connections.
+    async fn members(&self, identity: &Arc<Identity>, channel: &str) -> Result<Map<String, Value>, Failed> {
         let subscribed = self.subscribed(channel)?;
         if !subscribed.entity.presence {
             return Err(ErrorCode::NotAvailable.into());
         }
         self.ask_again(identity, &subscribed, Verb::Presence).await?;
-        let members = self.shared.rooms.members(channel).await;
-        let members = members.map_err(|error| unavailable("presence", &error))?;
-        let say = Say::Ok { id, expires_in_ms: None, members: Some(&members) };
-        self.connection().outbox.push(say.frame());
-        Ok(())
+        self.shared.rooms.members(channel).await.map_err(|error| unavailable("presence", &error))
     }
 
     async fn history(
@@ -344,12 +443,12 @@ impl Session {
         identity: &Arc<Identity>,
         channel: &str,
         since: Option<&Since>,
-        limit: Option<usize>,
+        limit: usize,
+        order: Order,
     ) -> Result<(), Failed> {
         let subscribed = self.subscribed(channel)?;
         let imposed = self.ask_again(identity, &subscribed, Verb::History).await?;
-        let limit = limit.unwrap_or(USUAL_PAST).min(MOST_PAST);
-        let past = Past { channel: subscribed.topic.channel(), filter: &imposed, since, limit };
+        let past = Past { channel: subscribed.topic.channel(), filter: &imposed, since, order, limit };
         let (place, events) = match self.shared.hub.past(&subscribed.topic, past).await {
             Ok(past) => past,
             Err(PastError::NotAvailable) => return Err(ErrorCode::NotAvailable.into()),
@@ -357,8 +456,134 @@ impl Session {
             Err(PastError::Backend(error)) => return Err(unavailable("history", &error)),
         };
         let say = Say::Past { id, place: place.say(), events: events.iter().map(SayEvent::of).collect() };
-        self.connection().outbox.push(say.frame());
+        self.connection().say(&say);
         Ok(())
+    }
+
+    /// Lets a subscription go on that a token allows.
+    fn renew(&self, id: u64, identity: &Identity, channel: &str, token: &Token) -> Result<(), Failed> {
+        let subscribed = self.subscribed(channel)?;
+        let granted = match self.granted(identity, channel, token) {
+            Ok(granted) => granted,
+            Err(Failed(ErrorCode::TokenExpired, _)) => return Err(ErrorCode::Expired.into()),
+            Err(failed) => {
+                self.end(DisconnectCode::InvalidToken);
+                return Err(failed);
+            }
+        };
+        if !subscribed.is_granted {
+            return Err(Failed(ErrorCode::BadRequest, Some("it does not depend on a token".to_owned())));
+        }
+        self.connection().renew(channel, granted.expires_at);
+        self.connection().say(&Say::Ok {
+            id,
+            of: Done::Renew,
+            expires_in_ms: left(granted.expires_at),
+            members: None,
+        });
+        Ok(())
+    }
+
+    /// What the token of a subscription allows, if it is one of this connection and channel.
+    fn granted(&self, identity: &Identity, channel: &str, token: &Token) -> Result<Granted, Failed> {
+        let granted = match self.shared.authenticator.subscription(&token.0) {
+            Some(Ok(granted)) => granted,
+            Some(Err(error)) => {
+                tracing::debug!(%error, channel, "the token of a subscription is not valid");
+                return Err(self.denied());
+            }
+            None => {
+                tracing::debug!(
+                    channel,
+                    "nobody here verifies tokens of subscriptions: `Builder::jwt` would"
+                );
+                return Err(self.denied());
+            }
+        };
+        let is_of_client = granted
+            .client
+            .as_deref()
+            .is_none_or(|client| client.is_empty() || *client == *self.connection().client);
+        if granted.channel != channel || granted.user != identity.user || !is_of_client {
+            self.shared.metrics.rejected.credentials.increment();
+            self.end(DisconnectCode::InvalidToken);
+            return Err(self.denied());
+        }
+        if granted.has_expired() {
+            return Err(ErrorCode::TokenExpired.into());
+        }
+        Ok(granted)
+    }
+
+    /// Calls a function of the program, and answers when that has ended.
+    fn call(
+        &mut self,
+        id: u64,
+        identity: Arc<Identity>,
+        method: String,
+        data: Option<Box<RawValue>>,
+    ) -> Result<(), Failed> {
+        let Some(function) = self.shared.calls.function(&method).cloned() else {
+            return Err(ErrorCode::MethodNotFound.into());
+        };
+        let calls = self.calls.get_or_insert_with(|| Arc::new(Semaphore::new(MOST_CALLS)));
+        let Ok(turn) = Arc::clone(calls).try_acquire_owned() else {
+            self.shared.metrics.rejected.rate.increment();
+            return Err(ErrorCode::TooManyRequests.into());
+        };
+        let request = self.request(identity, method, data);
+        let (connection, limit) = (Arc::clone(self.connection()), self.shared.limits.decision);
+        self.shared.tasks.spawn(async move {
+            let _turn = turn;
+            let method = request.0.method.clone();
+            let calling = AssertUnwindSafe(async { function(request).await }).catch_unwind();
+            let answer = match timeout(limit, calling).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(RpcError::internal(format!("`{method}` panicked"))),
+                Err(_) => Err(RpcError::internal(format!("`{method}` took longer than {limit:?}"))),
+            };
+            match answer {
+                Ok(data) => connection.say(&Say::Called { id, data: &data }),
+                Err(error) => connection.say(&Say::Error {
+                    id: Some(id),
+                    code: error.code(),
+                    message: error.message(),
+                    temporary: error.is_temporary(),
+                }),
+            }
+        });
+        Ok(())
+    }
+
+    /// Gives the program what a client has sent.
+    async fn message(&mut self, data: Box<RawValue>) {
+        let Some(identity) = self.connection().identity() else { return };
+        if !self.sends.take(self.shared.limits.sends, std::time::Instant::now()) {
+            self.shared.metrics.rejected.rate.increment();
+            return self.end(DisconnectCode::TooManyRequests);
+        }
+        let Some(listener) = self.shared.calls.listener().cloned() else {
+            return self.end(DisconnectCode::NotAvailable);
+        };
+        let request = self.request(identity, String::new(), Some(data));
+        let listening = AssertUnwindSafe(async { listener(request).await }).catch_unwind();
+        let limit = self.shared.limits.decision;
+        match timeout(limit, listening).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("`on_message` panicked"),
+            Err(_) => tracing::error!("`on_message` took longer than {limit:?}"),
+        }
+    }
+
+    fn request(&self, identity: Arc<Identity>, method: String, data: Option<Box<RawValue>>) -> ClientRequest {
+        ClientRequest(Arc::new(Requested {
+            identity,
+            client: self.connection().client.clone(),
+            method,
+            data,
+            states: Arc::clone(&self.shared.states),
+            messaging: self.shared.messaging.clone(),
+        }))
     }
 
     async fn refresh(&self, id: u64, identity: &Arc<Identity>, token: String) -> Result<(), Failed> {
@@ -366,6 +591,10 @@ impl Session {
         let limit = self.shared.limits.decision;
         let refreshed = match self.shared.authenticator.authenticate(credentials, limit).await {
             Ok(refreshed) => refreshed,
+            Err(AuthError::Expired) if self.connection().protocol() == Protocol::Centrifugo => {
+                self.end(DisconnectCode::Expired);
+                return Ok(());
+            }
             Err(AuthError::Expired) => return Err(ErrorCode::TokenExpired.into()),
             Err(AuthError::Unavailable(error)) => {
                 tracing::warn!(%error, "a token could not be checked");
@@ -373,20 +602,20 @@ impl Session {
             }
             Err(AuthError::Invalid(_)) => {
                 self.shared.metrics.rejected.credentials.increment();
-                self.connection().outbox.end(End::Close(DisconnectCode::InvalidToken));
+                self.end(DisconnectCode::InvalidToken);
                 return Ok(());
             }
         };
         // What it is subscribed to was allowed to somebody.
         if refreshed.user != identity.user || refreshed.tenant != identity.tenant {
-            self.connection().outbox.end(End::Close(DisconnectCode::InvalidToken));
+            self.end(DisconnectCode::InvalidToken);
             return Ok(());
         }
-        let expires_in_ms = left(&refreshed);
+        let expires_in_ms = left(refreshed.expires_at);
         let refreshed = Arc::new(refreshed);
         self.connection().identify(Arc::clone(&refreshed));
         self.ask_about_all(&refreshed).await;
-        self.connection().outbox.push(Say::Ok { id, expires_in_ms, members: None }.frame());
+        self.connection().say(&Say::Ok { id, of: Done::Refresh, expires_in_ms, members: None });
         Ok(())
     }
 
@@ -396,6 +625,9 @@ impl Session {
         let connection = self.connection();
         for channel in connection.channels() {
             let Some(subscribed) = connection.subscription(&channel) else { continue };
+            if subscribed.is_granted {
+                continue;
+            }
             let code = match self.ask_again(identity, &subscribed, Verb::Subscribe).await {
                 Ok(imposed) if imposed == subscribed.imposed => continue,
                 Err(Failed(ErrorCode::PermissionDenied, _)) => UnsubscribeCode::Server,
@@ -474,7 +706,7 @@ async fn decide(access: &Access, request: AccessRequest) -> Result<Decision, Box
     AssertUnwindSafe(deciding).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()))
 }
 
-fn wanted(entity: &Entity, filters: Option<&serde_json::Value>) -> Result<Filter, Failed> {
+fn wanted(entity: &Entity, filters: Option<&Value>) -> Result<Filter, Failed> {
     let Some(filters) = filters else { return Ok(Filter::default()) };
     filter::read(filters, &entity.filters)
         .map_err(|error| Failed(ErrorCode::BadRequest, Some(error.to_string())))

@@ -15,13 +15,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::auth::is_within_depth;
-use crate::command::{Action, Command, Since, Subscribe, To};
+use crate::command::{Action, After, Command, Presence, Said, Since, Subscribe, To};
 use crate::connection::Transport;
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::gateway::{Admitted, Shared};
-use crate::native::{self, Said, Say};
+use crate::native::{self, Say};
 use crate::outbox::{End, Item};
+use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::tickets::status_of;
 
@@ -60,13 +61,14 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>, request: Request) 
         Err(refusal) => return (cors, refusal).into_response(),
     };
     let mut session = Session::new(Arc::clone(&shared), open, Default::default(), None);
-    session.welcome(identity);
+    session.welcome(0, identity);
     let catalog = shared.catalog();
     for (id, mut subscribe) in (1..).zip(asked.subscriptions) {
         if let Some(identity) = session.connection().identity()
             && let Some(resolved) = catalog.resolve(&subscribe.to, &identity)
         {
-            subscribe.resume = subscribe.resume.or_else(|| asked.resume.get(&*resolved.channel).cloned());
+            let resume = || asked.resume.get(&*resolved.channel).map(Place::since);
+            subscribe.resume = subscribe.resume.or_else(resume);
         }
         session.handle(Said::Command(Command { id, action: Action::Subscribe(Box::new(subscribe)) })).await;
     }
@@ -94,7 +96,19 @@ struct Asked {
 }
 
 /// Where each resumable channel is.
-type Positions = BTreeMap<String, Since>;
+type Positions = BTreeMap<String, Place>;
+
+#[derive(Clone, Debug, Default)]
+struct Place {
+    epoch: String,
+    offset: String,
+}
+
+impl Place {
+    fn since(&self) -> Since {
+        Since { epoch: self.epoch.clone(), after: After::Offset(self.offset.clone()) }
+    }
+}
 
 impl Asked {
     fn read(query: &str, resume: Option<String>, shared: &Shared) -> Result<Self, String> {
@@ -163,7 +177,15 @@ impl Asked {
 }
 
 fn plain(to: To) -> Subscribe {
-    Subscribe { to, filters: None, resume: None, last: 0, presence: false }
+    Subscribe {
+        to,
+        filters: None,
+        resume: None,
+        last: 0,
+        presence: Presence::Unwanted,
+        token: None,
+        must_recover: false,
+    }
 }
 
 /// Reads a `Last-Event-ID`. What cannot be read is not resumed.
@@ -173,14 +195,14 @@ fn read_positions(text: &str) -> Positions {
         let (channel, position) = pair.split_once('=')?;
         let position = decode(position)?;
         let (epoch, offset) = position.split_once('/')?;
-        Some((decode(channel)?, Since { epoch: epoch.to_owned(), offset: offset.to_owned() }))
+        Some((decode(channel)?, Place { epoch: epoch.to_owned(), offset: offset.to_owned() }))
     };
     text.split(',').filter_map(pair).collect()
 }
 
 fn write_positions(positions: &Positions) -> String {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let pair = |(channel, Since { epoch, offset }): (&String, &Since)| {
+    let pair = |(channel, Place { epoch, offset }): (&String, &Place)| {
         format!("{}={}", encode(channel), encode(&format!("{epoch}/{offset}")))
     };
     positions.iter().map(pair).collect::<Vec<_>>().join(",")
@@ -243,13 +265,13 @@ impl Events {
 
     fn write_event(&mut self, out: &mut BytesMut, event: &Event) {
         let moved = match (event.offset(), self.positions.get_mut(&**event.channel())) {
-            (Some(offset), Some(since)) => {
-                offset.clone_into(&mut since.offset);
+            (Some(offset), Some(place)) => {
+                offset.clone_into(&mut place.offset);
                 true
             }
             _ => false,
         };
-        self.write_one(out, "event", moved, event.frame().payload());
+        self.write_one(out, "event", moved, event.frame(Protocol::Native).payload());
     }
 
     fn write_message(&mut self, out: &mut BytesMut, frame: &Frame) {
@@ -263,12 +285,9 @@ impl Events {
         let mut moved = false;
         if let (Some(channel), Some(offset)) = (channel, offset) {
             moved = true;
-            let since = self
-                .positions
-                .entry(channel)
-                .or_insert_with(|| Since { epoch: String::new(), offset: String::new() });
-            since.offset = offset;
-            since.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut since.epoch));
+            let place = self.positions.entry(channel).or_default();
+            place.offset = offset;
+            place.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut place.epoch));
         }
         self.write_one(out, &kind, moved, frame.payload());
     }

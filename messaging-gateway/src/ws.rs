@@ -29,12 +29,14 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::auth::is_within_depth;
 use crate::code::{DisconnectCode, ErrorCode};
+use crate::command::{Nonsense, Said};
 use crate::connection::{Connection, Transport};
 use crate::descriptor::BoxFuture;
 use crate::gateway::{Admitted, Shared};
 use crate::limits::Limits;
-use crate::native::{self, Nonsense, Said, Say};
+use crate::native::Say;
 use crate::outbox::{End, Item};
+use crate::protocol::Protocol;
 use crate::session::Session;
 use crate::stream::Stream;
 
@@ -51,7 +53,19 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// `GET /subscribe`.
 pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade_to(Protocol::Native, shared, request).await
+}
+
+/// `GET /connection/websocket`.
+pub(crate) async fn upgrade_centrifugo(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    upgrade_to(Protocol::Centrifugo, shared, request).await
+}
+
+async fn upgrade_to(protocol: Protocol, shared: Arc<Shared>, request: Request) -> Response {
     let (mut request, _) = request.into_parts();
+    if protocol == Protocol::Centrifugo && wants_protobuf(&request) {
+        return (StatusCode::BAD_REQUEST, "this endpoint speaks JSON, not Protobuf").into_response();
+    }
     let on_upgrade = request.extensions.remove::<OnUpgrade>();
     let (Some(accept), Some(on_upgrade)) = (accept(&request), on_upgrade) else {
         let version = [(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))];
@@ -61,7 +75,7 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request)
         Ok(admitted) => admitted,
         Err(refusal) => return refusal.into_response(),
     };
-    let open = match shared.open(Transport::WebSocket, place) {
+    let open = match shared.open(Transport::WebSocket(protocol), place) {
         Ok(open) => open,
         Err(refusal) => return refusal.into_response(),
     };
@@ -79,18 +93,36 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request)
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if let Some(subprotocol) = shown.subprotocol {
+    if let Some(subprotocol) = shown.subprotocol.or_else(|| json_of_centrifugo(protocol, &request)) {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
     (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
 }
 
+/// The words of a header that is a list of them.
+fn words<'r>(request: &'r Parts, name: &HeaderName) -> impl Iterator<Item = &'r str> + use<'r> {
+    let lines = request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// Whether a client of Centrifugo's asks for the other encoding, which there is not.
+fn wants_protobuf(request: &Parts) -> bool {
+    let mut parameters = request.uri.query().unwrap_or_default().split('&');
+    words(request, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == "centrifuge-protobuf")
+        || parameters.any(|pair| matches!(pair, "format=protobuf" | "cf_protocol=protobuf"))
+}
+
+/// The name of the encoding that there is, for who asks for it.
+fn json_of_centrifugo(protocol: Protocol, request: &Parts) -> Option<&'static str> {
+    const NAME: &str = "centrifuge-json";
+    let is_asked = || words(request, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == NAME);
+    (protocol == Protocol::Centrifugo && is_asked()).then_some(NAME)
+}
+
 /// What the answer to a handshake says, if it is one (RFC 6455, section 4.2.1).
 fn accept(request: &Parts) -> Option<HeaderValue> {
-    let has = |name: &HeaderName, word: &str| {
-        let words = request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        words.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(word))
-    };
+    let has =
+        |name: &HeaderName, word: &str| words(request, name).any(|value| value.eq_ignore_ascii_case(word));
     let is_one = request.method == Method::GET
         && has(&CONNECTION, "upgrade")
         && has(&UPGRADE, "websocket")
@@ -164,7 +196,7 @@ impl Client {
             };
             match event {
                 Event::Ready => {}
-                Event::Done(session) => self.doing = Doing::Nothing(session),
+                Event::Done(session) => self.done(session),
                 Event::Received(Some(Ok(Message::Close(_)))) => return Box::pin(self.confirm_close()).await,
                 Event::Received(Some(Ok(message))) => self.received(message),
                 Event::Received(Some(Err(error))) => {
@@ -178,6 +210,12 @@ impl Client {
             }
             self.begin();
         }
+    }
+
+    /// A command has been carried out.
+    fn done(&mut self, session: Box<Session>) {
+        self.connection.note_busy(false);
+        self.doing = Doing::Nothing(session);
     }
 
     async fn next(&mut self) -> Event {
@@ -218,10 +256,11 @@ impl Client {
                 let limit = self.shared.limits.depth;
                 for line in text.as_str().lines().filter(|line| !line.trim().is_empty()) {
                     self.said.push_back(if is_within_depth(line, limit) {
-                        native::read(line)
+                        self.connection.protocol().read(line)
                     } else {
                         let reason = format!("it is nested deeper than {limit}");
-                        Err(Nonsense { id: None, code: ErrorCode::BadRequest, reason })
+                        let is_fatal = self.connection.protocol() == Protocol::Centrifugo;
+                        Err(Nonsense { id: None, code: ErrorCode::BadRequest, reason, is_fatal })
                     });
                 }
             }
@@ -249,6 +288,7 @@ impl Client {
                 Some(Ok(Said::Pong)) => {}
                 Some(Ok(said)) => {
                     let gone: BoxFuture<'static, Box<Session>> = Box::pin(std::future::pending());
+                    self.connection.note_busy(true);
                     let Doing::Nothing(mut session) =
                         std::mem::replace(&mut self.doing, Doing::Command(gone))
                     else {
@@ -286,7 +326,10 @@ impl Client {
             tokio::select! {
                 biased;
                 written = &mut writing => break written,
-                session = command => *doing = Doing::Nothing(session),
+                session = command => {
+                    connection.note_busy(false);
+                    *doing = Doing::Nothing(session);
+                }
                 () = &mut ended => return false,
             }
         };
@@ -307,8 +350,11 @@ impl Client {
         let frame = CloseFrame { code: CloseCode::from(code.number()), reason };
         let closing = async {
             let _ = self.socket.flush().await;
-            let last = Item::Message(Box::new(Say::disconnect(code).frame()));
-            write_frames(self.socket.get_mut(), std::slice::from_ref(&last)).await.ok()?;
+            // Where the protocol has no words for it, the code of the close frame says it.
+            if let Some(last) = self.connection.protocol().frame(&Say::disconnect(code)) {
+                let last = Item::Message(Box::new(last));
+                write_frames(self.socket.get_mut(), std::slice::from_ref(&last)).await.ok()?;
+            }
             self.socket.close(Some(frame)).await.ok()?;
             while let Some(Ok(_)) = self.socket.next().await {}
             if code == DisconnectCode::BadRequest {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::header::COOKIE;
 use messaging_core::{ErrorKind, Result};
+use serde_json::Value;
 
 #[cfg(feature = "jwt")]
 use super::Jwt;
@@ -28,6 +29,24 @@ enum Scheme {
         verify: Verify,
         uses_cookies: bool,
     },
+}
+
+/// What the token of a subscription allows, to whom, and until when.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) user: String,
+    /// To one connection of theirs.
+    pub(crate) client: Option<String>,
+    pub(crate) channel: String,
+    /// What others see of them there.
+    pub(crate) info: Option<Value>,
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+impl Granted {
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expires_at.is_some_and(|at| at <= SystemTime::now())
+    }
 }
 
 type Verify = Box<dyn Fn(Credentials) -> BoxFuture<'static, Result<Identity, AuthError>> + Send + Sync>;
@@ -92,6 +111,27 @@ impl Authenticator {
 
     pub(crate) fn uses_cookies(&self) -> bool {
         matches!(self.scheme, Scheme::Verify { uses_cookies: true, .. })
+    }
+
+    /// What the token of a subscription allows; `None` if nobody here can verify one.
+    pub(crate) fn subscription(&self, token: &str) -> Option<Result<Granted, AuthError>> {
+        match &self.scheme {
+            #[cfg(feature = "jwt")]
+            Scheme::Jwt(jwt) => {
+                let granted = jwt.genuine_subscription(token, SystemTime::now());
+                Some(granted.map(|(user, token)| Granted {
+                    user,
+                    client: token.claims.get("client").and_then(|client| client.as_str()).map(str::to_owned),
+                    channel: token.channel,
+                    info: token.info,
+                    expires_at: token.expires_at,
+                }))
+            }
+            Scheme::Anonymous | Scheme::Verify { .. } => {
+                let _ = token;
+                None
+            }
+        }
     }
 
     /// Who the credentials speak for.

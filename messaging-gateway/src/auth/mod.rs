@@ -11,7 +11,7 @@ mod rate;
 mod shown;
 mod ticket;
 
-pub(crate) use self::authenticator::Authenticator;
+pub(crate) use self::authenticator::{Authenticator, Granted};
 pub(crate) use self::count::{Counted, Full, Place};
 pub(crate) use self::depth::is_within_depth;
 #[cfg(feature = "jwt")]

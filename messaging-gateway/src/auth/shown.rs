@@ -35,7 +35,7 @@ impl Shown {
             || offered().find_map(|offer| offer.strip_prefix("token.")).filter(|token| !token.is_empty());
         let token = among_subprotocols().or_else(|| bearer(headers)).map(str::to_owned);
         let ticket = if token.is_none() { ticket(uri.query().unwrap_or_default()) } else { None };
-        let credentials = Credentials { token, headers: headers.clone(), address };
+        let credentials = Credentials { token, headers: headers.clone(), data: None, address };
         let subprotocol = offered().any(|offer| offer == SUBPROTOCOL).then_some(SUBPROTOCOL);
         Self { credentials, ticket, subprotocol }
     }

@@ -7,12 +7,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use messaging_core::{BoxError, Error, ErrorKind, Messaging, Result};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Attached, Gateway, Shared};
 use crate::access::{AccessRequest, IntoDecision, States};
 use crate::auth::{Authenticator, Counted, Origins, Tickets};
+use crate::calls::{Calls, ClientRequest, RpcError};
 use crate::connection::Connections;
 use crate::descriptor::{BoxFuture, SubscriptionDescriptor};
 use crate::discovery::{Discovery, Polling, RemoteEntity, RemoteService};
@@ -38,6 +40,7 @@ pub struct Builder {
     polling: Polling,
     limits: Limits,
     states: States,
+    calls: Calls,
 }
 
 /// Whose entities are served.
@@ -60,6 +63,7 @@ impl Builder {
             polling: Polling::default(),
             limits: Limits::default(),
             states: States::default(),
+            calls: Calls::default(),
         }
     }
 
@@ -153,6 +157,29 @@ impl Builder {
         self
     }
 
+    /// A function that clients of Centrifugo's call by `rpc`, in place of one that had the name. Calls of one client run at the
+    /// same time, up to 16; each ends with [`Limits::decision`], also when its client has gone.
+    pub fn rpc<F, Fut, T>(mut self, method: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(ClientRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, RpcError>> + Send + 'static,
+        T: Serialize,
+    {
+        self.calls.add(method.into(), function);
+        self
+    }
+
+    /// What takes the messages that clients of Centrifugo's `send`, of each client one after the other. Without it, who sends one
+    /// is disconnected with [`NotAvailable`](crate::DisconnectCode::NotAvailable).
+    pub fn on_message<F, Fut>(mut self, listener: F) -> Self
+    where
+        F: Fn(ClientRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.calls.listen(listener);
+        self
+    }
+
     /// Builds it, and attaches it to its messaging, which drains it when it is shut down. Has to be called in a tokio runtime.
     ///
     /// # Errors
@@ -195,6 +222,7 @@ impl Builder {
             origins,
             metrics,
             states: Arc::new(self.states),
+            calls: self.calls,
             tasks,
             catalog: RwLock::new(Arc::new(Catalog::new(local.iter().cloned()))),
             complaints: RwLock::default(),

@@ -47,11 +47,20 @@ pub(super) struct State {
     idle_since: Option<Instant>,
 }
 
+/// An entry that somebody has heard of elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mark {
+    Id(EntryId),
+    Number(u64),
+}
+
 /// How far back a ring has to reach.
 #[derive(Clone, Debug)]
 pub(super) enum Goal {
     /// To what came after this entry.
     After(EntryId),
+    /// To what came after the entry with this number.
+    AfterNumber(u64),
     /// So that it has so many events of a channel.
     Events(Arc<str>, usize),
 }
@@ -234,13 +243,17 @@ impl Feed {
         self.lock().idle_since
     }
 
-    /// Waits until the stream is as far as this entry, here too.
-    pub(super) async fn reach(&self, id: EntryId) {
+    /// Waits until the stream is so far, here too.
+    pub(super) async fn reach(&self, mark: Mark) {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
-            if self.lock().ring.high().id >= id {
+            let is_there = match mark {
+                Mark::Id(id) => self.lock().ring.high().id >= id,
+                Mark::Number(number) => self.lock().ring.number() >= number,
+            };
+            if is_there {
                 return;
             }
             moved.await;
@@ -280,6 +293,7 @@ impl State {
     pub(super) fn reaches(&self, goal: &Goal) -> bool {
         match goal {
             Goal::After(id) => self.ring.below().id <= *id,
+            Goal::AfterNumber(number) => self.ring.knows(*number),
             Goal::Events(channel, count) => {
                 let is_of = |place: &usize| {
                     let message = &self.ring.get(*place).message;

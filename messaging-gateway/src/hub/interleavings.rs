@@ -10,12 +10,13 @@ use messaging_tests::{eventually, shared_redis, unique};
 use serde_json::Value;
 
 use super::*;
-use crate::command::Since;
+use crate::command::{After, Since};
 use crate::connection::{Connection, Transport};
 use crate::descriptor::SlowPolicy;
 use crate::filter::Filter;
 use crate::native::{Say, SayEvent};
 use crate::outbox::Item;
+use crate::protocol::Protocol;
 
 /// More than any of these has steps.
 const MOST_STEPS: usize = 200;
@@ -96,13 +97,13 @@ impl Bench {
     }
 
     fn connection(&self) -> Arc<Connection> {
-        Arc::new(Connection::new(fastrand::u64(..), Transport::WebSocket, &self.hub.limits))
+        Arc::new(Connection::new(fastrand::u64(..), Transport::WebSocket(Protocol::Native), &self.hub.limits))
     }
 
     async fn since(&self) -> Since {
         let stream = self.messaging.streams_of("a").await.unwrap().remove(0);
         let end = self.messaging.stream_end(&stream).await.unwrap();
-        Since { epoch: end.epoch, offset: end.position.to_string() }
+        Since { epoch: end.epoch, after: After::Offset(end.position.to_string()) }
     }
 
     /// Joins step by step; returns how many steps that took, and how much had been published when it was done.
@@ -120,11 +121,19 @@ impl Bench {
             policy: SlowPolicy::Disconnect,
             resume: since,
             last: 0,
+            must_recover: false,
         };
         let mut joining = pin!(hub.join(join, |outcome| {
             let place = outcome.place.as_ref().map(|place| place.say());
             let events = outcome.events.iter().map(SayEvent::of).collect();
-            Say::Subscribed { id: 1, channel: &channel, place, recovered: outcome.recovered, events }.frame()
+            connection.say(&Say::Subscribed {
+                id: 1,
+                channel: &channel,
+                place,
+                recovered: outcome.recovered,
+                expires_in_ms: None,
+                events,
+            });
         }));
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(Arc::clone(&woken));

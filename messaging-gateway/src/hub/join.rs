@@ -10,15 +10,14 @@ use messaging_core::{EntryId, Position};
 use super::Hub;
 use tokio::time::timeout;
 
-use super::feed::{self, Feed, Goal};
-use super::ring::{Since, Told};
+use super::feed::{self, Feed, Goal, Mark};
+use super::ring::{Kept, Since, Told};
 use super::topic::{Place, Source, Streams, Topic, offset};
-use crate::command;
+use crate::command::{self, After, Order};
 use crate::connection::Connection;
 use crate::descriptor::SlowPolicy;
-use crate::event::Event;
+use crate::event::{At, Event};
 use crate::filter::{Fields, Filter};
-use crate::frame::Frame;
 use crate::payload::Payload;
 
 /// How often one tries to reach back, before what was missed is given up: a stream may be faster than its past is read.
@@ -35,6 +34,8 @@ pub(crate) struct Join<'a> {
     pub(crate) resume: Option<&'a command::Since>,
     /// So many events of the past, where nothing was missed.
     pub(crate) last: usize,
+    /// Not at all without what was missed.
+    pub(crate) must_recover: bool,
 }
 
 /// How it begins.
@@ -52,6 +53,8 @@ pub(crate) enum Joined {
     Now(Arc<Topic>),
     /// They listen already.
     Already,
+    /// It is not known any more what they have missed, and without that they do not want it.
+    Unrecoverable,
 }
 
 /// What is wanted of the past.
@@ -60,7 +63,8 @@ pub(crate) struct Past<'a> {
     pub(crate) filter: &'a Filter,
     /// What came after this.
     pub(crate) since: Option<&'a command::Since>,
-    /// At most so many: the oldest after `since`, the newest without.
+    pub(crate) order: Order,
+    /// At most so many.
     pub(crate) limit: usize,
 }
 
@@ -86,7 +90,7 @@ enum Look<T> {
     /// These have to reach back so far.
     Grow(Vec<(Arc<Feed>, Goal)>),
     /// This one has still to read what somebody else has read.
-    Ahead(Arc<Feed>, EntryId),
+    Ahead(Arc<Feed>, Mark),
     /// The channel is given up just now, or its source changes.
     Again,
 }
@@ -99,14 +103,30 @@ struct Seen {
     place: Place,
 }
 
+/// What one try to join came to.
+enum Tried {
+    Listens,
+    Already,
+    Unrecoverable,
+}
+
+/// How far back one looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// So many of the newest events, in so many bytes as an answer has.
+    Newest(usize),
+    /// As far as may be.
+    All,
+}
+
 /// What is looked for.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     channel: &'a Arc<str>,
     filter: &'a Filter,
     since: Option<&'a command::Since>,
-    /// How many of the newest, if nothing was missed, or it is not known what.
-    last: usize,
+    /// If nothing was missed, or it is not known what.
+    reach: Reach,
     /// How many bytes of them.
     bytes: usize,
     /// What does not fit is asked for later.
@@ -118,7 +138,8 @@ struct Wanted<'a> {
 }
 
 impl Hub {
-    /// Begins to tell somebody the events of a channel. What `answer` makes is put into their queue before the first of them.
+    /// Begins to tell somebody the events of a channel. `answer` is called before the first of them, and puts it into their
+    /// queue.
     ///
     /// # Errors
     /// What the backend says.
@@ -127,17 +148,18 @@ impl Hub {
     pub(crate) async fn join(
         self: &Arc<Self>,
         join: Join<'_>,
-        answer: impl Fn(&Outcome) -> Frame + Send + Sync,
+        answer: impl Fn(&Outcome) + Send + Sync,
     ) -> messaging_core::Result<Joined> {
         let (mut tries, mut may_wait) = (0, true);
         loop {
             let topic = self.topic(join.channel).await?;
             let look = self.try_join(&topic, &join, tries < TRIES, may_wait, &answer);
             match look {
-                Look::Found(true) => return Ok(Joined::Now(topic)),
-                Look::Found(false) => return Ok(Joined::Already),
+                Look::Found(Tried::Listens) => return Ok(Joined::Now(topic)),
+                Look::Found(Tried::Already) => return Ok(Joined::Already),
+                Look::Found(Tried::Unrecoverable) => return Ok(Joined::Unrecoverable),
                 Look::Again => tokio::task::yield_now().await,
-                Look::Ahead(feed, id) => may_wait = timeout(BEHIND, feed.reach(id)).await.is_ok(),
+                Look::Ahead(feed, mark) => may_wait = timeout(BEHIND, feed.reach(mark)).await.is_ok(),
                 Look::Grow(feeds) => {
                     for (feed, goal) in feeds {
                         feed.grow(&goal).await?;
@@ -154,8 +176,8 @@ impl Hub {
         join: &Join<'_>,
         may_grow: bool,
         may_wait: bool,
-        answer: &(impl Fn(&Outcome) -> Frame + Send + Sync),
-    ) -> Look<bool> {
+        answer: &(impl Fn(&Outcome) + Send + Sync),
+    ) -> Look<Tried> {
         let feeds = topic.feeds();
         let states: Vec<_> = feeds.iter().map(|feed| feed.lock()).collect();
         let mut state = topic.lock();
@@ -163,7 +185,7 @@ impl Hub {
             return Look::Again;
         }
         if state.has(join.connection) {
-            return Look::Found(false);
+            return Look::Found(Tried::Already);
         }
         let outcome = match &mut state.source {
             Source::Broadcast if feeds.is_empty() => {
@@ -176,7 +198,7 @@ impl Hub {
                     channel: join.channel,
                     filter: join.filter,
                     since: join.resume,
-                    last: join.last,
+                    reach: Reach::Newest(join.last),
                     bytes: self.limits.answer.get(),
                     is_paged: false,
                     may_grow,
@@ -188,15 +210,18 @@ impl Hub {
                         Outcome { place: Some(place), recovered, events }
                     }
                     Look::Grow(feeds) => return Look::Grow(feeds),
-                    Look::Ahead(feed, id) => return Look::Ahead(feed, id),
+                    Look::Ahead(feed, mark) => return Look::Ahead(feed, mark),
                     Look::Again => return Look::Again,
                 }
             }
             _ => return Look::Again,
         };
+        if join.must_recover && outcome.recovered == Some(false) {
+            return Look::Found(Tried::Unrecoverable);
+        }
         state.add(Arc::clone(join.connection), join.filter.clone(), join.policy);
-        join.connection.outbox.push(answer(&outcome));
-        Look::Found(true)
+        answer(&outcome);
+        Look::Found(Tried::Listens)
     }
 
     /// Reads the past of a channel that somebody listens to. What `answer` makes of it is put into their queue.
@@ -212,12 +237,12 @@ impl Hub {
                 let state = topic.lock();
                 match &state.source {
                     Source::Streams(streams) if same(&streams.feeds, &feeds) => {
-                        let last = if past.since.is_some() { 0 } else { past.limit };
                         let wanted = Wanted {
                             channel: past.channel,
                             filter: past.filter,
-                            since: past.since,
-                            last,
+                            // Backwards from a place is everything before it.
+                            since: past.since.filter(|_| past.order != Order::Backward),
+                            reach: past.reach(),
                             bytes: self.limits.answer.get(),
                             is_paged: true,
                             may_grow: tries < TRIES,
@@ -229,30 +254,60 @@ impl Hub {
                 }
             };
             match found {
-                Look::Found(Seen { is_whole: false, .. }) if past.since.is_some() => {
+                Look::Found(Seen { is_whole: false, .. })
+                    if past.since.is_some() && past.order != Order::Backward =>
+                {
                     return Err(PastError::Unrecoverable);
                 }
-                Look::Found(Seen { mut events, mut place, .. }) => {
-                    let page = fitting(&events, self.limits.answer.get()).min(past.limit);
-                    if past.since.is_some() && events.len() > page {
-                        events.truncate(page);
-                        // Where the next page begins.
-                        if let Some(offset) = events.last().and_then(Event::offset) {
-                            offset.clone_into(&mut place.offset);
-                        }
-                    }
-                    return Ok((place, events));
-                }
+                Look::Found(seen) => return past.page(seen, self.limits.answer.get()),
                 Look::Grow(feeds) => {
                     for (feed, goal) in feeds {
                         feed.grow(&goal).await?;
                     }
                 }
-                Look::Ahead(feed, id) => may_wait = timeout(BEHIND, feed.reach(id)).await.is_ok(),
+                Look::Ahead(feed, mark) => may_wait = timeout(BEHIND, feed.reach(mark)).await.is_ok(),
                 Look::Again => tokio::task::yield_now().await,
             }
             tries += 1;
         }
+    }
+}
+
+impl Past<'_> {
+    /// How much of what is there has to be looked at.
+    fn reach(&self) -> Reach {
+        match (self.order, self.since) {
+            _ if self.limit == 0 && self.since.is_none() => Reach::Newest(0),
+            (Order::Latest, None) | (Order::Backward, None) => Reach::Newest(self.limit),
+            (Order::Latest | Order::Forward, Some(_)) => Reach::Newest(0),
+            (Order::Forward, None) | (Order::Backward, Some(_)) => Reach::All,
+        }
+    }
+
+    /// What is told of it at once.
+    fn page(&self, seen: Seen, bytes: usize) -> Result<(Place, Vec<Event>), PastError> {
+        let Seen { mut events, mut place, .. } = seen;
+        if self.order == Order::Backward {
+            if let Some(since) = self.since {
+                let After::Number(number) = since.after else { return Err(PastError::Unrecoverable) };
+                if since.epoch != place.epoch {
+                    return Err(PastError::Unrecoverable);
+                }
+                events.retain(|event| event.number().is_some_and(|own| own.get() < number));
+            }
+            events.reverse();
+        }
+        let page = fitting(&events, bytes).min(self.limit);
+        if events.len() > page {
+            events.truncate(page);
+            // Where the next page begins.
+            if self.order == Order::Latest
+                && let Some(offset) = events.last().and_then(Event::offset)
+            {
+                offset.clone_into(&mut place.offset);
+            }
+        }
+        Ok((place, events))
     }
 }
 
@@ -268,7 +323,11 @@ fn look(
     wanted: Wanted<'_>,
 ) -> Look<Seen> {
     let high: Vec<Position> = states.iter().map(|state| state.ring.high()).collect();
-    let place = Place { epoch: streams.epoch(), offset: offset(&high) };
+    let number = match states {
+        [one] => Some(one.ring.number()),
+        _ => None,
+    };
+    let place = Place { epoch: streams.epoch(), offset: offset(&high), number };
     let whole = |events| Look::Found(Seen { is_whole: true, events, place: place.clone() });
     let mut is_whole = true;
     if let Some(since) = wanted.since {
@@ -281,14 +340,18 @@ fn look(
                 is_whole = false;
             }
             Missed::Grow(goals) => return Look::Grow(goals),
-            Missed::Ahead(feed, id) => return Look::Ahead(feed, id),
+            Missed::Ahead(feed, mark) => return Look::Ahead(feed, mark),
             Missed::Lost => is_whole = false,
         }
     }
-    if wanted.last == 0 {
+    if wanted.reach == Reach::Newest(0) {
         return Look::Found(Seen { is_whole, events: Vec::new(), place });
     }
-    let goal = Goal::Events(Arc::clone(wanted.channel), wanted.last);
+    let most = match wanted.reach {
+        Reach::Newest(most) => most,
+        Reach::All => usize::MAX,
+    };
+    let goal = Goal::Events(Arc::clone(wanted.channel), most);
     let grow: Vec<_> = feeds
         .iter()
         .zip(states)
@@ -301,8 +364,10 @@ fn look(
     let ranges: Vec<_> = states.iter().map(|state| 0..state.ring.len()).collect();
     let before = states.iter().map(|state| state.ring.below()).collect();
     let (mut events, _) = gather(states, &ranges, before, wanted);
-    let newest = fitting(events.iter().rev(), wanted.bytes).min(wanted.last);
-    events.drain(..events.len() - newest);
+    if wanted.reach != Reach::All {
+        let newest = fitting(events.iter().rev(), wanted.bytes).min(most);
+        events.drain(..events.len() - newest);
+    }
     Look::Found(Seen { is_whole, events, place })
 }
 
@@ -323,7 +388,7 @@ enum Missed {
     /// These entries of each stream, and the positions before them.
     These(Vec<Range<usize>>, Vec<Position>),
     Grow(Vec<(Arc<Feed>, Goal)>),
-    Ahead(Arc<Feed>, EntryId),
+    Ahead(Arc<Feed>, Mark),
     Lost,
 }
 
@@ -337,8 +402,11 @@ fn missed(
     if since.epoch != place.epoch {
         return Missed::Lost;
     }
-    let positions: Option<Vec<Position>> =
-        since.offset.split(',').map(|position| position.parse().ok()).collect();
+    let offset = match &since.after {
+        After::Offset(offset) => offset,
+        After::Number(number) => return missed_since(feeds, states, *number, wanted),
+    };
+    let positions: Option<Vec<Position>> = offset.split(',').map(|position| position.parse().ok()).collect();
     let Some(positions) = positions.filter(|positions| positions.len() == states.len()) else {
         return Missed::Lost;
     };
@@ -349,11 +417,35 @@ fn missed(
             Since::Older if wanted.may_grow && state.ring.can_grow() => {
                 grow.push((Arc::clone(feed), Goal::After(position.id)));
             }
-            Since::Ahead if wanted.may_wait => return Missed::Ahead(Arc::clone(feed), position.id),
+            Since::Ahead if wanted.may_wait => {
+                return Missed::Ahead(Arc::clone(feed), Mark::Id(position.id));
+            }
             Since::Older | Since::Ahead | Since::Lost => return Missed::Lost,
         }
     }
     if grow.is_empty() { Missed::These(ranges, positions) } else { Missed::Grow(grow) }
+}
+
+/// The same by the number of the last event that somebody has seen. One number is not enough for several streams.
+fn missed_since(
+    feeds: &[Arc<Feed>],
+    states: &[MutexGuard<'_, feed::State>],
+    number: u64,
+    wanted: Wanted<'_>,
+) -> Missed {
+    let ([feed], [state]) = (feeds, states) else { return Missed::Lost };
+    let concerns = |entry: &Kept| {
+        let channel = entry.message.as_ref().map(|(channel, _)| channel.as_str());
+        channel == Some(&**wanted.channel)
+    };
+    match state.ring.since_number(number, concerns) {
+        Since::Here(range) => Missed::These(vec![range], vec![state.ring.below()]),
+        Since::Older if wanted.may_grow && state.ring.can_grow() => {
+            Missed::Grow(vec![(Arc::clone(feed), Goal::AfterNumber(number))])
+        }
+        Since::Ahead if wanted.may_wait => Missed::Ahead(Arc::clone(feed), Mark::Number(number)),
+        Since::Older | Since::Ahead | Since::Lost => Missed::Lost,
+    }
 }
 
 /// The events of a channel among some entries, in order, each with the offset that it has; and whether none of them is too
@@ -387,10 +479,10 @@ fn gather(
     }
     let events = found
         .into_iter()
-        .filter_map(|(_, number, position, payload)| {
-            positions[number] = position;
+        .filter_map(|(_, number, own, payload)| {
+            positions[number] = own;
             let passes = wanted.filter.passes(&Fields::read(payload.as_bytes(), &paths));
-            passes.then(|| Event::new(wanted.channel, Some(offset(&positions).into()), payload.clone()))
+            passes.then(|| Event::new(wanted.channel, Some(At::new(&positions, own)), payload.clone()))
         })
         .collect();
     (events, all_told)

@@ -6,8 +6,9 @@ use super::*;
 use crate::connection::{Connection, Transport};
 use crate::descriptor::SlowPolicy;
 use crate::filter::Filter;
-use crate::native::Say;
+use crate::native::{Done, Say};
 use crate::outbox::Item;
+use crate::protocol::Protocol;
 
 const CHANNELS: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,9 +31,16 @@ fn hub(messaging: &Messaging) -> Arc<Hub> {
 
 async fn join(hub: &Arc<Hub>, channel: &Arc<str>, connection: &Arc<Connection>) -> Arc<Topic> {
     let filter = Filter::default();
-    let join =
-        Join { connection, channel, filter: &filter, policy: SlowPolicy::Disconnect, resume: None, last: 0 };
-    match hub.join(join, |_| Say::ok(1).frame()).await.unwrap() {
+    let join = Join {
+        connection,
+        channel,
+        filter: &filter,
+        policy: SlowPolicy::Disconnect,
+        resume: None,
+        last: 0,
+        must_recover: false,
+    };
+    match hub.join(join, |_| connection.say(&Say::ok(1, Done::Update))).await.unwrap() {
         Joined::Now(topic) => topic,
         Joined::Already => panic!("it is new"),
     }
@@ -43,7 +51,7 @@ async fn who_comes_back_while_channels_are_given_up_hears_them() {
     let messaging = messaging().await;
     let hub = hub(&messaging);
     let channels: Vec<Arc<str>> = (0..CHANNELS).map(|number| format!("kept.c{number}").into()).collect();
-    let gone = Arc::new(Connection::new(0, Transport::WebSocket, &limits()));
+    let gone = Arc::new(Connection::new(0, Transport::WebSocket(Protocol::Native), &limits()));
     for channel in &channels {
         join(&hub, channel, &gone).await.leave(&gone);
     }
@@ -52,7 +60,7 @@ async fn who_comes_back_while_channels_are_given_up_hears_them() {
         let hub = Arc::clone(&hub);
         move || hub.sweep()
     });
-    let back = Arc::new(Connection::new(1, Transport::WebSocket, &limits()));
+    let back = Arc::new(Connection::new(1, Transport::WebSocket(Protocol::Native), &limits()));
     for channel in &channels {
         join(&hub, channel, &back).await;
     }

@@ -176,6 +176,49 @@ impl Ring {
         if self.has_hole(offset, first) { Since::Lost } else { Since::Here(first..all) }
     }
 
+    /// The same by a number alone. What foreign publishers append has none: if something of theirs that `concerns` who asks
+    /// stands right behind the number, nobody can tell whether it was seen.
+    pub(crate) fn since_number(&self, number: u64, concerns: impl Fn(&Kept) -> bool) -> Since {
+        if number > self.number {
+            return Since::Ahead;
+        }
+        let Some(position) = self.position_of(number) else {
+            let first = self.entries.front().map(|entry| entry.position);
+            // Itself removed, but nothing after it.
+            let follows = first.filter(|first| self.reaches_start && first.number == number + 1);
+            let before = follows.map(|_| Position { id: EntryId::default(), number });
+            return match before {
+                Some(before) if !self.has_hole(before, 0) => Since::Here(0..self.entries.len()),
+                _ if self.reaches_start => Since::Lost,
+                _ => Since::Older,
+            };
+        };
+        let since = self.since(position);
+        if let Since::Here(range) = &since {
+            let mut unnumbered =
+                self.entries.range(range.clone()).take_while(|entry| entry.position.number == 0);
+            if unnumbered.any(concerns) {
+                return Since::Lost;
+            }
+        }
+        since
+    }
+
+    /// Where a number stands.
+    fn position_of(&self, number: u64) -> Option<Position> {
+        if number == 0 {
+            return Some(Position::default());
+        }
+        let entries = self.entries.iter().rev().map(|entry| entry.position);
+        entries.chain([self.below, self.high]).find(|position| position.number == number)
+    }
+
+    /// Whether an entry with this number or an earlier one is known.
+    pub(crate) fn knows(&self, number: u64) -> bool {
+        let mut positions = self.entries.iter().map(|entry| entry.position).chain([self.below]);
+        positions.any(|position| position.number != 0 && position.number <= number)
+    }
+
     /// Whether numbers are missing between `offset` and the end.
     fn has_hole(&self, offset: Position, first: usize) -> bool {
         let before = self.entries.range(..first).rev().map(|entry| entry.position.number);
@@ -267,6 +310,50 @@ mod tests {
         assert_eq!((missed(&expired, at(7)), missed(&expired, at(6))), (Ok(vec![]), Err(Since::Lost)));
         expired.push(entry(8));
         assert_eq!(missed(&expired, at(7)), Ok(vec![8]));
+    }
+
+    fn missed_by_number(ring: &Ring, number: u64) -> Result<Vec<u64>, Since> {
+        match ring.since_number(number, |_| true) {
+            Since::Here(places) => Ok(places.map(|place| ring.get(place).position.number).collect()),
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn numbers_alone_tell_the_same() {
+        let mut ring = ring(10, 3, 100);
+        for number in 9..=14 {
+            assert_eq!(missed_by_number(&ring, number), missed(&ring, at(number)), "{number}");
+        }
+        assert_eq!((ring.knows(9), ring.knows(10), ring.knows(20)), (false, true, true));
+        ring.grow(vec![entry(10), entry(9), entry(8)], true);
+        assert_eq!(missed_by_number(&ring, 7), Ok((8..=13).collect()), "only 7 itself is not there any more");
+        assert_eq!(missed_by_number(&ring, 6), Err(Since::Lost));
+        assert_eq!(missed_by_number(&ring, 0), Err(Since::Lost));
+        ring.push(entry(15));
+        assert_eq!(missed_by_number(&ring, 12), Err(Since::Lost), "14 is missing");
+        let empty = self::ring(0, 0, 100);
+        assert_eq!(
+            (missed_by_number(&empty, 0), missed_by_number(&empty, 1)),
+            (Ok(vec![]), Err(Since::Ahead))
+        );
+        assert_eq!(missed_by_number(&self::ring(0, 2, 100), 0), Ok(vec![1, 2]));
+        let expired = Ring::new(Position { id: EntryId::default(), number: 7 }, 100, 1 << 20);
+        assert_eq!(missed_by_number(&expired, 7), Ok(vec![]));
+    }
+
+    #[test]
+    fn who_may_have_seen_an_entry_without_a_number_is_not_told_it_again() {
+        let mut ring = ring(10, 1, 100);
+        ring.push(Kept { position: foreign(111), message: None });
+        assert_eq!(missed_by_number(&ring, 11), Err(Since::Lost));
+        assert_eq!(ring.since_number(11, |_| false), Since::Here(1..2), "it is of another channel");
+        assert_eq!(missed_by_number(&ring, 10), Ok(vec![11, 0]), "who has not seen 11 has not seen it");
+        ring.push(entry(12));
+        assert_eq!(
+            (missed_by_number(&ring, 11), missed_by_number(&ring, 12)),
+            (Err(Since::Lost), Ok(vec![]))
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! One channel and everybody who listens to it: grouped by their filters, so that an event is looked at once for each
-//! filter and encoded once for all.
+//! One channel and everybody who listens to it: grouped by their filters and protocols, so that an event is looked at once
+//! for each filter and encoded once for all.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use messaging_core::Position;
@@ -9,15 +10,16 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::feed::Feed;
+use crate::code::UnsubscribeCode;
 use crate::connection::Connection;
 use crate::descriptor::SlowPolicy;
-use crate::event::{Event, Run};
+use crate::event::{At, Event, Run};
 use crate::filter::{Fields, Filter};
-use crate::frame::Frame;
 use crate::metrics::Metrics;
 use crate::native::{GapReason, Say, SayPlace};
 use crate::outbox::Pushed;
 use crate::payload::Payload;
+use crate::protocol::Protocol;
 
 #[derive(Debug)]
 pub(crate) struct Topic {
@@ -29,7 +31,7 @@ pub(crate) struct Topic {
 #[derive(Debug)]
 pub(crate) struct State {
     groups: Slab<Group>,
-    by_filter: HashMap<Filter, usize>,
+    by_filter: HashMap<(Filter, Protocol), usize>,
     /// Where each connection is: its group, and its place there.
     places: HashMap<u64, (usize, usize)>,
     /// The fields that some filter looks at.
@@ -63,17 +65,20 @@ pub(crate) struct Streams {
 pub(crate) struct Place {
     pub(crate) epoch: String,
     pub(crate) offset: String,
+    /// The last number of the one stream, if it is one.
+    pub(crate) number: Option<u64>,
 }
 
 impl Place {
     pub(crate) fn say(&self) -> SayPlace<'_> {
-        SayPlace { epoch: &self.epoch, offset: &self.offset }
+        SayPlace { epoch: &self.epoch, offset: &self.offset, number: self.number }
     }
 }
 
 #[derive(Debug)]
 struct Group {
     filter: Filter,
+    protocol: Protocol,
     members: Slab<Member>,
 }
 
@@ -86,7 +91,7 @@ struct Member {
 impl Streams {
     /// As clients know it.
     fn place(&self) -> Place {
-        Place { epoch: self.epoch(), offset: offset(&self.positions) }
+        Place { epoch: self.epoch(), offset: offset(&self.positions), number: None }
     }
 
     /// The epochs of all streams, as clients keep them.
@@ -105,6 +110,14 @@ pub(super) fn offset(positions: &[Position]) -> String {
         text.push_str(&position.to_string());
     }
     text
+}
+
+impl At {
+    /// Of an event that makes these the positions of its channel.
+    pub(super) fn new(positions: &[Position], own: Position) -> Self {
+        let number = if positions.len() == 1 { NonZeroU64::new(own.number) } else { None };
+        Self { offset: offset(positions).into(), number }
+    }
 }
 
 /// An event that is about to be told: the payload, and where it stands, if that is known.
@@ -165,21 +178,21 @@ impl Topic {
             // What is heard still after the streams have taken over comes from them.
             .filter(|news| news.at.is_none() == is_broadcast)
             .map(|News { payload, at }| {
-                let offset = at.and_then(|(feed, position)| state.advance(feed, position));
+                let at = at.and_then(|(feed, position)| state.advance(feed, position));
                 let fields = Fields::read(payload.as_bytes(), &state.paths);
-                (Arc::new(Event::told(&self.channel, offset, payload)), fields)
+                (Arc::new(Event::new(&self.channel, at, payload)), fields)
             })
             .collect();
         let mut deliveries = 0;
         for (_, group) in &state.groups {
             let passing = told.iter().filter(|(_, fields)| group.filter.passes(fields));
-            let runs = Run::of(passing.map(|(event, _)| event));
+            let runs = Run::of(group.protocol, passing.map(|(event, _)| event));
             let events: usize = runs.iter().map(|run| run.events().len()).sum();
             if events == 0 {
                 continue;
             }
             for (_, member) in &group.members {
-                let gap = || self.gap_frame(GapReason::Slow, None);
+                let gap = || self.gap(GapReason::Slow, None, |say| group.protocol.frame(say));
                 match member.connection.outbox.push_events(&runs, member.policy, gap) {
                     Pushed::All => deliveries += events,
                     Pushed::Dropped => {
@@ -195,52 +208,59 @@ impl Topic {
         self.metrics.deliveries.add(deliveries as u64);
     }
 
-    /// Tells everybody that events may be missing here.
+    /// Tells everybody that events may be missing here. Clients of Centrifugo are unsubscribed, and subscribe again from
+    /// where they are: their protocol has no other way to say it.
     pub(super) fn tell_gap(&self, reason: GapReason) {
-        let state = self.lock();
+        let mut state = self.lock();
         let place = state.place();
-        self.tell_all(&state, &self.gap_frame(reason, place.as_ref()));
+        self.gap(reason, place.as_ref(), |gap| state.tell_all(Protocol::Native, gap));
+        let unsubscribed = Say::unsubscribed(&self.channel, UnsubscribeCode::InsufficientState);
+        let ended: Vec<_> = state
+            .take_all(Protocol::Centrifugo)
+            .into_iter()
+            .filter_map(|connection| {
+                // Before it is told: then it may be subscribed again at once.
+                let subscribed = connection.forget(&self.channel);
+                connection.say(&unsubscribed);
+                subscribed
+            })
+            .collect();
+        drop(state);
         self.metrics.gaps.of(reason).increment();
+        ended.iter().for_each(|_| self.metrics.subscriptions.decrement());
     }
 
     /// Takes note of how far a stream has come without an event for this channel, and tells everybody: who has seen nothing
     /// for long would otherwise resume from where the stream is not kept any more.
     pub(super) fn tell_position(&self, feed: usize, position: Position) {
         let mut state = self.lock();
-        let Some(offset) = state.advance(feed, position) else { return };
-        self.tell_all(&state, &Say::Position { channel: &self.channel, offset: &offset }.frame());
+        let Some(At { offset, .. }) = state.advance(feed, position) else { return };
+        state.tell_all(Protocol::Native, &Say::Position { channel: &self.channel, offset: &offset });
     }
 
-    /// Tells everybody the same.
-    fn tell_all(&self, state: &State, frame: &Frame) {
-        for (_, group) in &state.groups {
-            for (_, member) in &group.members {
-                member.connection.outbox.tell(frame.clone());
-            }
-        }
+    /// Does something with what says that events may be missing.
+    fn gap<T>(&self, reason: GapReason, place: Option<&Place>, tell: impl FnOnce(&Say<'_>) -> T) -> T {
+        tell(&Say::Gap { channel: &self.channel, reason, place: place.map(Place::say) })
     }
 
-    fn gap_frame(&self, reason: GapReason, place: Option<&Place>) -> Frame {
-        Say::Gap { channel: &self.channel, reason, place: place.map(Place::say) }.frame()
+    /// Whether somebody listens.
+    pub(crate) fn has(&self, connection: &Connection) -> bool {
+        self.lock().has(connection)
     }
 
     /// Changes the filter of somebody who listens, between two events; `answer` is what they are told then. `false` if they
     /// do not listen.
-    pub(crate) fn update(&self, connection: &Arc<Connection>, filter: Filter, answer: Frame) -> bool {
+    pub(crate) fn update(&self, connection: &Arc<Connection>, filter: Filter, answer: &Say<'_>) -> bool {
         let mut state = self.lock();
         let Some(member) = state.remove(connection) else { return false };
         state.add(member.connection, filter, member.policy);
-        connection.outbox.push(answer);
+        connection.say(answer);
         true
     }
 
     /// Tells no more events to somebody.
     pub(crate) fn leave(&self, connection: &Arc<Connection>) {
-        let mut state = self.lock();
-        state.remove(connection);
-        if state.places.is_empty() {
-            state.idle_since = Some(Instant::now());
-        }
+        self.lock().remove(connection);
     }
 
     pub(super) fn idle_since(&self) -> Option<Instant> {
@@ -266,13 +286,38 @@ impl State {
         }
     }
 
-    /// The same; returns the offset that it makes.
-    fn advance(&mut self, feed: usize, position: Position) -> Option<Box<str>> {
+    /// The same; returns where clients are then.
+    fn advance(&mut self, feed: usize, position: Position) -> Option<At> {
         self.note(feed, position);
         match &self.source {
             Source::Broadcast => None,
-            Source::Streams(streams) => Some(offset(&streams.positions).into()),
+            Source::Streams(streams) => Some(At::new(&streams.positions, position)),
         }
+    }
+
+    /// Tells everybody of a protocol the same.
+    fn tell_all(&self, protocol: Protocol, say: &Say<'_>) {
+        let mut groups = self.groups.iter().filter(|(_, group)| group.protocol == protocol).peekable();
+        if groups.peek().is_none() {
+            return;
+        }
+        let Some(frame) = protocol.frame(say) else { return };
+        for (_, group) in groups {
+            for (_, member) in &group.members {
+                member.connection.outbox.tell(frame.clone());
+            }
+        }
+    }
+
+    /// Takes everybody of a protocol out.
+    fn take_all(&mut self, protocol: Protocol) -> Vec<Arc<Connection>> {
+        let groups = self.groups.iter().filter(|(_, group)| group.protocol == protocol);
+        let members = groups.flat_map(|(_, group)| group.members.iter());
+        let connections: Vec<_> = members.map(|(_, member)| Arc::clone(&member.connection)).collect();
+        for connection in &connections {
+            self.remove(connection);
+        }
+        connections
     }
 
     pub(super) fn place(&self) -> Option<Place> {
@@ -293,11 +338,13 @@ impl State {
 
     pub(super) fn add(&mut self, connection: Arc<Connection>, filter: Filter, policy: SlowPolicy) {
         let number = connection.number;
-        let group = match self.by_filter.get(&filter) {
+        let key = (filter, connection.protocol());
+        let group = match self.by_filter.get(&key) {
             Some(group) => *group,
             None => {
-                let group = self.groups.insert(Group { filter: filter.clone(), members: Slab::new() });
-                self.by_filter.insert(filter, group);
+                let (filter, protocol) = key.clone();
+                let group = self.groups.insert(Group { filter, protocol, members: Slab::new() });
+                self.by_filter.insert(key, group);
                 self.note_paths();
                 group
             }
@@ -313,8 +360,11 @@ impl State {
         let member = members.remove(place);
         if members.is_empty() {
             let group = self.groups.remove(group);
-            self.by_filter.remove(&group.filter);
+            self.by_filter.remove(&(group.filter, group.protocol));
             self.note_paths();
+        }
+        if self.places.is_empty() {
+            self.idle_since = Some(Instant::now());
         }
         Some(member)
     }

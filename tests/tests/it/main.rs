@@ -17,6 +17,7 @@ mod gateway;
 mod gateway_python;
 mod getting_started;
 mod handlers;
+mod jwt;
 mod lifecycle;
 mod models;
 mod outside;

@@ -187,7 +187,7 @@ impl Jwt {
         }
         let tenant = claims.tenant(&self.tenant_claim)?;
         let info = claims.info();
-        claims.check_end(now)?;
+        check_end(claims.ends, now)?;
         Ok(Identity { user, tenant, claims: claims.rest, info, expires_at: claims.ends })
     }
 
@@ -197,16 +197,27 @@ impl Jwt {
         user: &str,
         now: SystemTime,
     ) -> Result<SubscriptionToken, AuthError> {
+        let (whose, token) = self.genuine_subscription(token, now)?;
+        if whose != user {
+            return Err(AuthError::invalid("its `sub` is not the user of the connection"));
+        }
+        check_end(token.expires_at, now)?;
+        Ok(token)
+    }
+
+    /// What a subscription token says, and of whom. Whether it has ended is for the caller to say.
+    pub(super) fn genuine_subscription(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<(String, SubscriptionToken), AuthError> {
         let mut claims = self.claims(token, now)?;
         let Some(channel) = claims.text("channel")?.filter(|channel| !channel.is_empty()) else {
             return Err(AuthError::invalid("it has no `channel`: it is not the token of a subscription"));
         };
-        if claims.text("sub")?.unwrap_or_default() != user {
-            return Err(AuthError::invalid("its `sub` is not the user of the connection"));
-        }
+        let user = claims.text("sub")?.unwrap_or_default();
         let info = claims.info();
-        claims.check_end(now)?;
-        Ok(SubscriptionToken { channel, info, expires_at: claims.ends, claims: claims.rest })
+        Ok((user, SubscriptionToken { channel, info, expires_at: claims.ends, claims: claims.rest }))
     }
 
     /// The claims of a token that is genuine and meant for us. Whether it has ended is for the caller to say, last.
@@ -310,8 +321,8 @@ impl Claims {
     fn info(&mut self) -> Option<Value> {
         self.rest.remove("info").filter(|info| !info.is_null())
     }
+}
 
-    fn check_end(&self, now: SystemTime) -> Result<(), AuthError> {
-        if self.ends.is_some_and(|ends| ends <= now) { Err(AuthError::Expired) } else { Ok(()) }
-    }
+fn check_end(ends: Option<SystemTime>, now: SystemTime) -> Result<(), AuthError> {
+    if ends.is_some_and(|ends| ends <= now) { Err(AuthError::Expired) } else { Ok(()) }
 }

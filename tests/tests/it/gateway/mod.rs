@@ -1,5 +1,6 @@
 //! The gateway as its clients see it, on each backend.
 
+mod centrifugo;
 pub mod client;
 mod discovery;
 mod drain;
