@@ -334,12 +334,12 @@ mod tests {
 
     #[test]
     fn commands_are_read() {
-        check(r#"{"type":"hello"}"#, expect!["Hello { token: None }"]);
+        check(r#"{"type":"hello"}"#, expect!["Hello(Hello { id: 0, token: None, data: None })"]);
         check(r#"{"type":"pong"}"#, expect!["Pong"]);
         check(
             r#"{"type":"subscribe","id":1,"entity":"E","params":{"n":7,"t":"x"},"filters":{"a":1},"resume":{"epoch":"e","offset":"o"},"last":3,"presence":true,"new":1}"#,
             expect![[
-                r#"Command(Command { id: 1, action: Subscribe(Subscribe { to: Entity { entity: "E", params: [("n", "7"), ("t", "x")] }, filters: Some(Object {"a": Number(1)}), resume: Some(Since { epoch: "e", offset: "o" }), last: 3, presence: true }) })"#
+                r#"Command(Command { id: 1, action: Subscribe(Subscribe { to: Entity { entity: "E", params: [("n", "7"), ("t", "x")] }, filters: Some(Object {"a": Number(1)}), resume: Some(Since { epoch: "e", after: Offset("o") }), last: 3, presence: Wanted, token: None, must_recover: false }) })"#
             ]],
         );
         check(

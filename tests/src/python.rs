@@ -2,7 +2,7 @@
 
 use crate::reaper::{End, Guarded};
 use crate::waiting::DEADLINE;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,12 @@ impl Python {
         command.args(["-c", &format!("import {}", modules.join(", "))]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success()).then_some(python)
+    }
+
+    /// What runs it.
+    #[must_use]
+    pub fn interpreter(&self) -> &OsStr {
+        &self.0
     }
 
     /// Starts `source`, with `arguments` in `sys.argv[1:]`.

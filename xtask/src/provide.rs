@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 /// Where the test of AsyncAPI documents has what npm reads.
 const ASYNCAPI: &str = "tests/asyncapi";
+/// Where that of Centrifugo's clients has it.
+const CENTRIFUGO: &str = "tests/centrifugo";
 
 /// What there is for the steps that are run.
 #[derive(Default)]
@@ -42,7 +44,22 @@ pub(crate) fn provide(
     }
     if wants("test") {
         provided.python(workspace);
-        provided.asyncapi(workspace);
+        let (asyncapi, centrifugo) = ("MESSAGING_TEST_ASYNCAPI", "MESSAGING_TEST_CENTRIFUGO");
+        provided.packages(
+            workspace,
+            "asyncapi",
+            ASYNCAPI,
+            asyncapi,
+            "AsyncAPI documents in the official parser",
+        );
+        provided.packages(
+            workspace,
+            "centrifugo",
+            CENTRIFUGO,
+            centrifugo,
+            "the client of Centrifugo in JavaScript",
+        );
+        provided.chromium();
         provided.postgres(missing_postgres)?;
     }
     if wants("client") {
@@ -86,15 +103,31 @@ impl Provided {
         }
     }
 
-    fn asyncapi(&mut self, workspace: &Workspace) {
-        let parser = node::find().and_then(|_| node::provide(workspace, "asyncapi", ASYNCAPI.as_ref()));
-        match parser {
+    /// What npm installs for tests that run Node.js; `variable` tells them where it is.
+    fn packages(
+        &mut self,
+        workspace: &Workspace,
+        name: &str,
+        source: &str,
+        variable: &'static str,
+        suite: &str,
+    ) {
+        match node::find().and_then(|_| node::provide(workspace, name, source.as_ref())) {
             Ok(mut modules) => {
                 // Where `node_modules` is.
                 modules.pop();
-                self.environment.push(("MESSAGING_TEST_ASYNCAPI", modules.into_os_string()));
+                self.environment.push((variable, modules.into_os_string()));
             }
-            Err(reason) => self.skipped.push(format!("AsyncAPI documents in the official parser ({reason})")),
+            Err(reason) => self.skipped.push(format!("{suite} ({reason})")),
+        }
+    }
+
+    fn chromium(&mut self) {
+        match chromium::find() {
+            Ok(found) => self.environment.push((chromium::VARIABLE, found.path.into_os_string())),
+            Err(reason) => {
+                self.skipped.push(format!("the client of Centrifugo in a browser ({reason})"));
+            }
         }
     }
 

@@ -16,9 +16,10 @@ struct Package {
 const REDIS_PY: Package = Package { module: "redis", requirement: "redis>=5" };
 
 /// What the gateway's clients in Python are made of.
-const CLIENTS: [Package; 2] = [
+const CLIENTS: [Package; 3] = [
     Package { module: "websockets", requirement: "websockets==15.0.1" },
     Package { module: "sseclient", requirement: "sseclient-py==1.9.0" },
+    Package { module: "centrifuge", requirement: "centrifuge-python==0.7.0" },
 ];
 
 /// What reads the files that deploy examples, and checks them.
@@ -47,7 +48,7 @@ pub(crate) fn provide(workspace: &Workspace) -> Result<Python, String> {
         }
         let lacking = |packages: &str| format!("{name} has no {packages}");
         let clients = imports(&interpreter, &CLIENTS).then_some(());
-        let clients = clients.ok_or_else(|| lacking("websockets or no sseclient-py"));
+        let clients = clients.ok_or_else(|| lacking("websockets, no sseclient-py or no centrifuge-python"));
         let schemas = imports(&interpreter, &SCHEMAS).then_some(());
         let schemas = schemas.ok_or_else(|| lacking("kubernetes-validate or no pyyaml"));
         return Ok(Python { interpreter, clients, schemas });

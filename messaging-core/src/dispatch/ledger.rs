@@ -31,6 +31,8 @@ struct State {
     leases: Vec<Option<Instant>>,
     /// What was struck out since the backend was asked what is ours of a stream.
     struck_out: HashMap<usize, HashSet<EntryId>>,
+    /// What the backend has given us again since it was asked which of those that wait are ours.
+    given_again: HashMap<usize, HashSet<EntryId>>,
     /// How often each stream was begun anew with.
     epochs: HashMap<usize, u64>,
     events: Events,
@@ -128,9 +130,15 @@ impl Ledger {
         if state.struck_out.get(&place.0).is_some_and(|struck_out| struck_out.contains(&place.1)) {
             return Hold::Unclear;
         }
-        match state.held.entry(place) {
+        let State { held, given_again, .. } = &mut *state;
+        match held.entry(place) {
             Entry::Occupied(held) if *held.get() == Held::Ended => Hold::Unclear,
-            Entry::Occupied(_) => Hold::Known,
+            Entry::Occupied(_) => {
+                if let Some(given_again) = given_again.get_mut(&place.0) {
+                    given_again.insert(place.1);
+                }
+                Hold::Known
+            }
             Entry::Vacant(entry) => {
                 entry.insert(Held::Waiting);
                 Hold::New
@@ -164,10 +172,13 @@ impl Ledger {
         self.renewed.notify_waiters();
     }
 
-    /// Gives up what of `known` still waits and is not among `ours` any more: others have it.
+    /// Gives up what of `known` still waits and is not among `ours` any more: others have it. `known` is what
+    /// [`waiting_of`](Self::waiting_of) said before the backend was asked; what it has given us again meanwhile is ours.
     pub(crate) fn retain(&self, stream: usize, known: &[EntryId], ours: &[EntryId]) {
         let mut state = self.lock();
-        for id in known.iter().filter(|id| ours.binary_search(id).is_err()) {
+        let given_again = state.given_again.remove(&stream).unwrap_or_default();
+        let is_others = |id: &&EntryId| ours.binary_search(id).is_err() && !given_again.contains(id);
+        for id in known.iter().filter(is_others) {
             if state.held.get(&(stream, *id)) == Some(&Held::Waiting) {
                 state.held.remove(&(stream, *id));
             }
@@ -357,9 +368,10 @@ impl Ledger {
         self.lock().epochs.get(&stream).copied().unwrap_or_default()
     }
 
-    /// What waits of a stream.
+    /// What waits of a stream, before the backend is asked which of it is ours.
     pub(crate) fn waiting_of(&self, stream: usize) -> Vec<EntryId> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.given_again.insert(stream, HashSet::new());
         let waiting = state.held.iter().filter(|((of, _), held)| *of == stream && **held == Held::Waiting);
         waiting.map(|((_, id), _)| *id).collect()
     }
@@ -475,6 +487,20 @@ mod tests {
         ledger.retain(0, &[SECOND.1], &[]);
         assert_eq!(ledger.begin(SECOND, 0, None).await, Leave::NotOurs, "somebody else has it");
         assert_eq!(ledger.held_of(0), 1, "what was begun is still ours to settle");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_to_us_again_while_the_backend_is_asked_stays_ours() {
+        let ledger = leased();
+        assert_eq!((ledger.hold(FIRST), ledger.hold(SECOND)), (Hold::New, Hold::New));
+        let mut known = ledger.waiting_of(0);
+        known.sort_unstable();
+        assert_eq!(known, [FIRST.1, SECOND.1]);
+        // A server that has lost what it gave us says that nothing is ours, and then gives us one of them once more.
+        assert_eq!(ledger.hold(SECOND), Hold::Known);
+        ledger.retain(0, &known, &[]);
+        assert_eq!(ledger.begin(FIRST, 0, None).await, Leave::NotOurs);
+        assert_eq!(ledger.begin(SECOND, 0, None).await, Leave::Granted, "nobody else would ever get it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ async fn join(hub: &Arc<Hub>, channel: &Arc<str>, connection: &Arc<Connection>) 
     };
     match hub.join(join, |_| connection.say(&Say::ok(1, Done::Update))).await.unwrap() {
         Joined::Now(topic) => topic,
-        Joined::Already => panic!("it is new"),
+        Joined::Already | Joined::Unrecoverable => panic!("it is new"),
     }
 }
 

@@ -10,6 +10,7 @@
 mod asyncapi;
 mod cache;
 mod cache_options;
+mod centrifuge_clients;
 mod cli;
 mod examples;
 mod follow;
