@@ -3,7 +3,7 @@
 
 use messaging_gateway::__private::inventory;
 use messaging_gateway::{
-    AccessRequest, DeclaredAccess, Decision, SlowPolicy, Subscription, SubscriptionDescriptor, subscription,
+    AccessRequest, Decision, DeclaredAccess, SlowPolicy, Subscription, SubscriptionDescriptor, subscription,
 };
 
 /// A struct with fields, and an attribute above its derive.
@@ -141,14 +141,14 @@ macro_rules! declare {
         $word:ident
     ) => {
         #[subscription(
-            entity = $entity,
-            channels = [$channel],
-            filters = { $field = [$operator], $text = [$operator] },
-            authorize = $path,
-            tenant = $text,
-            slow = $slow,
-            $word,
-        )]
+                    entity = $entity,
+                    channels = [$channel],
+                    filters = { $field = [$operator], $text = [$operator] },
+                    authorize = $path,
+                    tenant = $text,
+                    slow = $slow,
+                    $word,
+                )]
         pub struct $name;
     };
 }

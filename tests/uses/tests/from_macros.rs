@@ -1,5 +1,6 @@
 //! The attributes inside of `macro_rules!`, whose fragments are groups to them and whose names have marks of their own.
 #![deny(warnings)]
+#![allow(dead_code)]
 
 use messaging_core::{channel, event_config, redis_cache, subscribe, subscribers};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,17 @@ macro_rules! service {
     };
 }
 
-service!(Camera { id: u64 }, "camera.created", "camera:{id}", "camera:{id}", 60, on_camera, Cameras, camera, id);
+service!(
+    Camera { id: u64 },
+    "camera.created",
+    "camera:{id}",
+    "camera:{id}",
+    60,
+    on_camera,
+    Cameras,
+    camera,
+    id
+);
 
 macro_rules! outlived {
     ($name:ident, $self:ident, $argument:ident: $type:ty, $duration:literal) => {

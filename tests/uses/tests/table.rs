@@ -3,7 +3,7 @@
 
 extern crate self as messaging_sql;
 
-#[path = "../messaging_sql.rs"]
+#[path = "../../ui/messaging_sql.rs"]
 #[allow(dead_code)]
 mod stub;
 

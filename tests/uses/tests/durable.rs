@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use messaging_core::__private::{DeliveryMode, HandlerDescriptor, HandlerOptions, OrderedBy, StartAt};
 use messaging_core::{
-    Attempt, Carrier, ChannelOf, Durability, EventId, Headers, Model, ModelDurability, Raw, Retention, State, Subscribers, channel,
-    event_config, subscribe, subscribers,
+    Attempt, Carrier, ChannelOf, Durability, EventId, Headers, Model, ModelDurability, Raw, Retention, State,
+    Subscribers, channel, event_config, subscribe, subscribers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,10 @@ fn main() {
     assert_eq!(Session::DESCRIPTOR.carrier, Carrier::Sharded);
     assert_eq!(Order::DESCRIPTOR.carrier, Carrier::Broadcast);
     let order = Order { shop: 7, total: 1, r#type: Some("gift".into()) };
-    let kept = Retention { max_len: NonZeroU64::new(50_000).unwrap_or(NonZeroU64::MIN), max_age: Duration::from_secs(12 * 3_600) };
+    let kept = Retention {
+        max_len: NonZeroU64::new(50_000).unwrap_or(NonZeroU64::MIN),
+        max_age: Duration::from_secs(12 * 3_600),
+    };
     let partitions = NonZeroU16::new(16).unwrap_or(NonZeroU16::MIN);
     let replicas = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN);
     let all = Durability::from(kept).partitions(partitions).wait_replicas(replicas);
@@ -120,7 +123,10 @@ fn main() {
     assert_eq!(order.field("shop").unwrap_or_default().as_deref(), Some("7"));
     assert!(order.field("total").is_err());
 
-    assert_eq!(Session::DESCRIPTOR.durable, Some(ModelDurability { durability: Durability::DEFAULT, key: None }));
+    assert_eq!(
+        Session::DESCRIPTOR.durable,
+        Some(ModelDurability { durability: Durability::DEFAULT, key: None })
+    );
     assert_eq!(Defaults::DESCRIPTOR.durable, Session::DESCRIPTOR.durable);
     let kept = Retention { max_age: Duration::from_secs(90), ..Retention::DEFAULT };
     let most = NonZeroU16::new(Durability::MOST_PARTITIONS).unwrap_or(NonZeroU16::MIN);

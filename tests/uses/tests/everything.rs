@@ -1,5 +1,7 @@
 //! Every attribute with every option, as a service would use it; those of durable channels are in `durable.rs`.
 #![deny(warnings, clippy::all)]
+// What it tries out on purpose.
+#![allow(clippy::needless_arbitrary_self_type, clippy::too_many_arguments)]
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -7,14 +9,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use messaging_core::{
-    Attempt, Channel, ChannelOf, Context, HandlerError, Messaging, Raw, State, channel, event_config, redis_cache,
-    subscribe, subscribers,
+    Attempt, Channel, ChannelOf, Context, HandlerError, Messaging, Raw, State, channel, event_config,
+    redis_cache, subscribe, subscribers,
 };
 use serde::{Deserialize, Serialize};
 
 mod lower_case {
     // A generic one, as `serde_with` has them: it must see the field itself, not a reference to it.
-    pub fn serialize<T: AsRef<str>, S: serde::Serializer>(text: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<T: AsRef<str>, S: serde::Serializer>(
+        text: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&text.as_ref().to_lowercase())
     }
 }
@@ -137,7 +142,11 @@ async fn notify_admins(event: Camera, _mailer: State<Mailer>) -> Result<(), AppE
     resync_every = "30s",
     id = "on_complex",
 )]
-pub async fn on_complex<'a>(complex_id: u64, mut event: CameraEvent<'a>, channel: Channel) -> Result<(), HandlerError> {
+pub async fn on_complex<'a>(
+    complex_id: u64,
+    mut event: CameraEvent<'a>,
+    channel: Channel,
+) -> Result<(), HandlerError> {
     event.name = Cow::Owned(format!("{complex_id}{channel}"));
     if event.name.is_empty() {
         return Err(HandlerError::skip("no name"));

@@ -1,0 +1,2 @@
+//! Nothing: what is there are the tests.
+#![forbid(unsafe_code)]
