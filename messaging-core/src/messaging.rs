@@ -393,7 +393,16 @@ impl Messaging {
     /// # Errors
     /// What the backend says.
     pub async fn stream_end(&self, stream: &StreamRef) -> Result<StreamEnd> {
-        follow::stream_end(self.core(), stream).await
+        follow::stream_end(self.core(), stream, None).await
+    }
+
+    /// The same for whoever has seen the numbers of a stream go back under an epoch, as after a failover that has lost entries: that
+    /// epoch is over then, for everybody, and another one begins, if nobody has begun it yet.
+    ///
+    /// # Errors
+    /// As [`stream_end`](Self::stream_end).
+    pub async fn stream_end_after(&self, stream: &StreamRef, epoch: &str) -> Result<StreamEnd> {
+        follow::stream_end(self.core(), stream, Some(epoch)).await
     }
 
     /// The entries of a stream that are older than `before`, the youngest first, and at most `most` of them: with the

@@ -1,5 +1,8 @@
 //! What one client asks for, carried out in order: who it is, what it may, and what becomes of it. Knows no sockets.
 
+mod calls;
+mod tokens;
+
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,10 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::access::{AccessRequest, Asked, Decision, Verb};
-use crate::auth::{Full, Granted, TokenBucket};
-use crate::calls::{ClientRequest, Requested, RpcError};
+use crate::auth::{Full, TokenBucket};
 use crate::code::{DisconnectCode, ErrorCode, UnsubscribeCode};
-use crate::command::{Action, Command, Hello, Nonsense, Order, Presence, Said, Since, Subscribe, Token};
+use crate::command::{Action, Command, Hello, Nonsense, Order, Presence, Said, Since, Subscribe};
 use crate::connection::{Connection, Open, Subscribed, left};
 use crate::entity::{Access, Entity, Resolved};
 use crate::filter::{self, Filter};
@@ -33,8 +35,6 @@ use crate::protocol::Protocol;
 const MOST_PAST: usize = 1_000;
 /// How many are told if one does not say.
 const USUAL_PAST: usize = 100;
-/// How many calls of one client run at the same time.
-const MOST_CALLS: usize = 16;
 
 /// A connection's commands.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Session {
     pub(crate) fn refuse(&mut self, Nonsense { id, code, reason, is_fatal }: &Nonsense) {
         self.shared.metrics.rejected.message.increment();
         if *is_fatal {
-            tracing::debug!(reason, "a client that does not speak the protocol");
+            tracing::debug!("a client that does not speak the protocol");
             return self.end(DisconnectCode::BadRequest);
         }
         // Who goes on with that does not listen.
@@ -458,183 +458,6 @@ impl Session {
         let say = Say::Past { id, place: place.say(), events: events.iter().map(SayEvent::of).collect() };
         self.connection().say(&say);
         Ok(())
-    }
-
-    /// Lets a subscription go on that a token allows.
-    fn renew(&self, id: u64, identity: &Identity, channel: &str, token: &Token) -> Result<(), Failed> {
-        let subscribed = self.subscribed(channel)?;
-        let granted = match self.granted(identity, channel, token) {
-            Ok(granted) => granted,
-            Err(Failed(ErrorCode::TokenExpired, _)) => return Err(ErrorCode::Expired.into()),
-            Err(failed) => {
-                self.end(DisconnectCode::InvalidToken);
-                return Err(failed);
-            }
-        };
-        if !subscribed.is_granted {
-            return Err(Failed(ErrorCode::BadRequest, Some("it does not depend on a token".to_owned())));
-        }
-        self.connection().renew(channel, granted.expires_at);
-        self.connection().say(&Say::Ok {
-            id,
-            of: Done::Renew,
-            expires_in_ms: left(granted.expires_at),
-            members: None,
-        });
-        Ok(())
-    }
-
-    /// What the token of a subscription allows, if it is one of this connection and channel.
-    fn granted(&self, identity: &Identity, channel: &str, token: &Token) -> Result<Granted, Failed> {
-        let granted = match self.shared.authenticator.subscription(&token.0) {
-            Some(Ok(granted)) => granted,
-            Some(Err(error)) => {
-                tracing::debug!(%error, channel, "the token of a subscription is not valid");
-                return Err(self.denied());
-            }
-            None => {
-                tracing::debug!(
-                    channel,
-                    "nobody here verifies tokens of subscriptions: `Builder::jwt` would"
-                );
-                return Err(self.denied());
-            }
-        };
-        let is_of_client = granted
-            .client
-            .as_deref()
-            .is_none_or(|client| client.is_empty() || *client == *self.connection().client);
-        if granted.channel != channel || granted.user != identity.user || !is_of_client {
-            self.shared.metrics.rejected.credentials.increment();
-            self.end(DisconnectCode::InvalidToken);
-            return Err(self.denied());
-        }
-        if granted.has_expired() {
-            return Err(ErrorCode::TokenExpired.into());
-        }
-        Ok(granted)
-    }
-
-    /// Calls a function of the program, and answers when that has ended.
-    fn call(
-        &mut self,
-        id: u64,
-        identity: Arc<Identity>,
-        method: String,
-        data: Option<Box<RawValue>>,
-    ) -> Result<(), Failed> {
-        let Some(function) = self.shared.calls.function(&method).cloned() else {
-            return Err(ErrorCode::MethodNotFound.into());
-        };
-        let calls = self.calls.get_or_insert_with(|| Arc::new(Semaphore::new(MOST_CALLS)));
-        let Ok(turn) = Arc::clone(calls).try_acquire_owned() else {
-            self.shared.metrics.rejected.rate.increment();
-            return Err(ErrorCode::TooManyRequests.into());
-        };
-        let request = self.request(identity, method, data);
-        let (connection, limit) = (Arc::clone(self.connection()), self.shared.limits.decision);
-        self.shared.tasks.spawn(async move {
-            let _turn = turn;
-            let method = request.0.method.clone();
-            let calling = AssertUnwindSafe(async { function(request).await }).catch_unwind();
-            let answer = match timeout(limit, calling).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(RpcError::internal(format!("`{method}` panicked"))),
-                Err(_) => Err(RpcError::internal(format!("`{method}` took longer than {limit:?}"))),
-            };
-            match answer {
-                Ok(data) => connection.say(&Say::Called { id, data: &data }),
-                Err(error) => connection.say(&Say::Error {
-                    id: Some(id),
-                    code: error.code(),
-                    message: error.message(),
-                    temporary: error.is_temporary(),
-                }),
-            }
-        });
-        Ok(())
-    }
-
-    /// Gives the program what a client has sent.
-    async fn message(&mut self, data: Box<RawValue>) {
-        let Some(identity) = self.connection().identity() else { return };
-        if !self.sends.take(self.shared.limits.sends, std::time::Instant::now()) {
-            self.shared.metrics.rejected.rate.increment();
-            return self.end(DisconnectCode::TooManyRequests);
-        }
-        let Some(listener) = self.shared.calls.listener().cloned() else {
-            return self.end(DisconnectCode::NotAvailable);
-        };
-        let request = self.request(identity, String::new(), Some(data));
-        let listening = AssertUnwindSafe(async { listener(request).await }).catch_unwind();
-        let limit = self.shared.limits.decision;
-        match timeout(limit, listening).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => tracing::error!("`on_message` panicked"),
-            Err(_) => tracing::error!("`on_message` took longer than {limit:?}"),
-        }
-    }
-
-    fn request(&self, identity: Arc<Identity>, method: String, data: Option<Box<RawValue>>) -> ClientRequest {
-        ClientRequest(Arc::new(Requested {
-            identity,
-            client: self.connection().client.clone(),
-            method,
-            data,
-            states: Arc::clone(&self.shared.states),
-            messaging: self.shared.messaging.clone(),
-        }))
-    }
-
-    async fn refresh(&self, id: u64, identity: &Arc<Identity>, token: String) -> Result<(), Failed> {
-        let credentials = Credentials { token: Some(token), ..Credentials::default() };
-        let limit = self.shared.limits.decision;
-        let refreshed = match self.shared.authenticator.authenticate(credentials, limit).await {
-            Ok(refreshed) => refreshed,
-            Err(AuthError::Expired) if self.connection().protocol() == Protocol::Centrifugo => {
-                self.end(DisconnectCode::Expired);
-                return Ok(());
-            }
-            Err(AuthError::Expired) => return Err(ErrorCode::TokenExpired.into()),
-            Err(AuthError::Unavailable(error)) => {
-                tracing::warn!(%error, "a token could not be checked");
-                return Err(ErrorCode::Internal.into());
-            }
-            Err(AuthError::Invalid(_)) => {
-                self.shared.metrics.rejected.credentials.increment();
-                self.end(DisconnectCode::InvalidToken);
-                return Ok(());
-            }
-        };
-        // What it is subscribed to was allowed to somebody.
-        if refreshed.user != identity.user || refreshed.tenant != identity.tenant {
-            self.end(DisconnectCode::InvalidToken);
-            return Ok(());
-        }
-        let expires_in_ms = left(refreshed.expires_at);
-        let refreshed = Arc::new(refreshed);
-        self.connection().identify(Arc::clone(&refreshed));
-        self.ask_about_all(&refreshed).await;
-        self.connection().say(&Say::Ok { id, of: Done::Refresh, expires_in_ms, members: None });
-        Ok(())
-    }
-
-    /// Ends the subscriptions that are not allowed any more, and those that may see something else now: the client
-    /// subscribes to these again.
-    async fn ask_about_all(&self, identity: &Arc<Identity>) {
-        let connection = self.connection();
-        for channel in connection.channels() {
-            let Some(subscribed) = connection.subscription(&channel) else { continue };
-            if subscribed.is_granted {
-                continue;
-            }
-            let code = match self.ask_again(identity, &subscribed, Verb::Subscribe).await {
-                Ok(imposed) if imposed == subscribed.imposed => continue,
-                Err(Failed(ErrorCode::PermissionDenied, _)) => UnsubscribeCode::Server,
-                Ok(_) | Err(_) => UnsubscribeCode::InsufficientState,
-            };
-            self.shared.end_subscription(connection, &channel, code);
-        }
     }
 
     /// What a channel that it is subscribed to is.

@@ -409,10 +409,10 @@ impl Backend {
     }
 
     /// Where a stream ends, and the text that stands for this counting of its numbers.
-    pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
+    pub(crate) async fn end(&self, stream: &StreamName, over: Option<&str>) -> Result<(Tail, String)> {
         match self {
-            Self::Memory(memory) => Ok(memory.up()?.end(stream)),
-            Self::Redis(redis) => redis.end(stream).await,
+            Self::Memory(memory) => Ok(memory.up()?.end(stream, over)),
+            Self::Redis(redis) => redis.end(stream, over).await,
         }
     }
 

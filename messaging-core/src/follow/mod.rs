@@ -302,7 +302,7 @@ impl Follow {
             let renewing = async {
                 for stream in streams {
                     // Where it fails, there are weeks left to try it again.
-                    let _ = core.backend.end(&stream).await;
+                    let _ = core.backend.end(&stream, None).await;
                 }
             };
             tokio::select! {
@@ -403,9 +403,12 @@ pub(crate) async fn streams_of(core: &Core, pattern: &Pattern) -> Result<Vec<Str
     Ok(streams)
 }
 
-pub(crate) async fn stream_end(core: &Core, stream: &StreamRef) -> Result<StreamEnd> {
-    let (tail, epoch) =
-        core.backend.end(&stream.0).await.map_err(|error| error.context(format_args!("end of {stream}")))?;
+pub(crate) async fn stream_end(core: &Core, stream: &StreamRef, over: Option<&str>) -> Result<StreamEnd> {
+    let (tail, epoch) = core
+        .backend
+        .end(&stream.0, over)
+        .await
+        .map_err(|error| error.context(format_args!("end of {stream}")))?;
     Ok(StreamEnd { position: Position { id: tail.id, number: tail.number }, epoch })
 }
 

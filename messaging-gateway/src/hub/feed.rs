@@ -194,7 +194,9 @@ impl Feed {
     }
 
     async fn begin_anew(&self, first: Position) {
-        let epoch = match self.messaging.stream_end(&self.stream).await {
+        // Those who come back with it know numbers that mean other entries now.
+        let over = Arc::clone(&self.lock().epoch);
+        let epoch = match self.messaging.stream_end_after(&self.stream, &over).await {
             Ok(end) => end.epoch,
             // One that nobody else knows: who goes elsewhere with it is told that something may be missing.
             Err(error) => {

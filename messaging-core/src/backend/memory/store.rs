@@ -99,8 +99,12 @@ impl Store {
     }
 
     /// The same, with what stands for this counting of its numbers.
-    pub(super) fn end(&mut self, name: &StreamName) -> (Tail, String) {
-        let epoch = self.epochs.entry(name.clone()).or_insert_with(|| Token::random().0).clone();
+    pub(super) fn end(&mut self, name: &StreamName, over: Option<&str>) -> (Tail, String) {
+        let epoch = self.epochs.entry(name.clone()).or_insert_with(|| Token::random().0);
+        if over == Some(epoch.as_str()) {
+            *epoch = Token::random().0;
+        }
+        let epoch = epoch.clone();
         (self.tail(name), epoch)
     }
 

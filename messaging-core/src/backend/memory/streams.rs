@@ -119,8 +119,8 @@ impl Memory {
         lock(&self.bus.0).store.tail(stream)
     }
 
-    pub(crate) fn end(&self, stream: &StreamName) -> (Tail, String) {
-        lock(&self.bus.0).store.end(stream)
+    pub(crate) fn end(&self, stream: &StreamName, over: Option<&str>) -> (Tail, String) {
+        lock(&self.bus.0).store.end(stream, over)
     }
 
     pub(crate) fn range_back(&self, stream: &StreamName, last: EntryId, most: usize) -> Vec<RawEntry> {

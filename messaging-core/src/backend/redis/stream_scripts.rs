@@ -383,7 +383,7 @@ return {last, redis.call('GET', KEYS[2]) or '0'}";
 
 /// As [`TAIL`], with the epoch: what stands for one counting of the stream's numbers.
 ///
-/// KEYS: stream, counter, epoch. ARGV: random text for a new epoch. Returns the last id, the last number, the epoch.
+/// KEYS: stream, counter, epoch. ARGV: random text for a new epoch, an epoch that is over or nothing. Returns the last id, the last number, the epoch.
 /// The epoch is kept with the greatest number that was seen under it. A counter that is smaller, or gone after it was
 /// there, counts anew, so that the old epoch would mean two entries by one number: then it is replaced. A counter that is
 /// not there yet is none that is gone. Script and keys are in one place, and what is returned is what was written: two
@@ -397,7 +397,7 @@ for i = 1, #info, 2 do
 end
 local number = redis.call('GET', KEYS[2]) or '0'
 local epoch, seen = string.match(redis.call('GET', KEYS[3]) or '', '^(%w+):(%d+)$')
-if not epoch or tonumber(number) < tonumber(seen) then epoch = ARGV[1] end
+if not epoch or epoch == ARGV[2] or tonumber(number) < tonumber(seen) then epoch = ARGV[1] end
 -- It outlives the counter, which lives for 30 days after the stream.
 local left = math.max(redis.call('PTTL', KEYS[2]), 0)
 redis.call('SET', KEYS[3], epoch .. ':' .. number, 'PX', string.format('%.0f', left + 5184000000))

@@ -353,9 +353,10 @@ impl Redis {
         Ok(Tail { id: id.parse()?, number })
     }
 
-    pub(crate) async fn end(&self, stream: &StreamName) -> Result<(Tail, String)> {
+    pub(crate) async fn end(&self, stream: &StreamName, over: Option<&str>) -> Result<(Tail, String)> {
         let mut call = self.stream_scripts.end.key(self.key(stream, "stream"));
         call.key(self.key(stream, "n")).key(self.key(stream, "epoch")).arg(Token::random().0);
+        call.arg(over.unwrap_or_default());
         let (id, number, epoch): (String, u64, String) = self.invoke(&call).await?;
         Ok((Tail { id: id.parse()?, number }, epoch))
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use messaging_core::Retention;
-use messaging_gateway::{ClientRequest, DisconnectCode, ErrorCode, Gateway, Jwt, RpcError, UnsubscribeCode};
+use messaging_gateway::{
+    ClientRequest, DisconnectCode, ErrorCode, Gateway, Jwt, Limits, Rate, RpcError, UnsubscribeCode, Verb,
+};
+use messaging_tests::shared_redis;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -14,6 +17,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::{Client, Served, http, serve};
+use super::{Guard, Mood};
 use crate::jwt::{SECRET, seconds, token};
 use crate::place::{Place, Probe, on_each_backend, soon};
 
@@ -33,6 +37,8 @@ on_each_backend! {
     the_server_ends_subscriptions_and_connections
     tokens_allow_renew_and_end
     a_hole_lets_clients_subscribe_again
+    pings_come_however_much_a_client_says
+    who_waits_for_an_answer_is_not_taken_for_dead
 }
 
 /// A connection that speaks the protocol.
@@ -655,6 +661,38 @@ async fn served_goes_on(peer: &mut Peer, messaging: &messaging_core::Messaging) 
     assert_eq!(peer.publication().await["data"], 1);
 }
 
+async fn pings_come_however_much_a_client_says(place: Place) {
+    let served = Served::limited(&place, |limits| {
+        limits.ping = Duration::from_millis(300);
+        limits.commands =
+            Rate { burst: u32::MAX.try_into().unwrap(), per_second: u32::MAX.try_into().unwrap() };
+    })
+    .await;
+    let mut peer = Peer::connect(served.address, "ada").await;
+    // Its client counts on them, and takes a server that sends none for dead.
+    let talking = async {
+        while !peer.said.contains(&json!({})) {
+            peer.code(json!({ "history": { "channel": "kept.a" } })).await;
+        }
+    };
+    soon(talking).await;
+    peer.say_text("{}".to_owned()).await;
+}
+
+async fn who_waits_for_an_answer_is_not_taken_for_dead(place: Place) {
+    let guard = Guard::default();
+    guard.set(Verb::Subscribe, Some(Mood::Never));
+    let mut limits = Limits::default();
+    (limits.ping, limits.pong) = (Duration::from_millis(200), Duration::from_millis(200));
+    limits.decision = Duration::from_secs(4);
+    let served = Served::with(&place, |builder| builder.limits(limits).state(guard)).await;
+    // While a command is carried out nothing else is read, answers to pings included.
+    let mut peer = Peer::connect(served.address, "ada").await;
+    assert_eq!(peer.code(json!({ "subscribe": { "channel": "guarded:a" } })).await, 100);
+    // Who says nothing at all is.
+    assert_eq!(peer.ended_with().await, 3012);
+}
+
 async fn a_hole_lets_clients_subscribe_again(place: Place) {
     let mut place = place;
     place.config.max_payload = 2_000;
@@ -680,4 +718,36 @@ async fn a_hole_lets_clients_subscribe_again(place: Place) {
     assert_eq!(peer.publication().await["data"], 3);
     drop(peer);
     served.until_nobody().await;
+}
+
+/// As after a failover to a replica that had not heard of the last entries: their numbers mean others then.
+#[tokio::test]
+async fn numbers_that_mean_other_events_than_before_are_not_gone_on_from() {
+    let place = Place::redis();
+    let served = Served::at(&place).await;
+    let mut peer = Peer::connect(served.address, "ada").await;
+    let begun = peer.subscribe(json!({ "channel": "kept.a" })).await;
+    for number in 1..=10 {
+        served.publish("kept.a", number).await;
+        assert_eq!(peer.publication().await["offset"], number);
+    }
+    let keys = shared_redis().cli(&["KEYS", &format!("*{}*:n", place.config.namespace)]);
+    shared_redis().cli(&["SET", keys.trim(), "4"]);
+    for number in 11..=20 {
+        served.publish("kept.a", number).await;
+    }
+    assert_eq!(peer.push("unsubscribe").await["unsubscribe"]["code"], 2500);
+    served.has_read("kept.a", &json!(20)).await;
+    let another = Served::at(&place).await;
+    another.has_read("kept.a", &json!(20)).await;
+    for served in [&served, &another] {
+        let mut peer = Peer::connect(served.address, "ada").await;
+        let resume = json!({ "channel": "kept.a", "recover": true, "offset": 10, "epoch": begun["epoch"] });
+        let again = peer.subscribe(resume).await;
+        assert_eq!((&again["recovered"], &again["offset"]), (&Value::Null, &json!(14)), "{again}");
+        // From here on they are those that everybody knows.
+        let resume = json!({ "channel": "kept.a", "recover": true, "offset": 14, "epoch": again["epoch"] });
+        let mut peer = Peer::connect(served.address, "ada").await;
+        assert_eq!(peer.subscribe(resume).await["recovered"], true);
+    }
 }
