@@ -165,7 +165,9 @@ impl Calls {
             let calling = function(request);
             Box::pin(async move {
                 let returned = calling.await?;
-                serde_json::value::to_raw_value(&returned).map_err(RpcError::internal)
+                let text = serde_json::to_string(&returned).map_err(RpcError::internal)?;
+                // What was JSON before may have several lines, and a line is a message: within its texts there is none.
+                RawValue::from_string(text.replace(['\n', '\r'], " ")).map_err(RpcError::internal)
             })
         };
         self.functions.insert(method, Arc::new(boxed));

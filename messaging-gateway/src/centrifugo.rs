@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -29,6 +29,7 @@ const DELTA: &str = "fossil";
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Wire {
+    #[serde(deserialize_with = "or_default")]
     id: u64,
     connect: Option<Connect>,
     subscribe: Option<WireSubscribe>,
@@ -46,6 +47,7 @@ struct Wire {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Connect {
+    #[serde(deserialize_with = "or_default")]
     token: String,
     data: Option<Value>,
 }
@@ -53,76 +55,124 @@ struct Connect {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct WireSubscribe {
+    #[serde(deserialize_with = "or_default")]
     channel: String,
+    #[serde(deserialize_with = "or_default")]
     token: String,
+    #[serde(deserialize_with = "or_default")]
     recover: bool,
+    #[serde(deserialize_with = "or_default")]
     epoch: String,
+    #[serde(deserialize_with = "or_default")]
     offset: u64,
     data: Option<Value>,
+    #[serde(deserialize_with = "or_default")]
     join_leave: bool,
+    #[serde(deserialize_with = "or_default")]
     delta: String,
     tf: Option<Value>,
     #[serde(rename = "type")]
+    #[serde(deserialize_with = "or_default")]
     kind: u64,
+    #[serde(deserialize_with = "or_default")]
     flag: u64,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Named {
+    #[serde(deserialize_with = "or_default")]
     channel: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Publish {
+    #[serde(deserialize_with = "or_default")]
     channel: String,
+    #[serde(deserialize_with = "json")]
     data: Option<Box<RawValue>>,
     #[serde(rename = "type")]
+    #[serde(deserialize_with = "or_default")]
     kind: u64,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct History {
+    #[serde(deserialize_with = "or_default")]
     channel: String,
+    #[serde(deserialize_with = "or_default")]
     limit: i64,
     since: Option<StreamPosition>,
+    #[serde(deserialize_with = "or_default")]
     reverse: bool,
 }
 
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct StreamPosition {
+    #[serde(deserialize_with = "or_default")]
     offset: u64,
+    #[serde(deserialize_with = "or_default")]
     epoch: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Rpc {
+    #[serde(deserialize_with = "or_default")]
     method: String,
+    #[serde(deserialize_with = "json")]
     data: Option<Box<RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Send {
+    #[serde(deserialize_with = "json")]
     data: Option<Box<RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct SubRefresh {
+    #[serde(deserialize_with = "or_default")]
     channel: String,
+    #[serde(deserialize_with = "or_default")]
     token: String,
     #[serde(rename = "type")]
+    #[serde(deserialize_with = "or_default")]
     kind: u64,
+}
+
+/// Nothing counts as what a field is without it: some encoders write `null` for that.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(from).map(Option::unwrap_or_default)
+}
+
+/// `null` is a value as any other.
+fn json<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(from).map(Some)
 }
 
 /// A token, if there is one: many clients say that there is none by an empty one.
 fn token(token: String) -> Option<Token> {
     (!token.is_empty()).then_some(Token(token))
+}
+
+impl Wire {
+    /// Whether it asks for nothing.
+    fn is_empty(&self) -> bool {
+        let Self { id: _, connect, subscribe, unsubscribe, publish, presence, presence_stats, .. } = self;
+        let Self { history, rpc, send, refresh, sub_refresh, .. } = self;
+        connect.is_none()
+            && subscribe.is_none()
+            && publish.is_none()
+            && [unsubscribe, presence, presence_stats].iter().all(|named| named.is_none())
+            && (history.is_none() && rpc.is_none() && send.is_none())
+            && (refresh.is_none() && sub_refresh.is_none())
+    }
 }
 
 /// Reads one command.
@@ -136,8 +186,9 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
     let id = wire.id;
     if id == 0 {
         return match wire.send {
-            Some(send) => Ok(Said::Message(send.data.ok_or_else(|| fatal("`data` is missing".to_owned()))?)),
-            None => Ok(Said::Pong),
+            Some(Send { data }) => Ok(Said::Message(data.unwrap_or_default())),
+            None if wire.is_empty() => Ok(Said::Pong),
+            None => Err(fatal("`id` is missing".to_owned())),
         };
     }
     let refused = |code: ErrorCode, reason: &str| {
@@ -147,7 +198,6 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
         true => Err(fatal("`channel` is missing".to_owned())),
         false => Ok(channel),
     };
-    let data = |data: Option<Box<RawValue>>| data.ok_or_else(|| fatal("`data` is missing".to_owned()));
     let action = if let Some(connect) = wire.connect {
         return Ok(Said::Hello(Hello { id, token: token(connect.token), data: connect.data }));
     } else if let Some(subscribe) = wire.subscribe {
@@ -179,7 +229,10 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
         if publish.kind != 0 {
             return refused(ErrorCode::NotAvailable, "maps are not available");
         }
-        Action::Send { channel: channel(publish.channel)?, data: data(publish.data)? }
+        match publish.data {
+            Some(data) => Action::Send { channel: channel(publish.channel)?, data },
+            None => return refused(ErrorCode::BadRequest, "`data` is missing"),
+        }
     } else if let Some(presence) = wire.presence {
         Action::Presence { channel: channel(presence.channel)? }
     } else if let Some(stats) = wire.presence_stats {
@@ -211,7 +264,7 @@ pub(crate) fn read(text: &str) -> Result<Said, Nonsense> {
             None => return refused(ErrorCode::BadRequest, "`token` is missing"),
         }
     } else if let Some(send) = wire.send {
-        return Ok(Said::Message(data(send.data)?));
+        return Ok(Said::Message(send.data.unwrap_or_default()));
     } else {
         return Err(fatal("there is no such command".to_owned()));
     };

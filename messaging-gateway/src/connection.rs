@@ -9,7 +9,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::auth::Place;
-use crate::code::{DisconnectCode, UnsubscribeCode};
+use crate::code::DisconnectCode;
 use crate::entity::Entity;
 use crate::filter::Filter;
 use crate::hub::Topic;
@@ -85,6 +85,14 @@ pub(crate) struct Subscribed {
     pub(crate) _seen: Option<Arc<Seen>>,
 }
 
+/// What a connection makes of the end of a subscription.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It has it no more, if it had it.
+    Ended(Option<Subscribed>),
+    GoesOn,
+}
+
 impl Connection {
     pub(crate) fn new(number: u64, transport: Transport, limits: &Limits) -> Self {
         let ping = millis(limits.ping);
@@ -158,8 +166,6 @@ impl Connection {
 
     /// The subscriptions that have ended, as far as one is told: who renews them late has a moment for it.
     pub(crate) fn expired(&self) -> Vec<Arc<str>> {
-        let now = SystemTime::now();
-        let is_over = |at: SystemTime| at + REFRESH_GRACE <= now;
         let mut state = self.lock();
         if !state.next_end.is_some_and(is_over) {
             return Vec::new();
@@ -174,6 +180,16 @@ impl Connection {
     pub(crate) fn impose(&self, channel: &str, imposed: Filter) {
         if let Some(subscribed) = self.lock().subscriptions.get_mut(channel) {
             subscribed.imposed = imposed;
+        }
+    }
+
+    /// Takes a subscription out whose token has ended and was not renewed.
+    pub(crate) fn forget_expired(&self, channel: &str) -> Taken {
+        let mut state = self.lock();
+        let is_over = |subscribed: &Subscribed| subscribed.expires_at.is_some_and(is_over);
+        match state.subscriptions.get(channel).is_some_and(is_over) {
+            true => Taken::Ended(state.subscriptions.remove(channel)),
+            false => Taken::GoesOn,
         }
     }
 
@@ -192,15 +208,6 @@ impl Connection {
             }
             None => false,
         }
-    }
-
-    /// Ends a subscription, and tells the client so; `false` if there is none.
-    pub(crate) fn unsubscribe_because(self: &Arc<Self>, channel: &str, code: UnsubscribeCode) -> bool {
-        let there = self.unsubscribe(channel);
-        if there {
-            self.say(&Say::unsubscribed(channel, code));
-        }
-        there
     }
 
     /// Ends everything: nothing is put into its queue any more. Returns how many subscriptions there were.
@@ -268,10 +275,7 @@ impl Connection {
             return end(DisconnectCode::Expired);
         }
         let pinged = self.pinged.load(Ordering::Relaxed);
-        if pinged > 0 {
-            if self.is_busy.load(Ordering::Relaxed) {
-                return None;
-            }
+        if pinged > 0 && !self.is_busy.load(Ordering::Relaxed) {
             return if now >= pinged + millis(limits.pong) { end(DisconnectCode::NoPong) } else { None };
         }
         if now >= self.due.load(Ordering::Relaxed) {
@@ -289,6 +293,11 @@ impl Connection {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether something that ends then is over, also for who renews it late.
+fn is_over(at: SystemTime) -> bool {
+    at + REFRESH_GRACE <= SystemTime::now()
 }
 
 impl State {

@@ -27,7 +27,7 @@ use crate::access::States;
 use crate::auth::{Authenticator, Counted, Origins, Place, Shown, Tickets};
 use crate::calls::Calls;
 use crate::code::{DisconnectCode, UnsubscribeCode};
-use crate::connection::{Connection, Connections, Open, Transport};
+use crate::connection::{Connection, Connections, Open, Taken, Transport};
 use crate::descriptor::BoxFuture;
 use crate::discovery::Discovery;
 use crate::entity::Catalog;
@@ -322,7 +322,9 @@ impl Shared {
                     shared.metrics.rejected.stale.increment();
                 }
                 for channel in connection.expired() {
-                    shared.end_subscription(&connection, &channel, UnsubscribeCode::Expired);
+                    let Some(subscribed) = connection.subscription(&channel) else { continue };
+                    let expire = |connection: &Connection| connection.forget_expired(&channel);
+                    subscribed.topic.end(&connection, UnsubscribeCode::Expired, expire);
                 }
                 // Its own task may be held up by a client that does not read.
                 if connection.outbox.has_ended().is_some() {
@@ -342,11 +344,12 @@ impl Shared {
         channel: &str,
         code: UnsubscribeCode,
     ) -> bool {
-        let is_ended = connection.unsubscribe_because(channel, code);
-        if is_ended {
-            self.metrics.subscriptions.decrement();
-        }
-        is_ended
+        let topic = connection.subscription(channel).map(|subscribed| subscribed.topic);
+        // It may be just beginning.
+        let topic = topic.or_else(|| self.hub.opened(channel));
+        topic.is_some_and(|topic| {
+            topic.end(connection, code, |connection| Taken::Ended(connection.forget(channel)))
+        })
     }
 
     /// The connections of a user, whom an anonymous one is not.

@@ -14,7 +14,7 @@ use messaging_core::{BoxError, ErrorKind};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::access::{AccessRequest, Asked, Decision, Verb};
@@ -47,8 +47,8 @@ pub(crate) struct Session {
     redeemed: Option<Identity>,
     commands: TokenBucket,
     sends: TokenBucket,
-    /// One for each call that may run, once there was one.
-    calls: Option<Arc<Semaphore>>,
+    /// The calls that are running, once there was one; they end with the connection.
+    calls: Option<Box<JoinSet<()>>>,
     /// It has not proven who it is, and comes again on another connection: what it asks for meanwhile has no answer.
     is_refused: bool,
 }
@@ -115,6 +115,13 @@ impl Session {
         }
         let say = Say::Error { id: *id, code: code.number(), message: reason, temporary: false };
         self.connection().say(&say);
+    }
+
+    /// It answers a ping: nothing more to do, but who does nothing else does too much.
+    pub(crate) fn pong(&mut self) {
+        if !self.commands.take(self.shared.limits.commands, std::time::Instant::now()) {
+            self.end(DisconnectCode::TooManyRequests);
+        }
     }
 
     /// Carries out what the client has said. Answers are in the outbox when it returns.
@@ -282,34 +289,43 @@ impl Session {
             (subscribe.last > 0).then_some(Verb::History),
             is_wanted.then_some(Verb::Presence),
         ];
-        let mut imposed = self.ask(identity, &entity, &channel, &params, verbs.into_iter().flatten()).await?;
+        let asked = self.ask(identity, &entity, &channel, &params, verbs.into_iter().flatten());
+        let offered = async {
+            match subscribe.presence {
+                // Nobody can be seen who is nobody.
+                Presence::Offered { watches } if entity.presence && !identity.is_anonymous() => {
+                    let verb = std::iter::once(Verb::Presence);
+                    let allowed = self.may(identity, &entity, &channel, &params, verb).await;
+                    // They have not asked for it: that it cannot be had keeps nobody from the channel.
+                    allowed.ok().flatten().map(|imposed| (watches, imposed))
+                }
+                _ => None,
+            }
+        };
+        let (asked, offered) = tokio::join!(asked, offered);
+        let mut imposed = asked?;
         if is_wanted && !entity.presence {
             return Err(ErrorCode::NotAvailable.into());
         }
-        let watches = match subscribe.presence {
-            Presence::Unwanted => None,
-            Presence::Wanted => Some(true),
-            // Nobody can be seen who is nobody.
-            Presence::Offered { .. } if !entity.presence || identity.is_anonymous() => None,
-            Presence::Offered { watches } if granted.is_some() => Some(watches),
-            Presence::Offered { watches } => {
-                let verb = std::iter::once(Verb::Presence);
-                match self.ask(identity, &entity, &channel, &params, verb).await {
-                    Ok(also) => {
-                        imposed = imposed.and(&also);
-                        Some(watches)
-                    }
-                    Err(Failed(ErrorCode::PermissionDenied, _)) => None,
-                    Err(failed) => return Err(failed),
-                }
+        let watches = match offered {
+            Some((watches, also)) => {
+                imposed = imposed.and(&also);
+                Some(watches)
             }
+            None => is_wanted.then_some(true),
         };
         let filter = wanted(&entity, subscribe.filters.as_ref())?.and(&imposed);
         let seen = match watches {
             Some(watches) => {
                 let info = granted.as_ref().and_then(|granted| granted.info.as_ref());
-                let seen = self.shared.rooms.enter(&channel, connection, identity, watches, info).await;
-                Some(Arc::new(seen.map_err(|error| unavailable("presence", &error))?))
+                match self.shared.rooms.enter(&channel, connection, identity, watches, info).await {
+                    Ok(seen) => Some(Arc::new(seen)),
+                    Err(error) if is_wanted => return Err(unavailable("presence", &error)),
+                    Err(error) => {
+                        tracing::warn!(%error, channel = %channel, "somebody is not seen in a channel");
+                        None
+                    }
+                }
             }
             None => None,
         };
@@ -480,7 +496,7 @@ impl Session {
         self.ask(identity, entity, topic.channel(), params, std::iter::once(verb)).await
     }
 
-    /// Whether all of this is allowed, and what the server imposes then.
+    /// What the server imposes, if all of this is allowed.
     async fn ask(
         &self,
         identity: &Arc<Identity>,
@@ -489,6 +505,18 @@ impl Session {
         params: &[(String, String)],
         verbs: impl Iterator<Item = Verb>,
     ) -> Result<Filter, Failed> {
+        self.may(identity, entity, channel, params, verbs).await?.ok_or_else(|| self.denied())
+    }
+
+    /// The same; nothing if it is not allowed.
+    async fn may(
+        &self,
+        identity: &Arc<Identity>,
+        entity: &Arc<Entity>,
+        channel: &Arc<str>,
+        params: &[(String, String)],
+        verbs: impl Iterator<Item = Verb>,
+    ) -> Result<Option<Filter>, Failed> {
         let questions = verbs.map(|verb| {
             let asked = Asked {
                 identity: Arc::clone(identity),
@@ -507,14 +535,14 @@ impl Session {
         for answer in answers {
             match answer {
                 Ok(decision) if decision.is_allowed() => decisions.push(decision),
-                Ok(_) => return Err(self.denied()),
+                Ok(_) => return Ok(None),
                 Err(error) => {
                     tracing::error!(entity = %entity.name, %error, "`authorize` failed; nothing is allowed");
                     return Err(ErrorCode::Internal.into());
                 }
             }
         }
-        entity.imposed(identity, &decisions).ok_or_else(|| self.denied())
+        Ok(entity.imposed(identity, &decisions))
     }
 }
 

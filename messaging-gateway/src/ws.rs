@@ -1,7 +1,6 @@
 //! The WebSocket: the upgrade, and the one task of a connection, which reads commands and writes what waits. Frames go out as
 //! they were encoded for everybody, as many as there are in one write.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -150,7 +149,30 @@ struct Client {
     connection: Arc<Connection>,
     doing: Doing,
     /// What came with the command that is being carried out.
-    said: VecDeque<Result<Said, Nonsense>>,
+    said: Lines,
+}
+
+/// A message, read line by line.
+#[derive(Default)]
+struct Lines {
+    text: Utf8Bytes,
+    /// Up to where it has been read.
+    read: usize,
+}
+
+impl Lines {
+    /// The next line that has something in it.
+    fn next(&mut self) -> Option<&str> {
+        let rest = &self.text.as_str()[self.read..];
+        let Some(line) = rest.lines().find(|line| !line.trim().is_empty()) else {
+            *self = Self::default();
+            return None;
+        };
+        let end = line.as_ptr() as usize - rest.as_ptr() as usize + line.len();
+        let (begin, end) = (self.read + end - line.len(), self.read + end);
+        self.read = end;
+        Some(&self.text.as_str()[begin..end])
+    }
 }
 
 /// What a client has it do.
@@ -169,7 +191,7 @@ enum Event {
 impl Client {
     fn new(socket: Socket, session: Session, shared: Arc<Shared>) -> Self {
         let connection = Arc::clone(session.connection());
-        Self { socket, shared, connection, doing: Doing::Nothing(Box::new(session)), said: VecDeque::new() }
+        Self { socket, shared, connection, doing: Doing::Nothing(Box::new(session)), said: Lines::default() }
     }
 
     async fn run(mut self) {
@@ -252,21 +274,23 @@ impl Client {
     fn received(&mut self, message: Message) {
         self.connection.note_heard();
         match message {
-            Message::Text(text) => {
-                let limit = self.shared.limits.depth;
-                for line in text.as_str().lines().filter(|line| !line.trim().is_empty()) {
-                    self.said.push_back(if is_within_depth(line, limit) {
-                        self.connection.protocol().read(line)
-                    } else {
-                        let reason = format!("it is nested deeper than {limit}");
-                        let is_fatal = self.connection.protocol() == Protocol::Centrifugo;
-                        Err(Nonsense { id: None, code: ErrorCode::BadRequest, reason, is_fatal })
-                    });
-                }
-            }
+            // The one before has been read to its end, or this one would not have been taken.
+            Message::Text(text) => self.said = Lines { text, read: 0 },
             Message::Binary(_) => self.connection.outbox.end(End::Close(DisconnectCode::BadRequest)),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_) => {}
         }
+    }
+
+    /// The next thing that the client has said.
+    fn next_said(&mut self) -> Option<Result<Said, Nonsense>> {
+        let (limit, protocol) = (self.shared.limits.depth, self.connection.protocol());
+        let line = self.said.next()?;
+        if is_within_depth(line, limit) {
+            return Some(protocol.read(line));
+        }
+        let reason = format!("it is nested deeper than {limit}");
+        let is_fatal = protocol == Protocol::Centrifugo;
+        Some(Err(Nonsense { id: None, code: ErrorCode::BadRequest, reason, is_fatal }))
     }
 
     /// The client ends it, and hears that this was understood.
@@ -279,14 +303,13 @@ impl Client {
 
     /// Begins with the next thing that the client has said, if there is nothing else to do, and room for its answer.
     fn begin(&mut self) {
-        while let Doing::Nothing(session) = &mut self.doing
-            && self.connection.outbox.has_room()
-        {
-            match self.said.pop_front() {
-                None => return,
-                Some(Err(nonsense)) => session.refuse(&nonsense),
-                Some(Ok(Said::Pong)) => {}
-                Some(Ok(said)) => {
+        while matches!(self.doing, Doing::Nothing(_)) && self.connection.outbox.has_room() {
+            let Some(said) = self.next_said() else { return };
+            let Doing::Nothing(session) = &mut self.doing else { return };
+            match said {
+                Err(nonsense) => session.refuse(&nonsense),
+                Ok(Said::Pong) => session.pong(),
+                Ok(said) => {
                     let gone: BoxFuture<'static, Box<Session>> = Box::pin(std::future::pending());
                     self.connection.note_busy(true);
                     let Doing::Nothing(mut session) =

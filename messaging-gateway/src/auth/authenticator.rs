@@ -35,17 +35,21 @@ enum Scheme {
 #[derive(Debug)]
 pub(crate) struct Granted {
     pub(crate) user: String,
+    pub(crate) tenant: Option<String>,
     /// To one connection of theirs.
     pub(crate) client: Option<String>,
     pub(crate) channel: String,
     /// What others see of them there.
     pub(crate) info: Option<Value>,
+    /// When the subscription ends.
     pub(crate) expires_at: Option<SystemTime>,
+    /// Until when the token can be shown.
+    ends: Option<SystemTime>,
 }
 
 impl Granted {
     pub(crate) fn has_expired(&self) -> bool {
-        self.expires_at.is_some_and(|at| at <= SystemTime::now())
+        [self.ends, self.expires_at].into_iter().flatten().any(|at| at <= SystemTime::now())
     }
 }
 
@@ -119,12 +123,14 @@ impl Authenticator {
             #[cfg(feature = "jwt")]
             Scheme::Jwt(jwt) => {
                 let granted = jwt.genuine_subscription(token, SystemTime::now());
-                Some(granted.map(|(user, token)| Granted {
-                    user,
-                    client: token.claims.get("client").and_then(|client| client.as_str()).map(str::to_owned),
-                    channel: token.channel,
-                    info: token.info,
-                    expires_at: token.expires_at,
+                Some(granted.map(|genuine| Granted {
+                    user: genuine.user,
+                    tenant: genuine.tenant,
+                    client: genuine.client,
+                    ends: genuine.ends,
+                    channel: genuine.token.channel,
+                    info: genuine.token.info,
+                    expires_at: genuine.token.expires_at,
                 }))
             }
             Scheme::Anonymous | Scheme::Verify { .. } => {

@@ -157,8 +157,8 @@ impl Builder {
         self
     }
 
-    /// A function that clients of Centrifugo's call by `rpc`, in place of one that had the name. Calls of one client run at the
-    /// same time, up to 16; each ends with [`Limits::decision`], also when its client has gone.
+    /// A function that clients of Centrifugo's call by `rpc`, in place of one that had the name. Calls of one connection run at
+    /// the same time, up to 16; each is dropped after [`Limits::decision`], or when the connection ends.
     pub fn rpc<F, Fut, T>(mut self, method: impl Into<String>, function: F) -> Self
     where
         F: Fn(ClientRequest) -> Fut + Send + Sync + 'static,

@@ -289,11 +289,16 @@ impl Past<'_> {
         let Seen { mut events, mut place, .. } = seen;
         if self.order == Order::Backward {
             if let Some(since) = self.since {
-                let After::Number(number) = since.after else { return Err(PastError::Unrecoverable) };
+                // One number is not enough for several streams.
+                let (After::Number(number), Some(_)) = (&since.after, place.number) else {
+                    return Err(PastError::Unrecoverable);
+                };
                 if since.epoch != place.epoch {
                     return Err(PastError::Unrecoverable);
                 }
-                events.retain(|event| event.number().is_some_and(|own| own.get() < number));
+                let is_later = |event: &Event| event.number().is_some_and(|own| own.get() >= *number);
+                let before = events.iter().position(is_later).unwrap_or(events.len());
+                events.truncate(before);
             }
             events.reverse();
         }
@@ -436,7 +441,8 @@ fn missed_since(
     let ([feed], [state]) = (feeds, states) else { return Missed::Lost };
     let concerns = |entry: &Kept| {
         let channel = entry.message.as_ref().map(|(channel, _)| channel.as_str());
-        channel == Some(&**wanted.channel)
+        // Who reads the past has said what they want.
+        !wanted.is_paged && channel == Some(&**wanted.channel)
     };
     match state.ring.since_number(number, concerns) {
         Since::Here(range) => Missed::These(vec![range], vec![state.ring.below()]),

@@ -336,6 +336,11 @@ impl Hub {
         }
     }
 
+    /// The topic of a channel that somebody listens to.
+    pub(crate) fn opened(&self, channel: &str) -> Option<Arc<Topic>> {
+        lock(&self.topics).get(channel).and_then(|slot| slot.get().map(|open| Arc::clone(&open.topic)))
+    }
+
     /// Why streams cannot be read, at the moment.
     pub(crate) fn lost(&self) -> Option<String> {
         lock(&self.lost).clone()

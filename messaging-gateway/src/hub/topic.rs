@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::feed::Feed;
 use crate::code::UnsubscribeCode;
-use crate::connection::Connection;
+use crate::connection::{Connection, Taken};
 use crate::descriptor::SlowPolicy;
 use crate::event::{At, Event, Run};
 use crate::filter::{Fields, Filter};
@@ -214,17 +214,15 @@ impl Topic {
         let mut state = self.lock();
         let place = state.place();
         self.gap(reason, place.as_ref(), |gap| state.tell_all(Protocol::Native, gap));
+        let others = state.take_all(Protocol::Centrifugo);
         let unsubscribed = Say::unsubscribed(&self.channel, UnsubscribeCode::InsufficientState);
-        let ended: Vec<_> = state
-            .take_all(Protocol::Centrifugo)
-            .into_iter()
-            .filter_map(|connection| {
-                // Before it is told: then it may be subscribed again at once.
-                let subscribed = connection.forget(&self.channel);
-                connection.say(&unsubscribed);
-                subscribed
-            })
-            .collect();
+        let frame = if others.is_empty() { None } else { Protocol::Centrifugo.frame(&unsubscribed) };
+        let mut ended = Vec::with_capacity(others.len());
+        for connection in others {
+            // Before it is told: then it may be subscribed again at once.
+            ended.extend(connection.forget(&self.channel));
+            frame.iter().for_each(|frame| connection.outbox.push(frame.clone()));
+        }
         drop(state);
         self.metrics.gaps.of(reason).increment();
         ended.iter().for_each(|_| self.metrics.subscriptions.decrement());
@@ -246,6 +244,30 @@ impl Topic {
     /// Whether somebody listens.
     pub(crate) fn has(&self, connection: &Connection) -> bool {
         self.lock().has(connection)
+    }
+
+    /// Ends a subscription and says so, in one step: who hears of it may subscribe again at once. `take` takes it out of what
+    /// the connection has, or says why it goes on. One that is just beginning is ended too.
+    pub(crate) fn end(
+        &self,
+        connection: &Arc<Connection>,
+        code: UnsubscribeCode,
+        take: impl FnOnce(&Connection) -> Taken,
+    ) -> bool {
+        let mut state = self.lock();
+        let taken = take(connection);
+        let is_ended = match &taken {
+            Taken::GoesOn => false,
+            Taken::Ended(subscribed) => state.remove(connection).is_some() || subscribed.is_some(),
+        };
+        if is_ended {
+            connection.say(&Say::unsubscribed(&self.channel, code));
+        }
+        drop(state);
+        if let Taken::Ended(Some(_)) = taken {
+            self.metrics.subscriptions.decrement();
+        }
+        is_ended
     }
 
     /// Changes the filter of somebody who listens, between two events; `answer` is what they are told then. `false` if they

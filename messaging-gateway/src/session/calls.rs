@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Failed, Session};
@@ -29,15 +28,15 @@ impl Session {
         let Some(function) = self.shared.calls.function(&method).cloned() else {
             return Err(ErrorCode::MethodNotFound.into());
         };
-        let calls = self.calls.get_or_insert_with(|| Arc::new(Semaphore::new(MOST_CALLS)));
-        let Ok(turn) = Arc::clone(calls).try_acquire_owned() else {
+        let request = self.request(identity, method, data);
+        let calls = self.calls.get_or_insert_default();
+        while calls.try_join_next().is_some() {}
+        if calls.len() >= MOST_CALLS {
             self.shared.metrics.rejected.rate.increment();
             return Err(ErrorCode::TooManyRequests.into());
-        };
-        let request = self.request(identity, method, data);
-        let (connection, limit) = (Arc::clone(self.connection()), self.shared.limits.decision);
-        self.shared.tasks.spawn(async move {
-            let _turn = turn;
+        }
+        let (connection, limit) = (Arc::clone(&self.open.connection), self.shared.limits.decision);
+        calls.spawn(async move {
             let method = request.0.method.clone();
             let calling = AssertUnwindSafe(async { function(request).await }).catch_unwind();
             let answer = match timeout(limit, calling).await {

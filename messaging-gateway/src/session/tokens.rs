@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::{Failed, Session};
 use crate::access::Verb;
 use crate::auth::Granted;
@@ -46,8 +48,9 @@ impl Session {
         let expires_in_ms = left(refreshed.expires_at);
         let refreshed = Arc::new(refreshed);
         self.connection().identify(Arc::clone(&refreshed));
-        self.ask_about_all(&refreshed).await;
+        // Clients wait a few seconds only, and what is asked now may take as long.
         self.connection().say(&Say::Ok { id, of: Done::Refresh, expires_in_ms, members: None });
+        self.ask_about_all(&refreshed).await;
         Ok(())
     }
 
@@ -55,16 +58,16 @@ impl Session {
     /// subscribes to these again.
     async fn ask_about_all(&self, identity: &Arc<Identity>) {
         let connection = self.connection();
-        for channel in connection.channels() {
-            let Some(subscribed) = connection.subscription(&channel) else { continue };
-            if subscribed.is_granted {
-                continue;
-            }
+        let asking = connection.channels().into_iter().map(async |channel| {
+            let subscribed = connection.subscription(&channel).filter(|subscribed| !subscribed.is_granted)?;
             let code = match self.ask_again(identity, &subscribed, Verb::Subscribe).await {
-                Ok(imposed) if imposed == subscribed.imposed => continue,
+                Ok(imposed) if imposed == subscribed.imposed => return None,
                 Err(Failed(ErrorCode::PermissionDenied, _)) => UnsubscribeCode::Server,
                 Ok(_) | Err(_) => UnsubscribeCode::InsufficientState,
             };
+            Some((channel, code))
+        });
+        for (channel, code) in join_all(asking).await.into_iter().flatten() {
             self.shared.end_subscription(connection, &channel, code);
         }
     }
@@ -124,7 +127,9 @@ impl Session {
             .client
             .as_deref()
             .is_none_or(|client| client.is_empty() || *client == *self.connection().client);
-        if granted.channel != channel || granted.user != identity.user || !is_of_client {
+        let is_of_tenant = granted.tenant.is_none() || granted.tenant == identity.tenant;
+        let is_theirs = granted.user == identity.user && is_of_tenant && is_of_client;
+        if granted.channel != channel || !is_theirs {
             self.shared.metrics.rejected.credentials.increment();
             self.end(DisconnectCode::InvalidToken);
             return Err(self.denied());

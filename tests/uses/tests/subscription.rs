@@ -141,14 +141,14 @@ macro_rules! declare {
         $word:ident
     ) => {
         #[subscription(
-                                            entity = $entity,
-                                            channels = [$channel],
-                                            filters = { $field = [$operator], $text = [$operator] },
-                                            authorize = $path,
-                                            tenant = $text,
-                                            slow = $slow,
-                                            $word,
-                                        )]
+                                                    entity = $entity,
+                                                    channels = [$channel],
+                                                    filters = { $field = [$operator], $text = [$operator] },
+                                                    authorize = $path,
+                                                    tenant = $text,
+                                                    slow = $slow,
+                                                    $word,
+                                                )]
         pub struct $name;
     };
 }

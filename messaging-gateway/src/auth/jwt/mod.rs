@@ -44,7 +44,7 @@ const FUTURE: Duration = Duration::from_secs(60);
 ///
 /// A token whose `kid` is that of a key is verified with this key, any other with the key that has no `kid`. `exp` and
 /// `nbf` count if they are there; `aud` has to fit if it is there, and `aud` and `iss` have to be there if they are asked
-/// for.
+/// for. What a token allows ends with it, or where it has `expire_at` (0 for never) by that.
 #[derive(Clone, Debug)]
 pub struct Jwt {
     key: Option<Key>,
@@ -188,7 +188,8 @@ impl Jwt {
         let tenant = claims.tenant(&self.tenant_claim)?;
         let info = claims.info();
         check_end(claims.ends, now)?;
-        Ok(Identity { user, tenant, claims: claims.rest, info, expires_at: claims.ends })
+        let expires_at = claims.expires_at(self.leeway)?;
+        Ok(Identity { user, tenant, claims: claims.rest, info, expires_at })
     }
 
     fn subscription_at(
@@ -197,27 +198,34 @@ impl Jwt {
         user: &str,
         now: SystemTime,
     ) -> Result<SubscriptionToken, AuthError> {
-        let (whose, token) = self.genuine_subscription(token, now)?;
-        if whose != user {
+        let genuine = self.genuine_subscription(token, now)?;
+        if genuine.user != user {
             return Err(AuthError::invalid("its `sub` is not the user of the connection"));
         }
-        check_end(token.expires_at, now)?;
-        Ok(token)
+        check_end(genuine.ends, now)?;
+        Ok(genuine.token)
     }
 
     /// What a subscription token says, and of whom. Whether it has ended is for the caller to say.
-    pub(super) fn genuine_subscription(
-        &self,
-        token: &str,
-        now: SystemTime,
-    ) -> Result<(String, SubscriptionToken), AuthError> {
+    pub(super) fn genuine_subscription(&self, token: &str, now: SystemTime) -> Result<Genuine, AuthError> {
         let mut claims = self.claims(token, now)?;
         let Some(channel) = claims.text("channel")?.filter(|channel| !channel.is_empty()) else {
             return Err(AuthError::invalid("it has no `channel`: it is not the token of a subscription"));
         };
         let user = claims.text("sub")?.unwrap_or_default();
         let info = claims.info();
-        Ok((user, SubscriptionToken { channel, info, expires_at: claims.ends, claims: claims.rest }))
+        let expires_at = claims.expires_at(self.leeway)?;
+        // They stay among the claims, as they always have.
+        let mut copy = Claims { rest: claims.rest.clone(), ends: None };
+        let (tenant, client) = (copy.tenant(&self.tenant_claim)?, copy.text("client")?);
+        let (ends, claims) = (claims.ends, claims.rest);
+        Ok(Genuine {
+            user,
+            tenant,
+            client,
+            ends,
+            token: SubscriptionToken { channel, info, expires_at, claims },
+        })
     }
 
     /// The claims of a token that is genuine and meant for us. Whether it has ended is for the caller to say, last.
@@ -282,6 +290,16 @@ impl Jwt {
     }
 }
 
+/// What the genuine token of a subscription says, to whom, and until when the token itself can be shown.
+pub(super) struct Genuine {
+    pub(super) user: String,
+    pub(super) tenant: Option<String>,
+    /// One connection of theirs.
+    pub(super) client: Option<String>,
+    pub(super) ends: Option<SystemTime>,
+    pub(super) token: SubscriptionToken,
+}
+
 /// What a genuine token says, without what has been taken out of it.
 struct Claims {
     rest: Map<String, Value>,
@@ -298,6 +316,18 @@ impl Claims {
         });
         let time = whole.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
         time.map(Some).ok_or_else(|| AuthError::Invalid(format!("its `{name}` is not a time")))
+    }
+
+    /// When what the token allows ends: with itself, or as it says by `expire_at`, where 0 is never.
+    fn expires_at(&mut self, leeway: Duration) -> Result<Option<SystemTime>, AuthError> {
+        match self.time("expire_at")? {
+            None => Ok(self.ends),
+            Some(SystemTime::UNIX_EPOCH) => Ok(None),
+            Some(at) => at
+                .checked_add(leeway)
+                .map(Some)
+                .ok_or_else(|| AuthError::invalid("its `expire_at` is not a time")),
+        }
     }
 
     fn text(&mut self, name: &str) -> Result<Option<String>, AuthError> {

@@ -11,6 +11,7 @@ use messaging_gateway::{
 };
 use messaging_tests::shared_redis;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -39,6 +40,7 @@ on_each_backend! {
     a_hole_lets_clients_subscribe_again
     pings_come_however_much_a_client_says
     who_waits_for_an_answer_is_not_taken_for_dead
+    both_sides_know_whether_there_is_a_subscription
 }
 
 /// A connection that speaks the protocol.
@@ -265,6 +267,10 @@ async fn what_a_client_publishes_says_whose_it_is(place: Place) {
     let other = json!({ "sender": { "user": "ada", "client": "c", "more": 1 }, "data": 1 });
     served.publish("kept.chat", &other).await;
     assert_eq!(bob.publication().await["data"], other);
+    // Nothing is something, too; and what is not said may be said to be nothing.
+    let nothing = json!({ "publish": { "channel": "kept.chat", "data": null, "type": null } });
+    assert_eq!(ada.ask(nothing).await["publish"], json!({}));
+    assert_eq!(bob.publication().await["data"], Value::Null);
     let published = json!({ "publish": { "channel": "kept.other", "data": 1 } });
     assert_eq!(ada.code(published).await, 103, "only where one is subscribed");
 }
@@ -448,6 +454,7 @@ async fn what_is_not_offered_is_refused_with_its_code(place: Place) {
         (json!({ "sub_refresh": { "channel": "camera.events", "type": 1, "token": "t" } }), 108),
         (json!({ "sub_refresh": { "channel": "camera.events" } }), 107),
         (json!({ "rpc": { "method": "nobody" } }), 104),
+        (json!({ "publish": { "channel": "camera.events" } }), 107),
     ] {
         assert_eq!(peer.code(command.clone()).await, code, "{command}");
     }
@@ -467,7 +474,7 @@ async fn nonsense_ends_the_connection(place: Place) {
         r#"{"id":1}"#,
         r#"{"id":1,"fly":{}}"#,
         r#"{"id":1,"subscribe":{}}"#,
-        r#"{"id":1,"publish":{"channel":"camera.events"}}"#,
+        r#"{"subscribe":{"channel":"camera.events"}}"#,
         r#"{"id":1,"refresh":{}}"#,
         r#"{"id":-1,"connect":{}}"#,
         r#"{"id":1,"subscribe":{"channel":"c","delta":"other"}}"#,
@@ -481,7 +488,14 @@ async fn nonsense_ends_the_connection(place: Place) {
     let mut peer = Peer::connect(served.address, "ada").await;
     soon(peer.socket.send(Message::binary(vec![1]))).await.unwrap();
     assert_eq!(peer.ended_with().await, 3501);
-    // An answer to a ping that nobody has asked for does no harm.
+    // Answers to pings are free only as far as pings come.
+    let mut limits = Limits::default();
+    limits.commands = Rate { burst: 8.try_into().unwrap(), per_second: 1.try_into().unwrap() };
+    let strict = Served::with(&place, |builder| builder.limits(limits)).await;
+    let mut peer = Peer::open(strict.address).await;
+    peer.say_text("{}\n".repeat(1_000)).await;
+    assert_eq!(peer.ended_with().await, 3013);
+    // One that nobody has asked for does no harm.
     let mut peer = Peer::connect(served.address, "ada").await;
     peer.say_text("{}\n{}".to_owned()).await;
     peer.subscribe(json!({ "channel": "camera.events" })).await;
@@ -508,6 +522,9 @@ async fn functions_are_called_and_messages_taken(place: Place) {
         builder
             .rpc("sum", sum)
             .rpc("nothing", async |_| Ok(()))
+            .rpc("lines", async |_| {
+                RawValue::from_string("{\n  \"a\": \"b\\n\"\r\n}".to_owned()).map_err(RpcError::internal)
+            })
             .rpc("denied", async |_| Err::<(), _>(ErrorCode::PermissionDenied.into()))
             .rpc("broken", async |_| Err::<(), _>(RpcError::internal("the password is hush")))
             .rpc("panics", async |_| -> Result<(), RpcError> { panic!("hush") })
@@ -529,6 +546,8 @@ async fn functions_are_called_and_messages_taken(place: Place) {
     let answer = peer.ask(call("sum", json!({ "one": 1, "other": 2 }))).await;
     assert_eq!(answer["rpc"]["data"], json!({ "sum": 3, "by": "ada", "of": "sum" }));
     assert_eq!(peer.ask(json!({ "rpc": { "method": "nothing" } })).await["rpc"], json!({ "data": null }));
+    let lines = peer.ask(json!({ "rpc": { "method": "lines" } })).await;
+    assert_eq!(lines["rpc"]["data"], json!({ "a": "b\n" }), "a line is a message");
     let too_much = peer.ask(call("sum", json!({ "one": i64::MAX, "other": 2 }))).await;
     let expected = json!({ "code": 1000, "message": "it is too much", "temporary": true });
     assert_eq!(too_much["error"], expected);
@@ -612,11 +631,20 @@ async fn tokens_allow_renew_and_end(place: Place) {
     assert_eq!(peer.code(json!({ "subscribe": { "channel": "kept.secret" } })).await, 103);
     assert_eq!(peer.code(subscribe("x.y.z")).await, 103);
     assert_eq!(peer.code(subscribe(&of(json!({ "exp": seconds(-10) })))).await, 109);
-    let granted = of(json!({ "exp": seconds(300), "info": { "seat": 7 }, "client": connected["client"] }));
+    let granted = of(json!({ "exp": seconds(300), "client": connected["client"] }));
     let begun = peer.ask(subscribe(&granted)).await;
     let left = begun["subscribe"]["ttl"].as_u64().unwrap();
     assert!(begun["subscribe"]["expires"] == true && (200..=300).contains(&left), "{begun}");
-    // What the token says of her there is beside what the connection says.
+    // It allows nothing else: she neither is seen there, nor sees others.
+    assert_eq!(peer.code(json!({ "presence": { "channel": "kept.secret" } })).await, 103);
+    let mut root = Peer::connect(address, &token(json!({ "sub": "root" }))).await;
+    root.subscribe(json!({ "channel": "kept.secret" })).await;
+    let seen = root.ask(json!({ "presence_stats": { "channel": "kept.secret" } })).await;
+    assert_eq!(seen["presence_stats"]["num_clients"], 1, "{seen}");
+    // Where she is, what the token says of her is beside what the connection says. Its own end is not that of what it allows.
+    let open = json!({ "channel": "kept.open", "info": { "seat": 7 }, "exp": seconds(300), "expire_at": 0 });
+    let open = json!({ "channel": "kept.open", "token": of(open), "join_leave": true });
+    assert_eq!(peer.subscribe(open).await["expires"], Value::Null);
     let joined = peer.push("join").await;
     assert_eq!(joined["join"]["info"]["chan_info"], json!({ "seat": 7 }), "{joined}");
     assert_eq!(joined["join"]["info"]["conn_info"], json!({ "name": "Ada" }));
@@ -642,6 +670,7 @@ async fn tokens_allow_renew_and_end(place: Place) {
         (subscribe(&token(json!({ "sub": "eve", "channel": "kept.secret" }))), 3500),
         (subscribe(&of(json!({ "channel": "kept.other" }))), 3500),
         (subscribe(&of(json!({ "client": "another" }))), 3500),
+        (subscribe(&of(json!({ "tenant": "another" }))), 3500),
     ] {
         let mut peer = Peer::connect(address, &ada).await;
         let mut command = command;
@@ -691,6 +720,41 @@ async fn who_waits_for_an_answer_is_not_taken_for_dead(place: Place) {
     assert_eq!(peer.code(json!({ "subscribe": { "channel": "guarded:a" } })).await, 100);
     // Who says nothing at all is.
     assert_eq!(peer.ended_with().await, 3012);
+}
+
+async fn both_sides_know_whether_there_is_a_subscription(place: Place) {
+    const ROUNDS: u64 = 300;
+    let much = Rate { burst: u32::MAX.try_into().unwrap(), per_second: u32::MAX.try_into().unwrap() };
+    let served = Served::limited(&place, |limits| limits.commands = much).await;
+    let mut peer = Peer::connect(served.address, "ada").await;
+    peer.subscribe(json!({ "channel": "kept.a" })).await;
+    let mut believes = true;
+    for round in 0..ROUNDS {
+        // The client leaves and comes back while the server sends it away.
+        let (gateway, first) = (served.gateway.clone(), 1_000 + round * 10);
+        let away = tokio::task::spawn_blocking(move || {
+            gateway.unsubscribe("ada", "kept.a", UnsubscribeCode::InsufficientState)
+        });
+        let unsubscribe = json!({ "id": first, "unsubscribe": { "channel": "kept.a" } });
+        let subscribe = json!({ "id": first + 1, "subscribe": { "channel": "kept.a" } });
+        peer.say_text(format!("{unsubscribe}\n{subscribe}")).await;
+        away.await.unwrap();
+        peer.say_text(json!({ "id": first + 2, "rpc": {} }).to_string()).await;
+        loop {
+            let said = peer.next().await;
+            if said["id"] == first + 2 {
+                break;
+            }
+            if said["push"]["unsubscribe"].is_object() || said["unsubscribe"].is_object() {
+                believes = false;
+            } else if said["subscribe"].is_object() {
+                believes = true;
+            }
+        }
+        let answer = peer.ask(json!({ "subscribe": { "channel": "kept.a" } })).await;
+        assert_eq!(answer["error"]["code"] == 105, believes, "in round {round}: {answer}");
+        believes = true;
+    }
 }
 
 async fn a_hole_lets_clients_subscribe_again(place: Place) {
