@@ -318,22 +318,21 @@ async function comesBack(lab, name, options, happens) {
   return { client, channel, subscription, heard };
 }
 
-async function recoversAfterACut(lab, name) {
-  const { channel, heard } = await comesBack(lab, name, {}, () => lab.control({ do: 'refuse' }));
-  await lab.control({ do: 'heal' });
+async function recovers(lab, name, down, up) {
+  const { channel, heard } = await comesBack(lab, name, {}, () => lab.control({ do: down }));
+  await lab.control({ do: up });
   const again = await heard.of('subscribed');
   equal([again.wasRecovering, again.recovered], [true, true], 'it is recovered');
   await lab.control({ do: 'publish', channel, first: 55, count: 5 });
   equal(await numbers(heard, 55), upTo(55, 5), 'everything comes once and in order');
 }
 
+async function recoversAfterACut(lab, name) {
+  await recovers(lab, name, 'refuse', 'heal');
+}
+
 async function recoversAfterARestart(lab, name) {
-  const { channel, heard } = await comesBack(lab, name, {}, () => lab.control({ do: 'stop' }));
-  await lab.control({ do: 'start' });
-  const again = await heard.of('subscribed');
-  equal([again.wasRecovering, again.recovered], [true, true], 'it is recovered');
-  await lab.control({ do: 'publish', channel, first: 55, count: 5 });
-  equal(await numbers(heard, 55), upTo(55, 5), 'everything comes once and in order');
+  await recovers(lab, name, 'stop', 'start');
 }
 
 async function hearsThatHistoryIsGone(lab, name) {

@@ -260,22 +260,21 @@ async def comes_back(endpoint, name, happens):
     return channel, heard
 
 
-async def recovers_after_a_cut(endpoint, name):
-    channel, heard = await comes_back(endpoint, name, "refuse")
-    await control({"do": "heal"})
+async def recovers(endpoint, name, down, up):
+    channel, heard = await comes_back(endpoint, name, down)
+    await control({"do": up})
     again = await heard.of("subscribed")
     assert again.was_recovering and again.recovered, again
     await publish(channel, 5, first=55)
     assert await numbers(heard, 55) == list(range(5, 60))
+
+
+async def recovers_after_a_cut(endpoint, name):
+    await recovers(endpoint, name, "refuse", "heal")
 
 
 async def recovers_after_a_restart(endpoint, name):
-    channel, heard = await comes_back(endpoint, name, "stop")
-    await control({"do": "start"})
-    again = await heard.of("subscribed")
-    assert again.was_recovering and again.recovered, again
-    await publish(channel, 5, first=55)
-    assert await numbers(heard, 55) == list(range(5, 60))
+    await recovers(endpoint, name, "stop", "start")
 
 
 async def hears_that_history_is_gone(endpoint, name):

@@ -172,6 +172,12 @@ async fn whoever_connects_is_told_what_a_client_needs(place: Place) {
     let mut wrong = Peer::open(served.address).await;
     wrong.say_text(json!({ "id": 1, "connect": { "token": "wrong" } }).to_string()).await;
     assert_eq!(wrong.ended_with().await, 3500);
+    // Where nobody has to be anybody, as in development, nothing is shown.
+    let open = Served::with(&place, |builder| builder.allow_anonymous()).await;
+    let mut nobody = Peer::open(open.address).await;
+    assert!(nobody.ask(json!({ "connect": {} })).await["connect"]["client"].is_string());
+    nobody.subscribe(json!({ "channel": "camera.events" })).await;
+    assert_eq!(nobody.code(json!({ "subscribe": { "channel": "auditlog:ada" } })).await, 103);
     // The subprotocol that JSON has is answered, the other one is refused before it is a connection.
     let json = [("sec-websocket-protocol", "centrifuge-json")];
     Peer::try_open(served.address, "", &json).await.unwrap();
