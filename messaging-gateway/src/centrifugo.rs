@@ -71,8 +71,7 @@ struct WireSubscribe {
     #[serde(deserialize_with = "or_default")]
     delta: String,
     tf: Option<Value>,
-    #[serde(rename = "type")]
-    #[serde(deserialize_with = "or_default")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     kind: u64,
     #[serde(deserialize_with = "or_default")]
     flag: u64,
@@ -92,8 +91,7 @@ struct Publish {
     channel: String,
     #[serde(deserialize_with = "json")]
     data: Option<Box<RawValue>>,
-    #[serde(rename = "type")]
-    #[serde(deserialize_with = "or_default")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     kind: u64,
 }
 
@@ -109,7 +107,7 @@ struct History {
     reverse: bool,
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct StreamPosition {
     #[serde(deserialize_with = "or_default")]
@@ -141,8 +139,7 @@ struct SubRefresh {
     channel: String,
     #[serde(deserialize_with = "or_default")]
     token: String,
-    #[serde(rename = "type")]
-    #[serde(deserialize_with = "or_default")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     kind: u64,
 }
 

@@ -163,15 +163,20 @@ struct Lines {
 impl Lines {
     /// The next line that has something in it.
     fn next(&mut self) -> Option<&str> {
-        let rest = &self.text.as_str()[self.read..];
-        let Some(line) = rest.lines().find(|line| !line.trim().is_empty()) else {
-            *self = Self::default();
-            return None;
+        let begin = loop {
+            let (begin, rest) = (self.read, &self.text.as_str()[self.read..]);
+            let length = rest.find('\n').map_or(rest.len(), |end| end + 1);
+            let is_blank = rest[..length].trim().is_empty();
+            self.read += length;
+            if length == 0 {
+                *self = Self::default();
+                return None;
+            }
+            if !is_blank {
+                break begin;
+            }
         };
-        let end = line.as_ptr() as usize - rest.as_ptr() as usize + line.len();
-        let (begin, end) = (self.read + end - line.len(), self.read + end);
-        self.read = end;
-        Some(&self.text.as_str()[begin..end])
+        Some(self.text.as_str()[begin..self.read].trim())
     }
 }
 

@@ -26,7 +26,10 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
 
 /// Whether gateways may be among the experiments: another one needs nothing of npm.
 fn wants_gateway(arguments: &[&str]) -> bool {
-    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    // What follows `--json` is a file.
+    let before = std::iter::once(&"").chain(arguments);
+    let names = arguments.iter().zip(before).filter(|(_, before)| **before != "--json");
+    let mut names = names.map(|(name, _)| name).filter(|name| !name.starts_with('-')).peekable();
     names.peek().is_none() || names.any(|name| name.contains("gateway") || "gateway".contains(name))
 }
 
@@ -53,11 +56,17 @@ mod tests {
 
     #[test]
     fn only_gateways_need_packages_of_npm() {
-        for arguments in
-            [&[][..], &["--quick"], &["gateway"], &["latency", "--quick", "gateway-idle"], &["gate"]]
-        {
+        for arguments in [
+            &[][..],
+            &["--quick"],
+            &["--json", "run.json"],
+            &["gateway"],
+            &["latency", "--quick", "gateway-idle"],
+            &["gate"],
+        ] {
             assert!(wants_gateway(arguments), "{arguments:?}");
         }
         assert!(!wants_gateway(&["--quick", "allocations", "stopped"]));
+        assert!(!wants_gateway(&["--json", "gateway.json", "queue"]));
     }
 }

@@ -5,15 +5,19 @@ mod figures;
 mod goal;
 mod plan;
 mod process;
+mod record;
 mod request;
 mod stage;
 mod table;
 
+use std::collections::BTreeMap;
+
 use crate::job::Failure;
 use figures::Figures;
-use plan::{Experiment, Repeat};
+use plan::{Experiment, Repeat, Unit};
+use record::{Recorded, Run};
 use request::Request;
-use stage::Stage;
+use stage::{Scale, Stage};
 use table::Verdict;
 
 /// Does what the command line asks for. `Ok(false)` if a bound that does not depend on the machine's speed is broken.
@@ -27,9 +31,10 @@ pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
     }
     let stage = Stage::set(request.scale)?;
     println!("{}\n\n{}", stage.placing(), table::heading());
+    let mut report = Run { quick: request.scale == Scale::Quick, ..Run::default() };
     let mut broken = Vec::new();
     for experiment in chosen {
-        match run(&experiment, &stage) {
+        match run(&experiment, &stage, &mut report) {
             Ok(names) => broken.extend(names),
             Err(failure) => {
                 eprintln!("{}: {failure}", experiment.name);
@@ -37,15 +42,33 @@ pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
             }
         }
     }
-    println!("\n{}", stage.machine());
+    report.machine = stage.machine();
+    println!("\n{}", report.machine);
+    if let Some(path) = &request.json {
+        report.write(path)?;
+    }
+    let figures = report.rows.iter().filter(|line| is_recorded(&line.unit));
+    let figures: BTreeMap<_, _> = figures.map(|line| (line.full_name(), line.ours.spread.max)).collect();
+    let rustc = stage::rustc();
+    if request.record {
+        Recorded::record(&rustc, figures)?;
+    } else {
+        let recorded = Recorded::read(&rustc)?;
+        broken.extend(figures.iter().filter_map(|(name, value)| recorded.grown(name, *value)));
+    }
     if !broken.is_empty() {
         println!("broken: {}", broken.join("; "));
     }
     Ok(broken.is_empty())
 }
 
+/// Whether a figure is recorded: it comes out the same on any machine.
+fn is_recorded(unit: &str) -> bool {
+    [Unit::EachMessage, Unit::EachHit].iter().any(|recorded| recorded.to_string() == unit)
+}
+
 /// Measures one experiment and prints its rows; returns the names of those that are broken.
-fn run(experiment: &Experiment, stage: &Stage) -> Result<Vec<String>, Failure> {
+fn run(experiment: &Experiment, stage: &Stage, report: &mut Run) -> Result<Vec<String>, Failure> {
     // What must hold everywhere has to be looked at somewhere.
     let required = std::env::var_os("CI").is_some_and(|ci| ci == "true");
     if let Some(missing) = experiment.needs.and_then(|tool| stage.lacks(tool)) {
@@ -78,8 +101,12 @@ fn run(experiment: &Experiment, stage: &Stage) -> Result<Vec<String>, Failure> {
             }
             continue;
         }
-        let (line, verdict) = table::row(row, &figures);
+        let Some((line, verdict, record)) = table::row(row, &figures) else {
+            println!("{}", table::skipped(&row.name, "not measured"));
+            continue;
+        };
         println!("{line}");
+        report.rows.push(record);
         if verdict == Verdict::Broken {
             broken.push(row.name.clone());
         }

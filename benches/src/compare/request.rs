@@ -2,21 +2,34 @@
 
 use super::plan::{Experiment, When};
 use super::stage::Scale;
+use std::path::PathBuf;
+
 use crate::job::Failure;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) scale: Scale,
     pub(super) help: bool,
+    /// Where the results go too.
+    pub(super) json: Option<PathBuf>,
+    /// What came out is what is expected from now on.
+    pub(super) record: bool,
     /// Parts of names; empty for all.
     filters: Vec<String>,
 }
 
 impl Request {
     pub(super) fn parse(arguments: &[&str]) -> Result<Self, Failure> {
-        let mut request = Self { scale: Scale::Full, help: false, filters: Vec::new() };
-        for argument in arguments {
+        let mut request =
+            Self { scale: Scale::Full, help: false, json: None, record: false, filters: Vec::new() };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
             match *argument {
+                "--record" => request.record = true,
+                "--json" => {
+                    let path = arguments.next().ok_or("`--json` needs the path of a file")?;
+                    request.json = Some(path.into());
+                }
                 "--quick" => request.scale = Scale::Quick,
                 "-h" | "--help" => request.help = true,
                 option if option.starts_with('-') => {
@@ -40,9 +53,11 @@ pub(super) fn help(experiments: &[Experiment]) -> String {
     let names: String = experiments.iter().map(|it| format!("\n    {:<24}{}", it.name, it.about)).collect();
     format!(
         "\
-cargo xtask bench [--quick] [<part of a name>…]
+cargo xtask bench [--quick] [--json <file>] [--record] [<part of a name>…]
 
-  --quick    three repetitions instead of five, and shorter ones
+  --quick         three repetitions instead of five, and shorter ones
+  --json <file>   writes the results there too
+  --record        what came out of instructions and allocations is what they may not grow beyond by more than a tenth
 
 Experiments{names}"
     )
@@ -61,6 +76,9 @@ mod tests {
         let everything = Request::parse(&[]).unwrap();
         assert!(everything.wants("peer-1", When::Always) && !everything.wants("peer-1", When::Named));
         assert!(Request::parse(&["peer"]).unwrap().wants("peer-1", When::Named));
+        let request = Request::parse(&["--json", "out.json", "queue", "--record"]).unwrap();
+        assert_eq!((request.json, request.record), (Some("out.json".into()), true));
+        assert!(Request::parse(&["--json"]).unwrap_err().to_string().contains("needs the path"));
         assert_eq!(Request::parse(&["--fast"]).unwrap_err().to_string(), "there is no option `--fast`");
     }
 }

@@ -251,12 +251,16 @@ impl Stage {
         let node = node.map_or(String::new(), |output| {
             format!(", Node.js {}", String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v'))
         });
-        let rustc = Command::new("rustc").arg("--version").output().ok();
-        let rustc =
-            rustc.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let rustc = rustc.split(" (").next().unwrap_or_default().trim();
+        let rustc = rustc();
         format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}{node}, {rustc}")
     }
+}
+
+/// `rustc 1.95.0`.
+pub(super) fn rustc() -> String {
+    let output = Command::new("rustc").arg("--version").output().ok();
+    let text = output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.split(" (").next().unwrap_or_default().trim().to_owned()
 }
 
 fn online_cores() -> Option<usize> {

@@ -92,7 +92,9 @@ impl Session {
         if !subscribed.is_granted {
             return Err(Failed(ErrorCode::BadRequest, Some("it does not depend on a token".to_owned())));
         }
-        self.connection().renew(channel, granted.expires_at);
+        if !self.connection().renew(channel, granted.expires_at) {
+            return Err(self.denied());
+        }
         self.connection().say(&Say::Ok {
             id,
             of: Done::Renew,
