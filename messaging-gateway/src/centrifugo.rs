@@ -594,3 +594,21 @@ fn written(size: usize, what: &impl Serialize) -> Frame {
 fn write(out: &mut Vec<u8>, what: &impl Serialize) {
     serde_json::to_writer(out, what).expect("texts, numbers and checked JSON can always be written");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::native::GapReason;
+
+    #[test]
+    fn what_has_no_words_there_is_a_message_or_is_not_told() {
+        let gap =
+            frame(&Say::Gap { channel: "slow.latest:a", reason: GapReason::Slow, place: None }).unwrap();
+        assert_eq!(
+            std::str::from_utf8(gap.payload()).unwrap(),
+            r#"{"push":{"message":{"data":{"type":"gap","channel":"slow.latest:a","reason":"slow"}}}}"#
+        );
+        assert!(frame(&Say::Position { channel: "a", offset: "1-0.1" }).is_none());
+        assert!(frame(&Say::Goaway { after_ms: 1 }).is_none());
+    }
+}

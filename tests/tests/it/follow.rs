@@ -26,6 +26,7 @@ on_each_backend! {
     what_was_removed_shows_in_the_numbers
     what_was_replayed_for_one_group_is_nobodys_news
     the_end_is_that_of_the_stream
+    an_epoch_ends_once_for_everybody
     shutting_down_ends_it
 }
 
@@ -329,6 +330,20 @@ async fn the_end_is_that_of_the_stream(place: Place) {
     publish(&messaging, "carts", [0]).await;
     let carts = stream(&messaging, "carts").await;
     assert_ne!(messaging.stream_end(&carts).await.unwrap().epoch, first.epoch);
+}
+
+async fn an_epoch_ends_once_for_everybody(place: Place) {
+    let build = async || place.builder().durable("orders", Retention::DEFAULT).build().await.unwrap();
+    let (one, other) = (build().await, build().await);
+    publish(&one, "orders", 0..3).await;
+    let stream = stream(&one, "orders").await;
+    let before = one.stream_end(&stream).await.unwrap();
+    // Both have seen the numbers go back; who is late does not end the epoch that the other one has begun.
+    let after = one.stream_end_after(&stream, &before.epoch).await.unwrap();
+    assert_ne!(after.epoch, before.epoch);
+    assert_eq!(after.position, before.position);
+    assert_eq!(other.stream_end_after(&stream, &before.epoch).await.unwrap().epoch, after.epoch);
+    assert_eq!(other.stream_end(&stream).await.unwrap().epoch, after.epoch);
 }
 
 async fn shutting_down_ends_it(place: Place) {

@@ -383,7 +383,8 @@ return {last, redis.call('GET', KEYS[2]) or '0'}";
 
 /// As [`TAIL`], with the epoch: what stands for one counting of the stream's numbers.
 ///
-/// KEYS: stream, counter, epoch. ARGV: random text for a new epoch, an epoch that is over or nothing. Returns the last id, the last number, the epoch.
+/// KEYS: stream, counter, epoch. ARGV: random text for a new epoch, an epoch that is over or nothing. Returns the last id, the
+/// last number, the epoch.
 /// The epoch is kept with the greatest number that was seen under it. A counter that is smaller, or gone after it was
 /// there, counts anew, so that the old epoch would mean two entries by one number: then it is replaced. A counter that is
 /// not there yet is none that is gone. Script and keys are in one place, and what is returned is what was written: two
