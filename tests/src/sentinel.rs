@@ -109,6 +109,12 @@ impl SentinelBuilder {
     }
 }
 
+/// Whether a server says that it has this role. With the role that it gives a server, a sentinel ends that server's connections:
+/// the question may be among what is cut off, and no answer is no yes.
+fn is_now(server: &RedisServer, role: &str) -> bool {
+    server.ask(&["ROLE"]).is_ok_and(|answer| answer.is_ok_and(|said| said.starts_with(role)))
+}
+
 impl Sentinel {
     /// Without TLS and passwords.
     ///
@@ -181,7 +187,7 @@ impl Sentinel {
         let begun = || self.sentinels[0].try_cli(&["SENTINEL", "FAILOVER", NAME]).is_ok().then_some(());
         waiting::poll(begun).expect("a failover begins");
         self.wait_for_another_than(old);
-        let demoted = || old.cli(&["ROLE"]).starts_with("slave").then_some(());
+        let demoted = || is_now(old, "slave").then_some(());
         waiting::poll(demoted).expect("the old master becomes a replica");
     }
 
@@ -210,7 +216,7 @@ impl Sentinel {
     pub fn wait_for_another_than(&self, old: &RedisServer) {
         let changed = || {
             let master = self.master();
-            (master.port() != old.port() && master.cli(&["ROLE"]).starts_with("master")).then_some(())
+            (master.port() != old.port() && is_now(master, "master")).then_some(())
         };
         waiting::poll(changed).expect("there is another master");
     }

@@ -276,7 +276,8 @@ impl RedisServer {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, command: &[&str]) -> std::io::Result<Reply> {
+    /// One command on a connection of its own; `Err` if that does not bring an answer within 10 seconds.
+    pub(crate) fn ask(&self, command: &[&str]) -> std::io::Result<Reply> {
         match &self.setup.password {
             Some(password) => resp::ask(&self.setup.address, &[&["AUTH", password], command]),
             None => resp::ask(&self.setup.address, &[command]),
