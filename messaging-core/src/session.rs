@@ -4,6 +4,7 @@
 mod routes;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::presence::Places;
-use crate::backend::{Backend, Connection, Names, Push, Reply, Request, Via};
+use crate::backend::{Backend, Chunk, Connection, Names, Place, Push, Reply, Request};
 use crate::burst::Burst;
 use crate::channel::{Kind, Pattern, Wire};
 use crate::config::Config;
@@ -212,6 +213,11 @@ fn prefixed(Wire { kind, name }: Wire, carrier: Carrier, prefix: &str) -> Wire {
         Carrier::Sharded => Kind::Sharded,
     };
     Wire { kind, name: format!("{prefix}{name}") }
+}
+
+/// A part of what was read: a copy, if there is so little that it must not keep the whole chunk alive.
+fn kept(few: bool, chunk: &Bytes, place: Range<usize>) -> Bytes {
+    if few { Bytes::copy_from_slice(&chunk[place]) } else { chunk.slice(place) }
 }
 
 fn shut_down() -> Error {
@@ -473,24 +479,18 @@ impl Supervisor {
         let few = pushes.iter().map(Push::size).sum::<usize>() < WORTH_KEEPING;
         for push in pushes.drain(..) {
             match push {
-                Push::Message { via, mut channel, mut payload } => {
+                Push::Messages(Chunk { bytes, places }) => {
+                    messages += places.len();
+                    for Place { kind, pattern, channel, payload } in places {
+                        let name = if kind == Kind::Glob { pattern } else { channel.clone() };
+                        let payload = kept(few, &bytes, payload);
+                        let channel = || kept(few, &bytes, channel);
+                        unreadable += u64::from(!self.distribute((kind, &bytes[name]), channel, payload, at));
+                    }
+                }
+                Push::Message { kind, name, channel, payload } => {
                     messages += 1;
-                    if few {
-                        payload = Bytes::copy_from_slice(&payload);
-                        // Of a channel subscribed by its name the route has a copy.
-                        if matches!(via, Via::Glob(_)) {
-                            channel = Bytes::copy_from_slice(&channel);
-                        }
-                    }
-                    let prefix = &self.config.channel_prefix;
-                    // Of our own channels, only who asks for them by name gets to hear.
-                    let is_internal = |own: &String| channel.starts_with(own.as_bytes());
-                    if matches!(via, Via::Glob(_)) && self.internal.iter().any(is_internal) {
-                        continue;
-                    }
-                    if !self.routes.distribute(prefix, &via, channel, &payload, at) {
-                        unreadable += 1;
-                    }
+                    unreadable += u64::from(!self.distribute((kind, &name), || channel, payload, at));
                 }
                 Push::Oversized { channel, size } => {
                     messages += 1;
@@ -553,6 +553,24 @@ impl Supervisor {
             status.health.unreadable += unreadable;
         }
         usable.map(|()| waited)
+    }
+
+    /// Gives a message to those who want it. `false` if its channel cannot be read.
+    fn distribute(
+        &mut self,
+        (kind, name): (Kind, &[u8]),
+        channel: impl FnOnce() -> Bytes,
+        payload: Bytes,
+        at: std::time::Instant,
+    ) -> bool {
+        let prefix = &self.config.channel_prefix;
+        if kind != Kind::Glob {
+            return self.routes.distribute(prefix, (kind, name), channel, payload, at);
+        }
+        let channel = channel();
+        // Of our own channels, only who asks for them by name gets to hear.
+        self.internal.iter().any(|own| channel.starts_with(own.as_bytes()))
+            || self.routes.distribute(prefix, (kind, name), || channel, payload, at)
     }
 
     fn answered(&mut self, Asked { request, at, id, done, .. }: Asked, reply: Reply) {

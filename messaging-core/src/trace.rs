@@ -81,9 +81,14 @@ pub(crate) fn publishing(channel: &str, messages: usize) -> Span {
     tracing::debug_span!(target: "messaging_core::span", "publish", otel.kind = "producer", channel, messages)
 }
 
+/// Whether there may be somebody who wants the spans of deliveries.
+pub(crate) fn is_wanted() -> bool {
+    LevelFilter::current() >= LevelFilter::DEBUG
+}
+
 /// The span of one call of a handler, below that in which its message was published.
 pub(crate) fn delivering(handler: &str, channel: &str, attempt: u32, trace: Option<&Trace>) -> Span {
-    if LevelFilter::current() < LevelFilter::DEBUG {
+    if !is_wanted() {
         return Span::none();
     }
     let span = tracing::debug_span!(

@@ -12,13 +12,14 @@ mod redis;
 pub(crate) mod streams;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::activity::Activity;
-use crate::channel::{Channel, Wire};
+use crate::channel::{self, Channel, Wire};
 use crate::config::{Config, Kind};
 use crate::dispatch::Carrier;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,11 +77,34 @@ fn generation_of(text: Option<&[u8]>) -> Generation {
     number.filter(|number| *number >= 0).map_or(Generation::Refused, Generation::Number)
 }
 
+/// Messages that were read together.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    /// What was read.
+    pub(crate) bytes: Bytes,
+    /// Where the messages are in it.
+    pub(crate) places: Vec<Place>,
+}
+
+/// Where the parts of a message are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// By which subscription it came.
+    pub(crate) kind: channel::Kind,
+    /// Of [`Glob`](channel::Kind::Glob).
+    pub(crate) pattern: Range<usize>,
+    pub(crate) channel: Range<usize>,
+    pub(crate) payload: Range<usize>,
+}
+
 /// What a subscription connection receives.
 #[derive(Clone, Debug)]
 pub(crate) enum Push {
+    Messages(Chunk),
     Message {
-        via: Via,
+        kind: channel::Kind,
+        /// What was subscribed: the channel, or a glob.
+        name: Bytes,
         channel: Bytes,
         payload: Bytes,
     },
@@ -103,14 +127,6 @@ pub(crate) enum Push {
         wires: Vec<Wire>,
         reason: String,
     },
-}
-
-/// By which subscription a message came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Via {
-    Channel,
-    Glob(Bytes),
-    Sharded,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -295,9 +311,10 @@ pub(crate) struct Proof<'a> {
 }
 
 impl Push {
-    /// The bytes of a message; nothing for what is none.
+    /// The bytes of messages; nothing for what is none.
     pub(crate) fn size(&self) -> usize {
         match self {
+            Self::Messages(chunk) => chunk.bytes.len(),
             Self::Message { channel, payload, .. } => channel.len() + payload.len(),
             Self::Oversized { .. } | Self::Reply(_) | Self::Answer { .. } | Self::Lost { .. } => 0,
         }

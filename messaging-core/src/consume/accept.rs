@@ -43,8 +43,9 @@ impl Recent {
         if state.seen.contains_key(event) {
             return true;
         }
+        let event = event.to_keep();
         state.seen.insert(event.clone(), now);
-        state.order.push_back(event.clone());
+        state.order.push_back(event);
         false
     }
 }

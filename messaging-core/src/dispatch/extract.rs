@@ -212,7 +212,7 @@ impl<'d> FromDelivery<'d> for Attempt {
 
 impl<'d> FromDelivery<'d> for EventId {
     fn from_delivery(delivery: &'d Delivery) -> Result<Self, Rejection> {
-        delivery.event_id().cloned().ok_or_else(|| Rejection::failed(of_a_broadcast("id")))
+        delivery.event_id().map(EventId::to_keep).ok_or_else(|| Rejection::failed(of_a_broadcast("id")))
     }
 
     fn needs(needs: &mut Needs) {

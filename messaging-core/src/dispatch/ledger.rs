@@ -419,8 +419,9 @@ impl Events {
         if !self.running.remove(event) || !handled {
             return;
         }
+        let event = event.to_keep();
         if self.handled.insert(event.clone(), Instant::now()).is_none() {
-            self.order.push_back(event.clone());
+            self.order.push_back(event);
             if self.order.len() > MOST_HANDLED
                 && let Some(oldest) = self.order.pop_front()
             {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::options::{Buffer, HandlerOptions, OrderedBy, Overflow};
+use super::options::{Buffer, DeliveryMode, HandlerOptions, OrderedBy, Overflow};
 use crate::activity::{Activity, ActivityGuard};
 use crate::channel::{Captures, Pattern};
 use crate::message::Received;
@@ -19,6 +20,10 @@ use crate::meter::{self, Count};
 
 /// How long one consumer may hold its reader up since its buffer was last half empty.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A worker that is alone takes no more at once than this part of what the buffer holds, and no more messages than this.
+const RUN_PART: usize = 4;
+const LONGEST_RUN: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 
 /// What a consumer takes out.
 #[derive(Debug)]
@@ -51,6 +56,10 @@ pub(crate) struct Mailbox {
     lane_by: LaneBy,
     /// Several consumers take from the one lane.
     lane_is_shared: bool,
+    /// The most that the one consumer takes at once, by [`take`](Self::take).
+    run: Buffer,
+    /// What it has taken and not begun with. It still counts as waiting. Only that consumer writes it.
+    in_hand: Load,
     /// What is in here counts as unfinished until the consumer says otherwise; not for subscriptions, which may never
     /// be read.
     activity: Option<Activity>,
@@ -67,6 +76,70 @@ pub(crate) struct Alarm {
     raised: Notify,
     due: Mutex<Due>,
 }
+
+/// So many messages, and so many bytes of payload.
+#[derive(Default)]
+struct Load {
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Load {
+    fn set(&self, messages: usize, bytes: usize) {
+        self.messages.store(messages, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> (usize, usize) {
+        (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// Messages on their way into a mailbox.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    entries: VecDeque<Queued>,
+    /// Of payload.
+    bytes: usize,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, message: Received) {
+        self.bytes += message.payload.len();
+        self.entries.push_back(Queued { sequence: 0, entry: Entry::Message(message) });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn clear(&mut self) -> usize {
+        self.bytes = 0;
+        self.entries.drain(..).count()
+    }
+
+    /// The size of the first message's payload.
+    fn first(&self) -> Option<usize> {
+        self.entries.front().map(Queued::size)
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.entries.pop_front()?;
+        self.bytes -= queued.size();
+        Some(queued)
+    }
+}
+
+impl FromIterator<Received> for Batch {
+    fn from_iter<I: IntoIterator<Item = Received>>(messages: I) -> Self {
+        let mut batch = Self::default();
+        messages.into_iter().for_each(|message| batch.push(message));
+        batch
+    }
+}
+
+/// What one consumer has taken at once, in order.
+pub(crate) type Hand = VecDeque<Queued>;
 
 #[derive(Debug)]
 enum Due {
@@ -153,9 +226,21 @@ struct State {
     closed: bool,
 }
 
-struct Queued {
+/// An entry of a lane. Only where there are several lanes its number says when it came.
+#[derive(Debug)]
+pub(crate) struct Queued {
     sequence: u64,
-    entry: Entry,
+    pub(crate) entry: Entry,
+}
+
+impl Queued {
+    /// The bytes of its payload.
+    fn size(&self) -> usize {
+        match &self.entry {
+            Entry::Message(message) => message.payload.len(),
+            Entry::Gap(_) => 0,
+        }
+    }
 }
 
 impl Mailbox {
@@ -178,8 +263,20 @@ impl Mailbox {
             }
         };
         let lane_is_shared = lanes < options.workers.get();
+        // What is in somebody's hands cannot be dropped, nor be handed back to a queue, nor go to another worker.
+        let is_alone = options.workers.get() == 1 && options.delivery == DeliveryMode::Broadcast;
+        let part =
+            |limit: NonZeroUsize| NonZeroUsize::new(limit.get() / RUN_PART).unwrap_or(NonZeroUsize::MIN);
+        let run = match options.overflow {
+            Overflow::Wait | Overflow::Block if is_alone => Buffer {
+                messages: part(options.buffer.messages).min(LONGEST_RUN),
+                bytes: part(options.buffer.bytes),
+            },
+            _ => Buffer { messages: NonZeroUsize::MIN, ..options.buffer },
+        };
         Self {
             lane_is_shared,
+            run,
             dropped: Count::of(meter::DROPS, &[("handler", handler)]),
             gap_count: Count::of(meter::GAPS, &[("handler", handler)]),
             ..Self::new(lanes, lane_by, options.buffer, options.overflow, Some(activity), gaps)
@@ -221,6 +318,8 @@ impl Mailbox {
             overflow,
             lane_by,
             lane_is_shared: false,
+            run: Buffer { messages: NonZeroUsize::MIN, ..limits },
+            in_hand: Load::default(),
             activity,
             gaps,
             received: AtomicU64::new(0),
@@ -234,7 +333,7 @@ impl Mailbox {
     }
 
     /// Takes over as much of the batch as there is room for, without waiting. `true` if all of it.
-    pub(crate) fn try_push(&self, batch: &mut VecDeque<Received>) -> bool {
+    pub(crate) fn try_push(&self, batch: &mut Batch) -> bool {
         let mut state = self.lock();
         self.admit(&mut state, batch);
         batch.is_empty()
@@ -244,7 +343,7 @@ impl Mailbox {
     /// the mailbox is closed. Returns for how long it waited.
     ///
     /// Cancellation: what was not taken over yet stays in the batch.
-    pub(crate) async fn push(&self, batch: &mut VecDeque<Received>) -> Duration {
+    pub(crate) async fn push(&self, batch: &mut Batch) -> Duration {
         let mut waited = Duration::ZERO;
         loop {
             let patience = {
@@ -323,8 +422,14 @@ impl Mailbox {
     }
 
     fn spare(&self, state: &State) -> (usize, usize) {
-        let messages = self.capacity().saturating_sub(state.messages);
-        (messages, self.limits.bytes.get().saturating_sub(state.bytes))
+        let (messages, bytes) = self.load(state);
+        (self.capacity().saturating_sub(messages), self.limits.bytes.get().saturating_sub(bytes))
+    }
+
+    /// How many messages wait, and how many bytes they have, with those in a consumer's hand.
+    fn load(&self, state: &State) -> (usize, usize) {
+        let (messages, bytes) = self.in_hand.read();
+        (state.messages + messages, state.bytes + bytes)
     }
 
     /// Takes over a batch that room was asked for. What comes after closing is refused and counted.
@@ -337,7 +442,7 @@ impl Mailbox {
         }
         let admitted = batch.len();
         for message in batch.drain(..) {
-            self.enqueue(&mut state, message);
+            self.enqueue(&mut state, Queued { sequence: 0, entry: Entry::Message(message) });
         }
         self.note_admitted(admitted);
     }
@@ -350,12 +455,11 @@ impl Mailbox {
             Gaps::Signal(alarm) => alarm.raise(),
             Gaps::InOrder => {
                 let mut state = self.lock();
-                let sequence = state.sequence();
                 let lane = &mut state.lanes[0];
                 // One gap after the other without a message between them is one gap.
                 match lane.back_mut() {
                     Some(Queued { entry: Entry::Gap(last), .. }) => *last = cause,
-                    _ => lane.push_back(Queued { sequence, entry: Entry::Gap(cause) }),
+                    _ => lane.push_back(Queued { sequence: 0, entry: Entry::Gap(cause) }),
                 }
                 self.ready[0].notify_one();
             }
@@ -379,34 +483,12 @@ impl Mailbox {
                     if let Entry::Message(message) = &entry {
                         state.messages -= 1;
                         state.bytes -= message.payload.len();
-                        let half_empty = state.messages <= self.capacity() / 2
-                            && state.bytes <= self.limits.bytes.get() / 2;
-                        if half_empty {
-                            state.held = Duration::ZERO;
-                            state.waiting_since = state.waiting_since.map(|_| Instant::now());
-                            if std::mem::take(&mut state.gap_due)
-                                && let Gaps::Signal(alarm) = &self.gaps
-                            {
-                                alarm.raise();
-                            }
-                        }
-                        // Not at the first message that leaves: a reader that fills every place as it becomes free keeps
-                        // the buffer from ever being half empty, and a consumer at work would use its patience up. But
-                        // one consumer must not idle because another is stuck.
-                        if (half_empty || state.lanes[lane].is_empty())
-                            && std::mem::take(&mut state.reader_waits)
-                        {
-                            self.room.notify_one();
-                        }
-                    }
-                    // The other consumers of a shared lane are woken one by one.
-                    if self.lane_is_shared && (!state.lanes[lane].is_empty() || state.closed) {
-                        self.ready[lane].notify_one();
+                        let left = (state.messages, state.bytes);
+                        self.taken(&mut state, lane, left);
                     }
                     return Some(entry);
                 }
-                if state.closed {
-                    self.ready[lane].notify_one();
+                if self.is_over(&mut state, lane) {
                     return None;
                 }
             }
@@ -414,10 +496,112 @@ impl Mailbox {
         }
     }
 
-    /// The consumer is done with a message that it took.
-    pub(crate) fn finished(&self) {
+    /// The next entries of a lane, into an empty hand; `false` when the mailbox is closed and the lane is empty. The consumer
+    /// calls [`begins`](Self::begins) for each message, and [`finished`](Self::finished) when it is done with some.
+    ///
+    /// Cancellation: nothing is lost.
+    pub(crate) async fn take(&self, lane: usize, hand: &mut Hand) -> bool {
+        loop {
+            {
+                let mut state = self.lock();
+                if self.take_now(&mut state, lane, hand) {
+                    return true;
+                }
+                if self.is_over(&mut state, lane) {
+                    return false;
+                }
+            }
+            self.ready[lane].notified().await;
+        }
+    }
+
+    fn take_now(&self, state: &mut State, lane: usize, hand: &mut Hand) -> bool {
+        let Some(first) = state.lanes[lane].front().map(Queued::size) else { return false };
+        // With one lane and no gaps in it, what it holds is what waits.
+        let is_all = self.ready.len() == 1
+            && state.messages <= self.run.messages.get()
+            && state.bytes <= self.run.bytes.get();
+        let bytes = if is_all {
+            std::mem::swap(hand, &mut state.lanes[lane]);
+            state.bytes
+        } else {
+            let (mut count, mut bytes) = (0, 0);
+            for queued in state.lanes[lane].iter().take(self.run.messages.get()) {
+                if count > 0 && bytes + queued.size() > self.run.bytes.get() {
+                    break;
+                }
+                bytes += queued.size();
+                count += 1;
+            }
+            hand.extend(state.lanes[lane].drain(..count));
+            bytes
+        };
+        // The first of them is begun at once.
+        let left = (state.messages - 1, state.bytes - first);
+        state.messages -= hand.len();
+        state.bytes -= bytes;
+        if hand.len() > 1 {
+            self.in_hand.set(hand.len(), bytes);
+        }
+        self.taken(state, lane, left);
+        true
+    }
+
+    /// A consumer has taken something of the lane, after which so many messages and bytes wait.
+    fn taken(&self, state: &mut State, lane: usize, (messages, bytes): (usize, usize)) {
+        let half_empty = messages <= self.capacity() / 2 && bytes <= self.limits.bytes.get() / 2;
+        if half_empty {
+            state.held = Duration::ZERO;
+            state.waiting_since = state.waiting_since.map(|_| Instant::now());
+            if std::mem::take(&mut state.gap_due)
+                && let Gaps::Signal(alarm) = &self.gaps
+            {
+                alarm.raise();
+            }
+        }
+        // Not at the first message that leaves: a reader that fills every place as it becomes free keeps
+        // the buffer from ever being half empty, and a consumer at work would use its patience up. But
+        // one consumer must not idle because another is stuck.
+        if (half_empty || state.lanes[lane].is_empty()) && std::mem::take(&mut state.reader_waits) {
+            self.room.notify_one();
+        }
+        // The other consumers of a shared lane are woken one by one.
+        if self.lane_is_shared && (!state.lanes[lane].is_empty() || state.closed) {
+            self.ready[lane].notify_one();
+        }
+    }
+
+    /// Whether nothing comes any more, of a lane that is empty.
+    fn is_over(&self, state: &mut State, lane: usize) -> bool {
+        if state.closed {
+            self.ready[lane].notify_one();
+        } else if self.run.messages > NonZeroUsize::MIN && std::mem::take(&mut state.reader_waits) {
+            // There may have been no room beside what was in hand.
+            self.room.notify_one();
+        }
+        state.closed
+    }
+
+    /// The consumer begins with a message that it has taken in its hand.
+    pub(crate) fn begins(&self, message: &Received) {
+        let (messages, bytes) = self.in_hand.read();
+        if messages > 0 {
+            self.in_hand.set(messages - 1, bytes - message.payload.len());
+        }
+    }
+
+    /// What a consumer has taken and will not begin with counts as not taken.
+    pub(crate) fn not_begun(&self, hand: &mut Hand) {
+        let messages = hand.drain(..).filter(|queued| matches!(queued.entry, Entry::Message(_))).count();
+        self.in_hand.set(0, 0);
+        self.lock().refused += messages;
+        self.finished(messages);
+    }
+
+    /// The consumer is done with so many messages that it took.
+    pub(crate) fn finished(&self, messages: usize) {
         if let Some(activity) = &self.activity {
-            activity.finish(1);
+            activity.finish(messages);
         }
     }
 
@@ -444,8 +628,7 @@ impl Mailbox {
 
     /// How many messages wait, and how many bytes they have.
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        let state = self.lock();
-        (state.messages, state.bytes)
+        self.load(&self.lock())
     }
 
     /// How many messages arrived, how many of them were dropped, and how many gaps there were.
@@ -453,39 +636,55 @@ impl Mailbox {
         (self.received.load(Ordering::Relaxed), self.dropped.read(), self.gap_count.read())
     }
 
-    fn admit(&self, state: &mut State, batch: &mut VecDeque<Received>) {
-        let mut admitted = 0;
-        while let Some(message) = batch.front() {
-            if state.closed {
-                state.refused += batch.len();
-                batch.clear();
-                break;
+    fn admit(&self, state: &mut State, batch: &mut Batch) {
+        if state.closed {
+            state.refused += batch.clear();
+            return;
+        }
+        let (messages, bytes) = self.load(state);
+        let all = batch.entries.len();
+        if self.ready.len() == 1
+            && messages + all <= self.limits.messages.get()
+            && bytes + batch.bytes <= self.limits.bytes.get()
+        {
+            state.messages += all;
+            state.bytes += std::mem::take(&mut batch.bytes);
+            if state.lanes[0].is_empty() {
+                std::mem::swap(&mut state.lanes[0], &mut batch.entries);
+            } else {
+                state.lanes[0].append(&mut batch.entries);
             }
-            let fits = state.messages < self.limits.messages.get()
-                && (state.messages == 0 || state.bytes + message.payload.len() <= self.limits.bytes.get());
+            self.note_admitted(all);
+            return;
+        }
+        let mut admitted = 0;
+        while let Some(size) = batch.first() {
+            let (messages, bytes) = self.load(state);
+            let fits = messages < self.limits.messages.get()
+                && (messages == 0 || bytes + size <= self.limits.bytes.get());
             if !fits {
                 break;
             }
-            if let Some(message) = batch.pop_front() {
-                self.enqueue(state, message);
+            if let Some(queued) = batch.pop() {
+                self.enqueue(state, queued);
                 admitted += 1;
             }
         }
         self.note_admitted(admitted);
     }
 
-    fn admit_dropping_oldest(&self, state: &mut State, batch: &mut VecDeque<Received>) {
+    fn admit_dropping_oldest(&self, state: &mut State, batch: &mut Batch) {
         let (mut admitted, mut dropped) = (0, 0);
-        for message in batch.drain(..) {
-            let size = message.payload.len();
-            while state.messages > 0
-                && (state.messages >= self.limits.messages.get()
-                    || state.bytes + size > self.limits.bytes.get())
-            {
+        while let Some(queued) = batch.pop() {
+            let is_full = |state: &State| {
+                let (messages, bytes) = self.load(state);
+                messages >= self.limits.messages.get() || bytes + queued.size() > self.limits.bytes.get()
+            };
+            while state.messages > 0 && is_full(state) {
                 state.drop_oldest();
                 dropped += 1;
             }
-            self.enqueue(state, message);
+            self.enqueue(state, queued);
             admitted += 1;
         }
         self.note_admitted(admitted);
@@ -506,15 +705,20 @@ impl Mailbox {
         }
     }
 
-    fn enqueue(&self, state: &mut State, message: Received) {
-        let lane = self.lane_of(&message);
+    fn enqueue(&self, state: &mut State, queued: Queued) {
         state.messages += 1;
-        state.bytes += message.payload.len();
-        let sequence = state.sequence();
-        state.lanes[lane].push_back(Queued { sequence, entry: Entry::Message(message) });
-        if self.ready.len() > 1 {
-            self.ready[lane].notify_one();
+        state.bytes += queued.size();
+        if self.ready.len() == 1 {
+            state.lanes[0].push_back(queued);
+            return;
         }
+        let lane = match &queued.entry {
+            Entry::Message(message) => self.lane_of(message),
+            Entry::Gap(_) => 0,
+        };
+        let sequence = state.sequence();
+        state.lanes[lane].push_back(Queued { sequence, ..queued });
+        self.ready[lane].notify_one();
     }
 
     fn note_admitted(&self, admitted: usize) {
@@ -590,246 +794,4 @@ impl std::fmt::Debug for Mailbox {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroUsize;
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::channel::Channel;
-
-    fn message(number: u8) -> Received {
-        let channel = Channel::new(&format!("c.{}", number % 3)).unwrap();
-        Received {
-            channel,
-            payload: Bytes::from(vec![number; 10]),
-            at: std::time::Instant::now(),
-            pattern: 0,
-            entry: None,
-        }
-    }
-
-    fn batch(numbers: impl IntoIterator<Item = u8>) -> VecDeque<Received> {
-        numbers.into_iter().map(message).collect()
-    }
-
-    fn mailbox(messages: usize, bytes: usize, overflow: Overflow) -> Mailbox {
-        let limit = |limit| NonZeroUsize::new(limit).unwrap();
-        Mailbox::for_subscription(Buffer { messages: limit(messages), bytes: limit(bytes) }, overflow)
-    }
-
-    async fn rest(mailbox: &Mailbox) -> Vec<u8> {
-        mailbox.close();
-        let mut numbers = Vec::new();
-        while let Some(entry) = mailbox.pop(0).await {
-            match entry {
-                Entry::Message(message) => numbers.push(message.payload[0]),
-                Entry::Gap(_) => numbers.push(u8::MAX),
-            }
-        }
-        numbers
-    }
-
-    #[test]
-    fn a_gap_is_unfinished_until_somebody_has_caught_up() {
-        let activity = Activity::default();
-        let alarm = Alarm::new(activity.clone());
-        alarm.raise();
-        alarm.raise();
-        assert_eq!(activity.unfinished(), 1);
-        let due = alarm.take();
-        assert_eq!(activity.unfinished(), 1);
-        drop(due);
-        assert_eq!(activity.unfinished(), 0);
-        alarm.raise();
-        alarm.end();
-        alarm.raise();
-        assert_eq!(activity.unfinished(), 0, "nobody catches up any more");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiting_holds_the_reader_up_for_one_second_in_all() {
-        let mailbox = mailbox(2, 1_000, Overflow::Wait);
-        let start = Instant::now();
-        mailbox.push(&mut batch(0..2)).await;
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        mailbox.push(&mut batch(2..4)).await;
-        assert_eq!(start.elapsed(), PATIENCE);
-        // The patience is used up: from now on nothing waits, until the buffer was half empty.
-        mailbox.push(&mut batch(4..6)).await;
-        assert_eq!(start.elapsed(), PATIENCE);
-        assert!(matches!(mailbox.pop(0).await, Some(Entry::Gap(GapCause::Overflow(4)))));
-        assert!(matches!(mailbox.pop(0).await, Some(Entry::Message(_))));
-        mailbox.push(&mut batch(6..8)).await;
-        assert_eq!(start.elapsed(), PATIENCE * 2);
-        assert_eq!(rest(&mailbox).await, [u8::MAX, 6, 7]);
-        assert_eq!(mailbox.counts(), (8, 5, 2), "two gaps: before and after it was half empty");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_catches_up_in_time_loses_nothing() {
-        let mailbox = Arc::new(mailbox(1, 1_000, Overflow::Wait));
-        let reader = {
-            let mailbox = Arc::clone(&mailbox);
-            tokio::spawn(async move { mailbox.push(&mut batch(0..6)).await })
-        };
-        for _ in 0..6 {
-            // Each message waits for less than a second; all of them together for more.
-            tokio::time::sleep(PATIENCE * 6 / 10).await;
-            assert!(matches!(mailbox.pop(0).await, Some(Entry::Message(_))));
-        }
-        reader.await.unwrap();
-        assert_eq!(mailbox.counts(), (6, 0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_consumer_that_keeps_working_loses_nothing_however_long_the_flood() {
-        let mailbox = Arc::new(mailbox(10, 1_000, Overflow::Wait));
-        let reader = {
-            let mailbox = Arc::clone(&mailbox);
-            tokio::spawn(async move { mailbox.push(&mut batch(0..250)).await })
-        };
-        // Half a buffer takes it a tenth of the reader's patience, the flood five times the patience.
-        for number in 0..250 {
-            tokio::time::sleep(PATIENCE / 50).await;
-            let entry = mailbox.pop(0).await;
-            assert!(
-                matches!(&entry, Some(Entry::Message(message)) if message.payload[0] == number),
-                "{number}: {entry:?}"
-            );
-        }
-        reader.await.unwrap();
-        assert_eq!(mailbox.counts(), (250, 0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn drops_are_signalled_when_the_consumer_has_caught_up() {
-        let signal = Arc::new(Alarm::new(Activity::default()));
-        let patterns: Arc<[Pattern]> = [Pattern::parse("c.{key}").unwrap()].into();
-        let buffer = Buffer { messages: NonZeroUsize::new(4).unwrap(), ..Buffer::DEFAULT };
-        let options = HandlerOptions { buffer, ..HandlerOptions::DEFAULT };
-        let gaps = Gaps::Signal(Arc::clone(&signal));
-        let mailbox = Mailbox::for_handler("h", &patterns, &options, Activity::default(), gaps);
-        for _ in 0..5 {
-            mailbox.push(&mut batch(0..20)).await;
-        }
-        let signalled = || futures_util::FutureExt::now_or_never(signal.raised()).is_some();
-        assert_eq!((mailbox.counts().2, signalled()), (1, false));
-        mailbox.pop(0).await;
-        assert!(!signalled());
-        mailbox.pop(0).await;
-        assert!(signalled(), "it is half empty");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_goes_on_when_the_buffer_is_half_empty() {
-        for overflow in [Overflow::Wait, Overflow::Block] {
-            let mailbox = Arc::new(mailbox(2, 1_000, overflow));
-            mailbox.push(&mut batch(0..2)).await;
-            let reader = {
-                let mailbox = Arc::clone(&mailbox);
-                tokio::spawn(async move { mailbox.push(&mut batch(2..7)).await })
-            };
-            let mut numbers = Vec::new();
-            while numbers.len() < 7 {
-                if let Some(Entry::Message(message)) = mailbox.pop(0).await {
-                    numbers.push(message.payload[0]);
-                }
-            }
-            reader.await.unwrap();
-            assert_eq!(numbers, (0..7).collect::<Vec<_>>());
-            assert_eq!(mailbox.counts().1, 0, "nothing is dropped");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stuck_lane_leaves_the_rest_of_the_buffer_to_the_others() {
-        for overflow in [Overflow::Wait, Overflow::Block] {
-            let limit = |limit| NonZeroUsize::new(limit).unwrap();
-            let limits = Buffer { messages: limit(10), bytes: limit(10_000) };
-            let mailbox = Arc::new(Mailbox::new(2, LaneBy::Channel, limits, overflow, None, Gaps::Count));
-            let stuck = mailbox.lane_of(&message(0));
-            let other = (1..3).find(|number| mailbox.lane_of(&message(*number)) != stuck).unwrap();
-            mailbox.push(&mut std::iter::repeat_n(0, 6).map(message).collect()).await;
-            let reader = tokio::spawn({
-                let (mailbox, rest) = (Arc::clone(&mailbox), std::iter::repeat_n(other, 5).map(message));
-                async move { mailbox.push(&mut rest.collect()).await }
-            });
-            for _ in 0..5 {
-                mailbox.pop(1 - stuck).await;
-            }
-            assert_eq!(reader.await.unwrap(), Duration::ZERO, "{overflow:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn dropping_the_oldest_never_waits_and_is_no_gap() {
-        let mailbox = mailbox(3, 1_000, Overflow::DropOldest);
-        let start = Instant::now();
-        mailbox.push(&mut batch(0..10)).await;
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        assert_eq!(rest(&mailbox).await, [7, 8, 9]);
-        assert_eq!(mailbox.counts(), (10, 7, 0));
-    }
-
-    #[tokio::test]
-    async fn bytes_are_bounded_but_one_message_always_fits() {
-        let mailbox = mailbox(100, 25, Overflow::DropOldest);
-        mailbox.push(&mut batch(0..5)).await;
-        assert_eq!(mailbox.waiting(), (2, 20));
-        assert_eq!(rest(&mailbox).await, [3, 4]);
-        let small = self::mailbox(100, 5, Overflow::Wait);
-        assert!(small.try_push(&mut batch(0..1)));
-        assert!(!small.try_push(&mut batch(1..2)));
-    }
-
-    #[tokio::test]
-    async fn a_closed_mailbox_lets_its_reader_go() {
-        let mailbox = Arc::new(mailbox(1, 100, Overflow::Block));
-        mailbox.push(&mut batch(0..1)).await;
-        let reader = {
-            let mailbox = Arc::clone(&mailbox);
-            tokio::spawn(async move { mailbox.push(&mut batch(1..3)).await })
-        };
-        tokio::task::yield_now().await;
-        mailbox.close();
-        reader.await.unwrap();
-        assert_eq!(rest(&mailbox).await, [0]);
-        assert_eq!(mailbox.clear(), 2, "what came too late is counted");
-    }
-
-    #[tokio::test]
-    async fn lanes_keep_each_values_order_and_drop_the_oldest_of_all() {
-        let patterns: Arc<[Pattern]> = [Pattern::parse("c.{key}").unwrap()].into();
-        let options = HandlerOptions {
-            workers: NonZeroUsize::new(4).unwrap(),
-            ordered_by: Some(OrderedBy::Placeholder("key")),
-            buffer: Buffer { messages: NonZeroUsize::new(9).unwrap(), ..Buffer::DEFAULT },
-            overflow: Overflow::DropOldest,
-            ..HandlerOptions::DEFAULT
-        };
-        let activity = Activity::default();
-        let mailbox = Mailbox::for_handler("h", &patterns, &options, activity.clone(), Gaps::Count);
-        mailbox.push(&mut batch(0..12)).await;
-        assert_eq!(activity.unfinished(), 9);
-        mailbox.close();
-        let mut lane_of = [None; 3];
-        let mut all = Vec::new();
-        for lane in 0..4 {
-            while let Some(Entry::Message(message)) = mailbox.pop(lane).await {
-                let number = message.payload[0];
-                let known = lane_of[usize::from(number % 3)].get_or_insert(lane);
-                assert_eq!(*known, lane, "one value, one lane");
-                all.push(number);
-                mailbox.finished();
-            }
-        }
-        for key in 0..3 {
-            let of_key: Vec<_> = all.iter().filter(|number| *number % 3 == key).collect();
-            assert!(of_key.is_sorted(), "{of_key:?}");
-        }
-        all.sort_unstable();
-        assert_eq!(all, (3..12).collect::<Vec<_>>());
-        assert_eq!(activity.unfinished(), 0);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 mod begun;
 mod delivery;
 mod extract;
+mod inlet;
 mod ledger;
 mod mailbox;
 mod options;
@@ -19,8 +20,9 @@ pub(crate) use extract::States;
 pub use extract::{
     Attempt, ChannelOf, FromContext, FromDelivery, Needs, Raw, Rejection, Segment, Segments, State,
 };
+pub use inlet::Queue;
 pub(crate) use ledger::{Fate, Hold, Ledger, Outcome, Place};
-pub(crate) use mailbox::{Alarm, Entry, GapCause, Gaps, Mailbox};
+pub(crate) use mailbox::{Alarm, Batch, Entry, GapCause, Gaps, Mailbox};
 pub use options::{Buffer, Carrier, DeliveryMode, HandlerOptions, OrderedBy, Overflow, StartAt};
 pub use outcome::{ErrorContext, FailureCause, HandlerReturn};
 pub(crate) use outcome::{ErrorHandler, outcome};
@@ -28,8 +30,8 @@ pub(crate) use resync::Resync;
 pub use resync::ResyncFn;
 pub use running::{Counts, Seen};
 pub(crate) use running::{Observer, RunningHandler, Tally};
+pub use worker::HandlerFn;
 pub(crate) use worker::{Closure, worker};
-pub use worker::{HandlerFn, Queue};
 
 use crate::error::HandlerError;
 

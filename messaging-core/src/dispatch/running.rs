@@ -205,19 +205,27 @@ impl RunningHandler {
     }
 
     /// Notes that a message is taken up now.
-    pub(super) fn took_up(&self, message: &Received, now: Instant) -> InFlight<'_> {
+    pub(super) fn took_up(&self, message: &Received, now: Instant) {
         self.meters.took_up(message, now);
         let arrived = message.at;
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.tally.lag.store(micros(now.duration_since(arrived)), Ordering::Relaxed);
-        self.tally.last_message.store(micros(now.duration_since(self.since)).max(1), Ordering::Relaxed);
-        self.tally.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
+        self.tally.lag.store(micros(now.saturating_duration_since(arrived)), Ordering::Relaxed);
+        let since = now.saturating_duration_since(self.since);
+        self.tally.last_message.store(micros(since).max(1), Ordering::Relaxed);
+    }
+
+    /// How many of the workers have a message in their hands.
+    pub(super) fn busy_workers(&self) -> &AtomicUsize {
+        &self.tally.in_flight
     }
 
     /// Begins a queue's entry; others need no leave. An entry that was given a delay waits for it here.
-    pub(super) async fn begin(&self, delivery: &Delivery) -> Result<Option<Begun<'_>>, NotBegun> {
-        let (Some(ledger), Some(entry)) = (&self.ledger, delivery.entry()) else { return Ok(None) };
+    pub(super) async fn begin<'l>(
+        &self,
+        ledger: &'l Ledger,
+        delivery: &Delivery,
+    ) -> Result<Option<Begun<'l>>, NotBegun> {
+        let Some(entry) = delivery.entry() else { return Ok(None) };
         let waits_until = deadline_from(delivery.received.at.into(), entry.wait);
         let begun = Begun::begin(ledger, entry, waits_until, self.options.dedupe).await;
         if begun.as_ref().is_err_and(|not| *not == NotBegun::Duplicate) {
@@ -235,12 +243,17 @@ impl RunningHandler {
         self.tally.mismatched.up();
     }
 
+    /// A call has succeeded.
+    pub(super) fn handled(&self, delivery: &Delivery) {
+        self.tally.handled.up();
+        self.observe(delivery, None);
+    }
+
     /// Judges a call.
     pub(super) fn settle(&self, delivery: &Delivery, called: Called) -> Settled {
         let failure = match called {
             Called::Returned(Ok(())) => {
-                self.tally.handled.up();
-                self.observe(delivery, None);
+                self.handled(delivery);
                 return Settled::Done;
             }
             Called::Returned(Err(Rejection(RejectionKind::Mismatch))) => {
@@ -355,16 +368,6 @@ impl RunningHandler {
 impl std::fmt::Debug for RunningHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RunningHandler").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// A message in a handler's hands.
-pub(super) struct InFlight<'a>(&'a RunningHandler);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.tally.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.mailbox.finished();
     }
 }
 

@@ -15,76 +15,32 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
 use super::extract::{FromDelivery, Needs, Rejection};
+use super::inlet::Queue;
 use super::ledger::Fate;
-use super::mailbox::Entry;
 use super::outcome::{HandlerReturn, outcome};
-use super::running::{Called, RunningHandler, Settled};
+use super::running::{Called, Settled};
 use super::{Delivery, Handler};
 use crate::cache::bypass;
-use crate::channel::Captures;
 use crate::retry::deadline_from;
 use crate::trace::{self, Trace};
-
-/// One worker's end of its handler's mailbox.
-#[derive(Debug)]
-pub struct Queue {
-    handler: Arc<RunningHandler>,
-    lane: usize,
-    captures: Captures,
-}
-
-impl Queue {
-    pub(crate) fn new(handler: Arc<RunningHandler>, lane: usize) -> Self {
-        Self { handler, lane, captures: Captures::new() }
-    }
-
-    /// The next message that is really for this handler; `None` when the handler stops.
-    async fn next(&mut self) -> Option<Delivery> {
-        loop {
-            let received = match self.handler.mailbox.pop(self.lane).await? {
-                Entry::Message(received) => received,
-                Entry::Gap(_) => continue,
-            };
-            let patterns = &self.handler.patterns;
-            let came_by = usize::from(received.pattern);
-            let matches = patterns[came_by].captures(&received.channel, &mut self.captures);
-            // Redis delivers once for each of a handler's patterns that match; the first of them counts.
-            let earlier = patterns[..came_by].iter().any(|pattern| pattern.matches(&received.channel));
-            if matches && !earlier {
-                return Some(Delivery {
-                    attempt: received.entry.as_ref().map_or(1, |entry| entry.attempt),
-                    received,
-                    patterns: Arc::clone(patterns),
-                    captures: std::mem::take(&mut self.captures),
-                    context: self.handler.context.clone(),
-                });
-            }
-            if !matches {
-                self.handler.mismatched();
-            }
-            self.handler.mailbox.finished();
-        }
-    }
-}
 
 /// Handles messages until the mailbox is closed and empty, or the handler is stopped.
 ///
 /// Cancellation: the call in progress is dropped; its message counts as not handled.
 pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
-    let running = Arc::clone(&queue.handler);
-    while let Some(mut delivery) = queue.next().await {
+    let running = queue.handler();
+    while queue.next().await {
         // A handler that never waits must not keep the thread from other tasks.
         tokio::task::coop::consume_budget().await;
-        let mut held = match running.begin(&delivery).await {
-            Ok(held) => held,
-            Err(_) => {
-                queue.captures = delivery.captures;
-                running.mailbox.finished();
-                continue;
+        let mut held = None;
+        if let (Some(ledger), Some(delivery)) = (&running.ledger, &queue.delivery) {
+            match running.begin(ledger, delivery).await {
+                Ok(begun) => held = begun,
+                Err(_) => continue,
             }
-        };
-        let mut begun = Instant::now();
-        let in_flight = running.took_up(&delivery.received, begun.into_std());
+        }
+        queue.takes_up();
+        let Queue { delivery: Some(delivery), clock, .. } = &mut queue else { continue };
         let gate = match &running.gate {
             Some(gate) => Some(gate.read().await),
             None => None,
@@ -93,33 +49,37 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
         if let Some(cache) = &running.cache {
             // What the handler reads from the cache is not older than its event.
             up_to_date = cache.catch_up(&delivery.received.channel, &delivery.received.payload).await;
-            begun = Instant::now();
+            clock.begins_again();
         }
         loop {
             let called = {
-                let trace = delivery.headers().and_then(Trace::of);
-                let span =
-                    trace::delivering(&running.id, delivery.channel(), delivery.attempt, trace.as_ref());
                 // A future is as large as the handler's variables; whoever wraps it moves a reference.
-                let call = pin!(handler.call(&delivery));
+                let call = pin!(handler.call(delivery));
                 // What is neither traced nor watched costs nothing.
-                let plain = up_to_date && trace.is_none() && span.is_disabled();
-                let call = if plain {
+                let is_plain = up_to_date && delivery.headers().is_none() && !trace::is_wanted();
+                let call = if is_plain {
                     Either::Left(call)
                 } else {
+                    let trace = delivery.headers().and_then(Trace::of);
+                    let span =
+                        trace::delivering(&running.id, delivery.channel(), delivery.attempt, trace.as_ref());
                     let call = async { if up_to_date { call.await } else { bypass(call).await } };
                     Either::Right(trace::within(trace, call.instrument(span)))
                 };
                 let call = pin!(AssertUnwindSafe(call).catch_unwind());
-                match within(begun, running.options.timeout, call).await {
+                match within(|| clock.waits(), running.options.timeout, call).await {
                     Some(Ok(returned)) => Called::Returned(returned),
                     Some(Err(panic)) => Called::Panicked(panic),
                     None => Called::TimedOut,
                 }
             };
-            running.meters.called(&delivery.received, begun);
+            running.meters.called(&delivery.received, clock.begun());
+            if held.is_none() && matches!(called, Called::Returned(Ok(()))) {
+                running.handled(delivery);
+                break;
+            }
             // What the user gave for failures may panic too; then the message is given up.
-            let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(&delivery, called)));
+            let settled = std::panic::catch_unwind(AssertUnwindSafe(|| running.settle(delivery, called)));
             let settled = settled.unwrap_or_else(|panic| running.settling_panicked(&*panic));
             match (settled, held) {
                 (Settled::Again(delay), Some(entry)) if !running.retries_in_place() => {
@@ -139,7 +99,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                     }
                     held = kept;
                     delivery.attempt += 1;
-                    begun = Instant::now();
+                    clock.begins_again();
                 }
                 (ended, entry) => {
                     if let Some(entry) = entry {
@@ -149,8 +109,7 @@ pub(crate) async fn worker<H: Handler>(handler: H, mut queue: Queue) {
                 }
             }
         }
-        drop((gate, in_flight));
-        queue.captures = delivery.captures;
+        drop(gate);
         if running.failed.load(Ordering::Relaxed) {
             return;
         }
@@ -167,12 +126,17 @@ fn fate(settled: Settled) -> Fate {
     }
 }
 
-/// What the call comes to, or `None` after the timeout. Many calls never wait, and those get no timer.
-async fn within<F: Future>(begun: Instant, limit: Duration, mut call: Pin<&mut F>) -> Option<F::Output> {
+/// What the call comes to, or `None` after the timeout. Many calls never wait, and those get no timer: of the others, `begun`
+/// says when they began.
+async fn within<F: Future>(
+    begun: impl FnOnce() -> Instant,
+    limit: Duration,
+    mut call: Pin<&mut F>,
+) -> Option<F::Output> {
     if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
         return Some(done);
     }
-    let mut timer = pin!(sleep_until(deadline_from(begun, limit)));
+    let mut timer = pin!(sleep_until(deadline_from(begun(), limit)));
     // It has just been polled; who yields wants others to run before the next time.
     let mut polled = true;
     poll_fn(|context| {
@@ -268,9 +232,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_never_waits_gets_no_timer_and_one_that_yields_lets_others_run() {
-        assert_eq!(within(Instant::now(), LIMIT, pin!(async { 1 })).await, Some(1));
+        assert_eq!(within(Instant::now, LIMIT, pin!(async { 1 })).await, Some(1));
         let yielding = pin!(yield_now());
-        let mut call = pin!(within(Instant::now(), LIMIT, yielding));
+        let mut call = pin!(within(Instant::now, LIMIT, yielding));
         assert!(call.as_mut().now_or_never().is_none(), "it is polled once for each time that it is woken");
         assert_eq!(call.await, Some(()));
     }
@@ -283,7 +247,7 @@ mod tests {
             advance(LIMIT * 3 / 4).await;
             sleep(LIMIT / 2).await;
         };
-        assert_eq!(within(begun, LIMIT, pin!(call)).await, None);
+        assert_eq!(within(|| begun, LIMIT, pin!(call)).await, None);
         assert_eq!(begun.elapsed(), LIMIT);
     }
 }

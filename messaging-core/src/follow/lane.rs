@@ -133,7 +133,10 @@ impl Lane {
         match reader.read_after(&readable, most, wait).await {
             Ok(batch) => {
                 self.reader = Some(reader);
-                let batch = batch.into_iter().map(|(position, entries)| (positions[position], entries));
+                // Whoever follows may keep some of them for long.
+                let alone = |entries: Vec<RawEntry>| entries.into_iter().map(RawEntry::alone).collect();
+                let batch =
+                    batch.into_iter().map(|(position, entries)| (positions[position], alone(entries)));
                 Ok(News { batch: batch.collect(), back })
             }
             Err(error) if error.kind() == ErrorKind::Refused => {

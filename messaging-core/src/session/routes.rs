@@ -1,6 +1,6 @@
 //! Who gets what arrives for each channel and pattern, and what the backend has said of it. No I/O.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::backend::{Request, Via};
+use crate::backend::Request;
 use crate::channel::{Channel, Kind, Wire};
-use crate::dispatch::{GapCause, Mailbox};
+use crate::dispatch::{Batch, GapCause, Mailbox};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Received;
 
@@ -21,11 +21,14 @@ pub(super) struct Book {
     pub(super) unconfirmed: BTreeMap<Wire, Option<String>>,
 }
 
+/// Looked up for each message. The names are those that this process subscribes to, and the hash has a random seed.
+type Names = HashMap<Bytes, Route, foldhash::fast::RandomState>;
+
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    channels: HashMap<Bytes, Route>,
-    globs: HashMap<Bytes, Route>,
-    sharded: HashMap<Bytes, Route>,
+    channels: Names,
+    globs: Names,
+    sharded: Names,
     slots: Vec<Option<Slot>>,
     /// The slot of each mailbox, by its address, and the slots that are free.
     slot_of: HashMap<usize, usize>,
@@ -61,7 +64,7 @@ pub(super) enum RouteState {
 struct Slot {
     mailbox: Arc<Mailbox>,
     wires: Vec<Wire>,
-    batch: VecDeque<Received>,
+    batch: Batch,
     waiting: Vec<oneshot::Sender<Result<()>>>,
     /// Something of it was subscribed once, so that a loss is a gap.
     established: bool,
@@ -75,7 +78,7 @@ impl Routes {
         Self { book, ..Self::default() }
     }
 
-    fn map(&mut self, kind: Kind) -> &mut HashMap<Bytes, Route> {
+    fn map(&mut self, kind: Kind) -> &mut Names {
         match kind {
             Kind::Channel => &mut self.channels,
             Kind::Glob => &mut self.globs,
@@ -151,7 +154,7 @@ impl Routes {
         self.slots[slot] = Some(Slot {
             mailbox,
             wires,
-            batch: VecDeque::new(),
+            batch: Batch::default(),
             waiting: Vec::new(),
             established: false,
             gap_due: false,
@@ -249,41 +252,47 @@ impl Routes {
         true
     }
 
-    /// Puts a message into the batches of those who want it. `false` if its channel cannot be read.
+    /// Puts a message into the batches of those who want it. `name` is that of the subscription by which it came; `channel`
+    /// makes a copy of the channel's name that may be kept. `false` if the channel cannot be read.
     pub(super) fn distribute(
         &mut self,
         prefix: &str,
-        via: &Via,
-        channel: Bytes,
-        payload: &Bytes,
+        (kind, name): (Kind, &[u8]),
+        channel: impl FnOnce() -> Bytes,
+        payload: Bytes,
         at: std::time::Instant,
     ) -> bool {
-        let route = match via {
-            Via::Channel => self.channels.get_mut(&channel),
-            Via::Glob(pattern) => self.globs.get_mut(pattern),
-            Via::Sharded => self.sharded.get_mut(&channel),
-        };
         // Nobody: it was on its way while the last subscriber left.
-        let Some(route) = route else { return true };
+        let routes = match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Glob => &mut self.globs,
+            Kind::Sharded => &mut self.sharded,
+        };
+        let Some(route) = routes.get_mut(name) else { return true };
         let named = |channel| Channel::from_wire(channel).and_then(|channel| channel.without_prefix(prefix));
-        let channel = match (via, &route.channel) {
-            (Via::Glob(_), _) => named(channel),
-            (Via::Channel | Via::Sharded, Some(channel)) => Some(channel.clone()),
-            (Via::Channel | Via::Sharded, None) => {
+        let channel = match (kind, &route.channel) {
+            (Kind::Glob, _) => named(channel()),
+            (Kind::Channel | Kind::Sharded, Some(channel)) => Some(channel.clone()),
+            (Kind::Channel | Kind::Sharded, None) => {
                 // A copy, or it would keep the chunk alive that it came in.
-                route.channel = named(Bytes::copy_from_slice(&channel));
+                route.channel = named(Bytes::copy_from_slice(name));
                 route.channel.clone()
             }
         };
         let Some(channel) = channel else { return false };
-        for (number, pattern) in &route.targets {
-            let Some(slot) = &mut self.slots[*number] else { continue };
+        let Some((last, others)) = route.targets.split_last() else { return true };
+        let (slots, touched) = (&mut self.slots, &mut self.touched);
+        let mut to = |(number, pattern): (usize, u16), channel, payload| {
+            let Some(slot) = &mut slots[number] else { return };
             if slot.batch.is_empty() {
-                self.touched.push(*number);
+                touched.push(number);
             }
-            let (channel, payload) = (channel.clone(), payload.clone());
-            slot.batch.push_back(Received { channel, payload, at, pattern: *pattern, entry: None });
+            slot.batch.push(Received { channel, payload, at, pattern, entry: None });
+        };
+        for target in others {
+            to(*target, channel.clone(), payload.clone());
         }
+        to(*last, channel, payload);
         true
     }
 
@@ -450,8 +459,9 @@ mod tests {
         }
         let begun = tokio::time::Instant::now();
         for _ in 0..2 * Buffer::DEFAULT.messages.get() {
-            let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"1"));
-            assert!(routes.distribute("", &Via::Channel, channel, &payload, std::time::Instant::now()));
+            let payload = Bytes::from_static(b"1");
+            let at = std::time::Instant::now();
+            assert!(routes.distribute("", (Kind::Channel, b"a"), || unreachable!(), payload, at));
             routes.deliver().await;
         }
         let waited = begun.elapsed().as_millis();
@@ -464,8 +474,9 @@ mod tests {
         let mailbox = Arc::new(Mailbox::for_subscription(Buffer::DEFAULT, Overflow::DropOldest));
         routes.add(Arc::clone(&mailbox), vec![wire("a")]);
         for _ in 0..2 * Buffer::DEFAULT.messages.get() {
-            let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"1"));
-            assert!(routes.distribute("", &Via::Channel, channel, &payload, std::time::Instant::now()));
+            let payload = Bytes::from_static(b"1");
+            let at = std::time::Instant::now();
+            assert!(routes.distribute("", (Kind::Channel, b"a"), || unreachable!(), payload, at));
             assert_eq!(routes.deliver().await, Duration::ZERO);
         }
         assert_eq!(mailbox.counts().1, Buffer::DEFAULT.messages.get() as u64);

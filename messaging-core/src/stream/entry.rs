@@ -25,9 +25,16 @@ pub(crate) mod field {
     /// In front of what a dead-letter stream adds.
     pub(crate) const DEAD: &str = "dead.";
 
+    const ALL: [&str; 8] = [ID, NUMBER, CHANNEL, TIME, DATA, KIND, KEY, ONLY];
+
     /// Whether a header may not have this name.
     pub(crate) fn is_reserved(name: &str) -> bool {
-        [ID, NUMBER, CHANNEL, TIME, KIND, KEY, DATA, ONLY].contains(&name) || name.starts_with(DEAD)
+        ALL.contains(&name) || name.starts_with(DEAD)
+    }
+
+    /// The same name as one that need not be kept, if it is one of these.
+    pub(crate) fn known(name: &[u8]) -> Option<&'static str> {
+        ALL.into_iter().find(|known| known.as_bytes() == name)
     }
 }
 
@@ -105,6 +112,11 @@ impl EventId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// One that may be kept: what was read with it does not stay in memory for its sake.
+    pub(crate) fn to_keep(&self) -> Self {
+        Self(ByteString::from(&*self.0))
+    }
 }
 
 impl Deref for EventId {
@@ -163,6 +175,19 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
 pub(crate) struct RawEntry {
     pub(crate) id: EntryId,
     pub(crate) fields: Vec<(Bytes, Bytes)>,
+}
+
+impl RawEntry {
+    /// The same, which may be kept: what was read with it does not stay in memory for its sake.
+    pub(crate) fn alone(mut self) -> Self {
+        for (name, value) in &mut self.fields {
+            if field::known(name).is_none() {
+                *name = Bytes::copy_from_slice(name);
+            }
+            *value = Bytes::copy_from_slice(value);
+        }
+        self
+    }
 }
 
 /// What a stream says of a message, beside its channel and its payload.

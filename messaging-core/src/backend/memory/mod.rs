@@ -31,7 +31,7 @@ use store::Store;
 use super::presence::Places;
 use super::{
     Attempt, CacheKey, Catalog, Generation, Joined, Joining, Lease, Looked, Names, Notice, Outgoing,
-    Published, Push, Registration, Reply, Request, Token, Via, closed,
+    Published, Push, Registration, Reply, Request, Token, closed,
 };
 use crate::activity::Activity;
 use crate::channel::{Kind, Wire, glob_matches};
@@ -423,19 +423,23 @@ impl Inbox {
             return 0;
         }
         let ways: Vec<_> = match carrier {
-            Carrier::Sharded => state.sharded.contains(channel).then_some(Via::Sharded).into_iter().collect(),
+            Carrier::Sharded => {
+                state.sharded.get(channel).map(|name| (Kind::Sharded, name)).into_iter().collect()
+            }
             Carrier::Broadcast => {
-                let exact = state.channels.contains(channel).then_some(Via::Channel);
+                let exact = state.channels.get(channel).map(|name| (Kind::Channel, name));
                 let globs = state.globs.iter().filter(|glob| glob_matches(glob, channel));
-                exact.into_iter().chain(globs.cloned().map(Via::Glob)).collect()
+                exact.into_iter().chain(globs.map(|glob| (Kind::Glob, glob))).collect()
             }
         };
-        for via in &ways {
+        let ways: Vec<_> = ways.into_iter().map(|(kind, name)| (kind, name.clone())).collect();
+        for (kind, name) in &ways {
             state.bytes += payload.len();
             state.pushes.push_back(if payload.len() > self.max_payload {
                 Push::Oversized { channel: channel.clone(), size: payload.len() }
             } else {
-                Push::Message { via: via.clone(), channel: channel.clone(), payload: payload.clone() }
+                let (channel, payload) = (channel.clone(), payload.clone());
+                Push::Message { kind: *kind, name: name.clone(), channel, payload }
             });
         }
         self.activity.begin(ways.len());

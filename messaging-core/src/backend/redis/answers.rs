@@ -75,6 +75,14 @@ pub(super) fn first_refusal(error: &RedisError) -> (String, String) {
     })
 }
 
+/// [`describe`] for an error reply that we have received ourselves.
+pub(super) fn describe_reply(reply: &str, endpoint: &str) -> Error {
+    match redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()) {
+        Ok(redis::Value::ServerError(error)) => describe(error.into(), endpoint),
+        _ => refusal(endpoint, reply),
+    }
+}
+
 /// Our error for an error reply on one of our own connections; the command was not carried out.
 pub(super) fn refusal(endpoint: &str, reply: &str) -> Error {
     let (code, detail) = reply.split_once(' ').unwrap_or((reply, ""));
@@ -147,12 +155,7 @@ mod tests {
             ("TRYAGAIN Multiple keys request during rehashing of slot", ErrorKind::Connection),
             ("NOPERM this user has no permissions", ErrorKind::Refused),
         ] {
-            let answer = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
-            let error = match answer {
-                redis::Value::ServerError(error) => RedisError::from(error),
-                answer => panic!("{answer:?}"),
-            };
-            let error = describe(error, "here");
+            let error = describe_reply(reply, "here");
             assert_eq!((error.kind(), error.is_not_sent()), (kind, true), "{error}");
             assert_eq!(error.is_forbidden(), reply.starts_with("NOPERM"));
             assert_eq!(error.is_retryable(), kind == ErrorKind::Connection);

@@ -78,6 +78,8 @@ pub(super) enum Role {
     Publisher,
     /// Who reads cached values.
     Cache,
+    /// Who reads streams.
+    Reader,
 }
 
 /// Opens connections.
@@ -177,6 +179,25 @@ impl Dialer {
         connected
     }
 
+    /// A connection to read streams on: to the `owner` of their keys, if there is one, or where the locator says.
+    pub(super) async fn reader(
+        &self,
+        owner: impl Future<Output = Result<Option<Address>>>,
+    ) -> Result<Dialled> {
+        let connecting = async {
+            let address = match owner.await? {
+                Some(owner) => owner,
+                None => self.locator.locate().await?,
+            };
+            self.connect_to(&address, Role::Reader).await
+        };
+        let connected = self.in_time(connecting).await;
+        if connected.is_err() {
+            self.locator.doubt();
+        }
+        connected
+    }
+
     async fn in_time(&self, connecting: impl Future<Output = Result<Dialled>>) -> Result<Dialled> {
         timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| {
             Err(Error::new(
@@ -196,7 +217,7 @@ impl Dialer {
             buffer: BytesMut::with_capacity(CHUNK),
             decoder: match role {
                 Role::Subscriber => Decoder::new(self.max_payload),
-                Role::Publisher | Role::Cache => Decoder::of_commands(),
+                Role::Publisher | Role::Cache | Role::Reader => Decoder::of_commands(),
             },
             watch: Watch(self.locator.watch(address)),
         };
@@ -256,6 +277,7 @@ impl Dialer {
             Role::Subscriber => "messaging-subscriber",
             Role::Publisher => "messaging-publisher",
             Role::Cache => "messaging-cache",
+            Role::Reader => "messaging-reader",
         };
         let mut needed = 0;
         if let Some(password) = &self.credentials.password {
@@ -442,6 +464,7 @@ mod tests {
             peer.write_all(part.as_bytes()).await.unwrap();
             connection.receive(&mut pushes).now_or_never().expect("it has arrived").unwrap();
         }
-        assert!(matches!(&pushes[..], [Push::Message { payload, .. }] if payload == "123456789"));
+        let [Push::Messages(chunk)] = &pushes[..] else { panic!("{pushes:?}") };
+        assert_eq!(chunk.bytes[chunk.places[0].payload.clone()], b"123456789"[..]);
     }
 }

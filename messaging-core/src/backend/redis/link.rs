@@ -16,7 +16,7 @@ use super::connection::Watch;
 use super::node::{Node, Numbered, open};
 use super::slots::SlotMap;
 use super::topology::Locator;
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::deadline;
 
@@ -195,6 +195,17 @@ impl Link {
         }
     }
 
+    /// The node of a cluster that owns `key` now; nothing where there is one server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connection`] or [`ErrorKind::Timeout`].
+    pub(super) async fn owner(&self, key: &str) -> Result<Option<Address>> {
+        match &self.servers {
+            Servers::One(_) => Ok(None),
+            Servers::Cluster(cluster) => cluster.owner_now(key).await.map(Some),
+        }
+    }
+
     /// A connection of its own to the server that owns `key`, without a limit to how long an answer may take, and what
     /// tells when that server is the master no more.
     ///
@@ -206,10 +217,7 @@ impl Link {
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(None);
         let connecting = async {
-            let address = match &self.servers {
-                Servers::One(_) => None,
-                Servers::Cluster(cluster) => Some(cluster.owner_now(key).await?),
-            };
+            let address = self.owner(key).await?;
             open(&self.locator, address, &settings, self.connect_timeout).await
         };
         match timeout_at(deadline, connecting).await {

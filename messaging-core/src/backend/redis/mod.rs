@@ -1,5 +1,5 @@
-//! The Redis backend: publishing and subscriptions on connections of our own, all other commands through the `redis`
-//! crate.
+//! The Redis backend: publishing, subscriptions and reading streams on connections of our own, all other commands through
+//! the `redis` crate.
 
 mod answers;
 mod cache;
@@ -15,6 +15,7 @@ mod operate;
 mod pipe;
 mod presence;
 mod push;
+mod reader;
 mod rights;
 mod scripts;
 mod shards;
@@ -46,10 +47,10 @@ use link::Link;
 use node::Node;
 use pipe::{Pipe, Replies};
 use presence::PresenceScripts;
+pub(crate) use reader::StreamReader;
 use scripts::Scripts;
 use stream_scripts::{APPEND, StreamScripts};
 use streams::Registered;
-pub(crate) use streams::StreamReader;
 use topology::Locator;
 
 use super::names::Names;

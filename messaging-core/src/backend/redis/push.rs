@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use crate::backend::{Push, Reply, Via};
+use crate::backend::{Chunk, Place, Push, Reply};
 use crate::channel::Kind;
 
 /// No line (a simple string, an error) is longer than this.
@@ -39,7 +39,11 @@ pub(crate) struct Decoder {
     skip_parts: usize,
     /// How many bytes the buffer needs before it is worth looking again.
     wanted: usize,
-    frames: Vec<Frame>,
+    /// What has been found in the buffer: the messages, and everything else with how many messages were before it.
+    places: Vec<Place>,
+    frames: Vec<(usize, Frame)>,
+    /// How many messages there were in the last chunks: so many there may be in the next.
+    usual: usize,
 }
 
 /// What is received.
@@ -53,13 +57,7 @@ enum Of {
 /// Where a frame's parts are in the buffer.
 #[derive(Debug)]
 enum Frame {
-    Message {
-        kind: Kind,
-        /// Of [`Kind::Glob`].
-        pattern: Range<usize>,
-        channel: Range<usize>,
-        payload: Range<usize>,
-    },
+    Message(Place),
     /// `size` is that of the part that is too long, `after` how many parts follow it.
     Oversized {
         channel: Range<usize>,
@@ -79,7 +77,7 @@ enum Part {
 }
 
 /// One step: the position after what was read, or more bytes are needed (how many in all, if it is known).
-type Step<T> = Result<Option<(T, usize)>, ProtocolError>;
+pub(super) type Step<T> = Result<Option<(T, usize)>, ProtocolError>;
 
 impl Decoder {
     /// For a subscriber.
@@ -100,7 +98,9 @@ impl Decoder {
             skip: 0,
             skip_parts: 0,
             wanted: 0,
+            places: Vec::new(),
             frames: Vec::new(),
+            usual: 0,
         }
     }
 
@@ -126,6 +126,14 @@ impl Decoder {
         let mut at = 0;
         let mut broken = Ok(());
         while at < buffer.len() && self.skip == 0 {
+            if let Some((place, end)) = self.whole_message(buffer, at) {
+                if self.places.capacity() == 0 {
+                    self.places.reserve(self.usual);
+                }
+                self.places.push(place);
+                at = end;
+                continue;
+            }
             let (frame, end) = match self.frame(buffer, at) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -138,19 +146,39 @@ impl Decoder {
                 self.skip = size + 2;
                 self.skip_parts = after;
             }
-            self.frames.push(frame);
+            match frame {
+                Frame::Message(place) => self.places.push(place),
+                frame => self.frames.push((self.places.len(), frame)),
+            }
             at = end;
         }
         self.wanted = self.wanted.saturating_sub(at);
         if at > 0 {
-            let chunk = buffer.split_to(at).freeze();
-            pushes.extend(self.frames.drain(..).map(|frame| frame.into_push(&chunk)));
+            self.give(buffer.split_to(at).freeze(), pushes);
         }
         broken?;
         if self.skip > 0 {
             return self.decode(buffer, pushes);
         }
         Ok(())
+    }
+
+    /// Gives away what has been found in `chunk`.
+    fn give(&mut self, chunk: Bytes, pushes: &mut Vec<Push>) {
+        self.usual = self.places.len().max(self.usual / 4 * 3);
+        let mut given = 0;
+        for (before, frame) in self.frames.drain(..) {
+            if before > given {
+                let places = self.places.drain(..before - given).collect();
+                pushes.push(Push::Messages(Chunk { bytes: chunk.clone(), places }));
+                given = before;
+            }
+            pushes.push(frame.into_push(&chunk));
+        }
+        if !self.places.is_empty() {
+            let places = std::mem::take(&mut self.places);
+            pushes.push(Push::Messages(Chunk { bytes: chunk, places }));
+        }
     }
 
     fn skip_oversized(&mut self, buffer: &mut BytesMut) -> Result<(), ProtocolError> {
@@ -166,6 +194,29 @@ impl Decoder {
             self.skip = size.ok_or(NULL_PART)? + 2;
             self.skip_parts -= 1;
         }
+    }
+
+    /// The message at `at`, if it is all there and nothing is special about it: most are like this. Of everything else,
+    /// [`frame`](Self::frame) finds out what it is.
+    fn whole_message(&self, buffer: &[u8], at: usize) -> Option<(Place, usize)> {
+        if self.of != Of::Messages {
+            return None;
+        }
+        let rest = &buffer[at..];
+        let starts = [
+            (Kind::Channel, &b"*3\r\n$7\r\nmessage\r\n"[..]),
+            (Kind::Glob, b"*4\r\n$8\r\npmessage\r\n"),
+            (Kind::Sharded, b"*3\r\n$8\r\nsmessage\r\n"),
+        ];
+        let (kind, start) = starts.into_iter().find(|(_, start)| rest.starts_with(start))?;
+        let mut at = at + start.len();
+        let pattern = match kind {
+            Kind::Glob => whole_part(buffer, &mut at, self.longest_name)?,
+            Kind::Channel | Kind::Sharded => at..at,
+        };
+        let channel = whole_part(buffer, &mut at, self.longest_name)?;
+        let payload = whole_part(buffer, &mut at, self.longest_payload)?;
+        Some((Place { kind, pattern, channel, payload }, at))
     }
 
     fn frame(&mut self, buffer: &[u8], at: usize) -> Step<Frame> {
@@ -261,7 +312,7 @@ impl Decoder {
         };
         let Some((part, end)) = self.part(buffer, next, self.longest_payload)? else { return Ok(None) };
         let frame = match part {
-            Part::Fits(payload) => Frame::Message { kind, pattern, channel, payload },
+            Part::Fits(payload) => Frame::Message(Place { kind, pattern, channel, payload }),
             Part::Oversized(size) => Frame::Oversized { channel, size, after: 0 },
         };
         Ok(Some((frame, end)))
@@ -322,15 +373,7 @@ impl Decoder {
 impl Frame {
     fn into_push(self, chunk: &Bytes) -> Push {
         match self {
-            Self::Message { kind, pattern, channel, payload } => Push::Message {
-                via: match kind {
-                    Kind::Channel => Via::Channel,
-                    Kind::Glob => Via::Glob(chunk.slice(pattern)),
-                    Kind::Sharded => Via::Sharded,
-                },
-                channel: chunk.slice(channel),
-                payload: chunk.slice(payload),
-            },
+            Self::Message(place) => Push::Messages(Chunk { bytes: chunk.clone(), places: vec![place] }),
             Self::Oversized { channel, size, .. } => Push::Oversized { channel: chunk.slice(channel), size },
             Self::Unsubscribed(channel) => Push::Reply(Reply::Unsubscribed(chunk.slice(channel))),
             reply => Push::Reply(reply.into_reply(chunk)),
@@ -345,7 +388,7 @@ impl Frame {
                 Reply::Values(values.into_iter().map(|value| value.into_reply(chunk)).collect())
             }
             // None of these is part of an answer.
-            Self::Message { .. } | Self::Oversized { .. } | Self::Unsubscribed(_) => Reply::Done,
+            Self::Message(_) | Self::Oversized { .. } | Self::Unsubscribed(_) => Reply::Done,
         }
     }
 }
@@ -401,8 +444,53 @@ fn line(buffer: &[u8], at: usize) -> Step<&[u8]> {
     }
 }
 
+/// How much of an answer is there that may be of any depth: it remembers how far it has looked.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// What comes next is here, or will be.
+    at: usize,
+    /// So many elements are still to come, at whatever depth.
+    elements: usize,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { at: 0, elements: 1 }
+    }
+}
+
+impl Scan {
+    /// The size of the answer at the beginning of the buffer; or how many more bytes are needed at least.
+    pub(super) fn whole(&mut self, buffer: &[u8]) -> Result<Result<usize, usize>, ProtocolError> {
+        while self.elements > 0 {
+            let Some(kind) = buffer.get(self.at) else { break };
+            let (more, after) = match kind {
+                b'*' => match length(buffer, self.at + 1)? {
+                    Some((count, after)) => (count.unwrap_or(0), after),
+                    None => break,
+                },
+                b'$' => match length(buffer, self.at + 1)? {
+                    Some((size, after)) => (0, after + size.map_or(0, |size| size + 2)),
+                    None => break,
+                },
+                b'+' | b'-' | b':' => match line(buffer, self.at + 1)? {
+                    Some((_, after)) => (0, after),
+                    None => break,
+                },
+                _ => return Err(ProtocolError("an unknown type byte")),
+            };
+            self.elements = self.elements - 1 + more;
+            self.at = after;
+        }
+        if self.elements > 0 || self.at > buffer.len() {
+            return Ok(Err(self.at.saturating_sub(buffer.len()).max(1)));
+        }
+        Ok(Ok(std::mem::take(self).at))
+    }
+}
+
 /// The size in the header of the bulk string at `at`, `None` inside for a null, and where its contents begin.
-fn bulk_size(buffer: &[u8], at: usize) -> Step<Option<usize>> {
+pub(super) fn bulk_size(buffer: &[u8], at: usize) -> Step<Option<usize>> {
     match buffer.get(at) {
         Some(b'$') => length(buffer, at + 1),
         Some(_) => Err(ProtocolError("something else where a bulk string belongs")),
@@ -410,8 +498,33 @@ fn bulk_size(buffer: &[u8], at: usize) -> Step<Option<usize>> {
     }
 }
 
+/// The contents of a bulk string that is all there, of at most `longest` bytes; `at` moves behind it.
+fn whole_part(buffer: &[u8], at: &mut usize, longest: usize) -> Option<Range<usize>> {
+    const MOST_DIGITS: usize = 9;
+    let [b'$', digits @ ..] = buffer.get(*at..)? else { return None };
+    let (mut size, mut count) = (0, 0);
+    while let Some(digit @ b'0'..=b'9') = digits.get(count) {
+        size = size * 10 + usize::from(digit - b'0');
+        count += 1;
+        if count > MOST_DIGITS {
+            return None;
+        }
+    }
+    let start = *at + 1 + count + 2;
+    let end = start + size;
+    let is_whole = count > 0 && size <= longest && ends_line(buffer, start - 2) && ends_line(buffer, end);
+    is_whole.then(|| {
+        *at = end + 2;
+        start..end
+    })
+}
+
+fn ends_line(buffer: &[u8], at: usize) -> bool {
+    buffer.get(at..at + 2) == Some(b"\r\n")
+}
+
 /// The length at `at` and the position after its line; `None` inside for the -1 of a null.
-fn length(buffer: &[u8], at: usize) -> Step<Option<usize>> {
+pub(super) fn length(buffer: &[u8], at: usize) -> Step<Option<usize>> {
     let length = match integer(buffer, at)? {
         None => return Ok(None),
         Some((-1, after)) => (None, after),

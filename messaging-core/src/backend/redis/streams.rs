@@ -6,16 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisResult, ScriptInvocation, Value, cmd};
-use tokio::time::timeout;
+use redis::{Cmd, ScriptInvocation, Value, cmd};
 
-use super::connection::Watch;
 use super::{Redis, millis};
 use crate::backend::Token;
 use crate::backend::streams::{
-    Append, Batch, From, GroupState, MOST_TAKEOVERS, Member, Settlement, Tail, Taken, Tend, Tended,
+    Append, From, GroupState, MOST_TAKEOVERS, Member, Settlement, Tail, Taken, Tend, Tended,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream::{EntryId, EventId, RawEntry, Retention, StreamInfo, StreamName};
@@ -134,18 +130,6 @@ impl Redis {
     /// On a cluster a read is of one slot.
     pub(crate) fn readable_together(&self) -> bool {
         !self.is_cluster()
-    }
-
-    pub(crate) async fn stream_reader(&self, first: &StreamName) -> Result<StreamReader> {
-        let (connection, watch) = self.link.dedicated(&self.key(first, "stream")).await?;
-        let endpoint = self.endpoint.clone();
-        Ok(StreamReader {
-            connection,
-            watch,
-            namespace: self.namespace.clone(),
-            endpoint,
-            limit: self.command_timeout,
-        })
     }
 
     pub(crate) async fn now(&self) -> Result<u64> {
@@ -432,108 +416,6 @@ impl Redis {
     }
 }
 
-/// A connection of its own for reads that wait.
-pub(crate) struct StreamReader {
-    connection: MultiplexedConnection,
-    /// A master that the sentinels have given up may go on answering that there is nothing new.
-    watch: Watch,
-    namespace: String,
-    endpoint: String,
-    /// How long an answer may take beyond the wait.
-    limit: Duration,
-}
-
-impl StreamReader {
-    pub(crate) async fn read_group(
-        &mut self,
-        member: &Member,
-        streams: &[StreamName],
-        most: usize,
-        wait: Duration,
-    ) -> Result<Batch> {
-        let mut read = cmd("XREADGROUP");
-        read.arg("GROUP").arg(&member.group).arg(&member.consumer);
-        read.arg("COUNT").arg(most).arg("BLOCK").arg(millis(wait)).arg("STREAMS");
-        let keys: Vec<_> = streams.iter().map(|stream| stream.key(&self.namespace, "stream")).collect();
-        read.arg(&keys);
-        keys.iter().for_each(|_| _ = read.arg(">"));
-        read_batch(self.answer(&read, wait).await?, &keys)
-    }
-
-    pub(crate) async fn read_after(
-        &mut self,
-        streams: &[(StreamName, EntryId)],
-        most: usize,
-        wait: Duration,
-    ) -> Result<Batch> {
-        let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(most).arg("BLOCK").arg(millis(wait)).arg("STREAMS");
-        let keys: Vec<_> = streams.iter().map(|(stream, _)| stream.key(&self.namespace, "stream")).collect();
-        read.arg(&keys);
-        streams.iter().for_each(|(_, after)| _ = read.arg(after.to_string()));
-        read_batch(self.answer(&read, wait).await?, &keys)
-    }
-
-    pub(crate) async fn last_of(
-        &mut self,
-        streams: &[(StreamName, EntryId)],
-    ) -> Result<Vec<Option<EntryId>>> {
-        let asking: Vec<_> = streams
-            .iter()
-            .map(|(stream, _)| {
-                let (mut info, mut connection) = (cmd("XINFO"), self.connection.clone());
-                info.arg("STREAM").arg(stream.key(&self.namespace, "stream"));
-                async move { info.query_async::<HashMap<String, Value>>(&mut connection).await }
-            })
-            .collect();
-        let answers = async { Ok(join_all(asking).await) };
-        let mut last = Vec::with_capacity(streams.len());
-        for answer in self.within(self.limit, answers).await? {
-            last.push(match answer {
-                Ok(mut info) => Some(read_id(info.remove("last-generated-id").unwrap_or(Value::Nil))?),
-                Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => {
-                    Some(EntryId::MIN)
-                }
-                Err(error) => match super::answers::describe(error, &self.endpoint) {
-                    refused if refused.kind() == ErrorKind::Refused => None,
-                    error => return Err(error),
-                },
-            });
-        }
-        Ok(last)
-    }
-
-    async fn answer(&mut self, command: &Cmd, wait: Duration) -> Result<Value> {
-        let mut connection = self.connection.clone();
-        self.within(wait + self.limit, command.query_async(&mut connection)).await
-    }
-
-    /// Waits for answers, but not for ever.
-    async fn within<T>(
-        &mut self,
-        limit: Duration,
-        answers: impl Future<Output = RedisResult<T>>,
-    ) -> Result<T> {
-        let answered = tokio::select! {
-            answered = timeout(limit, answers) => answered,
-            error = self.watch.left() => return Err(error),
-        };
-        match answered {
-            Ok(answer) => answer.map_err(|error| super::answers::describe(error, &self.endpoint)),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("redis at {} did not answer a read of streams within {limit:?}", self.endpoint),
-            )),
-        }
-    }
-}
-
-impl std::fmt::Debug for StreamReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamReader").field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
-
 /// A delay may be nothing, unlike a time to live.
 fn delay_millis(delay: Duration) -> u64 {
     if delay.is_zero() { 0 } else { millis(delay) }
@@ -541,32 +423,6 @@ fn delay_millis(delay: Duration) -> u64 {
 
 fn unexpected() -> Error {
     Error::new(ErrorKind::Decode, "redis answered a read of streams in an unknown form")
-}
-
-/// What was read, by the position of each stream's key.
-fn read_batch(answer: Value, keys: &[String]) -> Result<Batch> {
-    let streams: Vec<(Value, Value)> = match answer {
-        Value::Nil => Vec::new(),
-        Value::Map(streams) => streams,
-        Value::Array(streams) => streams
-            .into_iter()
-            .map(|stream| match stream {
-                Value::Array(mut pair) if pair.len() == 2 => {
-                    let entries = pair.pop().unwrap_or(Value::Nil);
-                    Ok((pair.pop().unwrap_or(Value::Nil), entries))
-                }
-                _ => Err(unexpected()),
-            })
-            .collect::<Result<_>>()?,
-        _ => return Err(unexpected()),
-    };
-    let mut batch = Batch::with_capacity(streams.len());
-    for (key, entries) in streams {
-        let key = bytes_of(key)?;
-        let position = keys.iter().position(|wanted| wanted.as_bytes() == key).ok_or_else(unexpected)?;
-        batch.push((position, read_entries(entries)?));
-    }
-    Ok(batch)
 }
 
 fn read_entries(answer: Value) -> Result<Vec<RawEntry>> {

@@ -15,7 +15,24 @@ fn decode_in_steps(limit: usize, bytes: &[u8], steps: &[usize]) -> Result<Vec<Pu
         assert!(room <= limit.max(decoder.longest_name) + 2, "no peer makes us reserve {room} bytes");
         at = end;
     }
-    Ok(pushes)
+    Ok(one_by_one(pushes))
+}
+
+/// Each message by itself.
+fn one_by_one(pushes: Vec<Push>) -> Vec<Push> {
+    let each = |push| match push {
+        Push::Messages(Chunk { bytes, places }) => {
+            assert!(!places.is_empty());
+            let message = |Place { kind, pattern, channel, payload }: Place| {
+                let name = if kind == Kind::Glob { pattern } else { channel.clone() };
+                let (name, channel) = (bytes.slice(name), bytes.slice(channel));
+                Push::Message { kind, name, channel, payload: bytes.slice(payload) }
+            };
+            places.into_iter().map(message).collect()
+        }
+        push => vec![push],
+    };
+    pushes.into_iter().flat_map(each).collect()
 }
 
 fn message(channel: &str, payload: &str) -> Vec<u8> {
@@ -25,11 +42,16 @@ fn message(channel: &str, payload: &str) -> Vec<u8> {
 
 fn shown(push: &Push) -> String {
     match push {
-        Push::Message { via: Via::Glob(pattern), channel, payload } => {
-            format!("Some({pattern:?}) {channel:?} {payload:?}")
+        Push::Message { kind: Kind::Glob, name, channel, payload } => {
+            format!("Some({name:?}) {channel:?} {payload:?}")
         }
-        Push::Message { via: Via::Channel, channel, payload } => format!("None {channel:?} {payload:?}"),
-        Push::Message { via: Via::Sharded, channel, payload } => format!("sharded {channel:?} {payload:?}"),
+        Push::Message { kind: Kind::Channel, channel, payload, .. } => {
+            format!("None {channel:?} {payload:?}")
+        }
+        Push::Message { kind: Kind::Sharded, channel, payload, .. } => {
+            format!("sharded {channel:?} {payload:?}")
+        }
+        Push::Messages(_) => unreachable!("they are shown one by one"),
         Push::Oversized { channel, size } => format!("{channel:?} oversized {size}"),
         Push::Reply(reply) => format!("{reply:?}"),
         Push::Answer { .. } | Push::Lost { .. } => unreachable!("the decoder makes none"),
@@ -78,8 +100,8 @@ fn every_split_gives_the_same_frames() {
             assert_eq!(split.iter().map(shown).collect::<Vec<_>>(), whole, "split at {first}+{second}");
         }
     }
-    let one_by_one = decode_in_steps(20, &bytes, &vec![1; bytes.len()]).unwrap();
-    assert_eq!(one_by_one.iter().map(shown).collect::<Vec<_>>(), whole);
+    let bytewise = decode_in_steps(20, &bytes, &vec![1; bytes.len()]).unwrap();
+    assert_eq!(bytewise.iter().map(shown).collect::<Vec<_>>(), whole);
 }
 
 #[test]
@@ -228,7 +250,7 @@ proptest! {
         let _ = decoder.decode(&mut BytesMut::from(&bytes[..]), &mut pushes);
         // They take an error's text apart in ways of their own.
         let comparable = |frame: String| if frame.starts_with("Error") { "Error".to_owned() } else { frame };
-        let ours: Vec<String> = pushes.iter().map(shown).map(comparable).collect();
+        let ours: Vec<String> = one_by_one(pushes).iter().map(shown).map(comparable).collect();
         let theirs: Vec<String> = by_the_redis_crate(&bytes).into_iter().map(comparable).collect();
         let differing = ours.iter().zip(theirs.iter().map(Some).chain(std::iter::repeat(None))).find(|(ours, theirs)| Some(*ours) != *theirs);
         prop_assert_eq!(differing, None);
