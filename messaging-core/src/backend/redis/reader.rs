@@ -31,7 +31,7 @@ const WORTH_KEEPING: usize = 16 << 10;
 impl Redis {
     pub(crate) async fn stream_reader(&self, first: &StreamName) -> Result<StreamReader> {
         let key = first.key(&self.namespace, "stream");
-        let mut dialled = self.dialer.reader(self.link.owner(&key)).await?;
+        let mut dialled = Box::pin(self.dialer.reader(self.link.owner(&key))).await?;
         Ok(StreamReader {
             watch: std::mem::take(&mut dialled.watch),
             line: Line {
