@@ -371,14 +371,15 @@ pub async fn cached_locally<R, S: shape::Shape<R>, Y: Layer<S::Value>, L: Load<O
     layer: Y,
     load: L,
 ) -> R {
-    if let Ok(key) = &key.0
+    if let Ok(text) = &key.0
         && !is_bypassed()
     {
         let hit = Current::peek(|core| {
             let family = core.cache.families.get_at(function.descriptor, &function.place)?;
-            core.cache.local_hit::<R, S, Y>(family, key)
+            core.cache.local_hit::<R, S, Y>(family, text)
         });
         if let Some(returned) = hit {
+            key.0.map(crate::cache_manager::spare).ok();
             // Who only ever hits must not keep the thread from those who listen.
             tokio::task::coop::consume_budget().await;
             return returned;

@@ -1,5 +1,6 @@
 //! Cached values by hand, and the handle of a cached function.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -244,6 +245,20 @@ impl CacheManager {
     }
 }
 
+thread_local! {
+    /// The text of the last key that led to a value in the process: the next is written where it stood.
+    static SPARE_KEY: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A key has done its work.
+pub(crate) fn spare(mut key: String) {
+    const LONGEST: usize = 1 << 10;
+    if key.capacity() <= LONGEST {
+        key.clear();
+        SPARE_KEY.set(key);
+    }
+}
+
 /// The static half of a cached function, as `#[redis_cache]` emits it.
 #[derive(Debug)]
 pub struct Function {
@@ -266,7 +281,8 @@ impl Function {
             .template
             .get_or_init(|| KeyTemplate::parse(self.descriptor.key).map_err(|error| error.to_string()));
         let template = template.as_ref().map_err(|text| Error::new(ErrorKind::InvalidKey, text.clone()))?;
-        let mut key = String::with_capacity(self.descriptor.key.len() + 16 * arguments.len());
+        let mut key = SPARE_KEY.take();
+        key.reserve(self.descriptor.key.len() + 16 * arguments.len());
         template.write(&mut key, |place, key| {
             let at = || {
                 let name = template.names().nth(place).unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ pub(crate) struct Core {
     /// Tasks that end when `stop` says so: sessions, listeners.
     pub(crate) background: TaskTracker,
     pub(crate) stop: CancellationToken,
+    has_ended: AtomicBool,
     /// What this process is called in the groups of streams, and how many consumers it has had.
     process: String,
     consumers: AtomicUsize,
@@ -54,6 +55,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Ends everything.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.stop.cancel();
+    }
+
+    /// Whether it has been ended; asked for each event and each call of a cached function, and the token has a lock.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
     pub(crate) fn new(config: Config, durable: Vec<(Pattern, Durability)>) -> Result<Arc<Self>> {
         config.check()?;
         let registry = Registry::collect();
@@ -91,6 +103,7 @@ impl Core {
             labels,
             subscribers: Arc::default(),
             stop,
+            has_ended: AtomicBool::new(false),
         }))
     }
 
@@ -103,7 +116,7 @@ impl Core {
     ///
     /// Cancellation: what was handed to the connection is carried out.
     pub(crate) async fn publish(&self, messages: Vec<Outgoing>) -> Result<u64> {
-        if self.stop.is_cancelled() {
+        if self.has_ended() {
             return Err(Error::new(ErrorKind::Closed, "messaging has been shut down").before_sending());
         }
         messages.iter().try_for_each(|message| self.check_size(message))?;
@@ -197,7 +210,7 @@ impl Current {
     }
 
     fn lives(&self) -> bool {
-        !self.core.stop.is_cancelled()
+        !self.core.has_ended()
     }
 
     pub(crate) async fn scope<F: Future>(self, future: F) -> F::Output {

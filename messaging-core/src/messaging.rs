@@ -305,7 +305,7 @@ impl Messaging {
     #[doc(hidden)]
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.core().stop.is_cancelled() || self.core().work.is_closed()
+        self.core().has_ended() || self.core().work.is_closed()
     }
 
     /// Runs work to its end even if the caller is dropped; shutting down waits for it.
@@ -700,7 +700,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        self.core.stop.cancel();
+        self.core.end();
     }
 }
 

@@ -85,8 +85,10 @@ impl KeyTemplate {
                     place += 1;
                     // Byte by byte, since each call of a cached function comes by here.
                     let may_be_stop = stop.map_or(b'%', first_byte);
-                    let ambiguous = |byte: &u8| matches!(byte, b'%' | b'{' | b'}') || *byte == may_be_stop;
-                    if key.as_bytes()[begin..].iter().any(ambiguous) {
+                    let ambiguous =
+                        |byte: u8| (byte == b'%') | (byte == b'{') | (byte == b'}') | (byte == may_be_stop);
+                    // To the end, without looking each time whether that is needed: most have none.
+                    if key.as_bytes()[begin..].iter().fold(false, |any, byte| any | ambiguous(*byte)) {
                         let value = key.split_off(begin);
                         encode(&value, *stop, key);
                     }
