@@ -239,3 +239,83 @@ async fn lanes_keep_each_values_order_and_drop_the_oldest_of_all() {
     assert_eq!(all, (3..12).collect::<Vec<_>>());
     assert_eq!(activity.unfinished(), 0);
 }
+
+fn of_a_handler(options: &HandlerOptions, activity: &Activity) -> Mailbox {
+    Mailbox::for_handler("h", &[].into(), options, activity.clone(), Gaps::Count)
+}
+
+fn numbers(hand: &Hand) -> Vec<u8> {
+    let number = |queued: &Queued| match &queued.entry {
+        Entry::Message(message) => message.payload[0],
+        Entry::Gap(_) => u8::MAX,
+    };
+    hand.iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn what_a_worker_has_in_its_hand_still_counts_as_waiting() {
+    let buffer = Buffer { messages: NonZeroUsize::new(8).unwrap(), ..Buffer::DEFAULT };
+    let activity = Activity::default();
+    let mailbox = of_a_handler(&HandlerOptions { buffer, ..HandlerOptions::DEFAULT }, &activity);
+    let mut more = batch(0..9);
+    assert!(!mailbox.try_push(&mut more), "one is too many");
+    let mut hand = Hand::new();
+    assert!(mailbox.take(0, &mut hand).await);
+    assert_eq!(numbers(&hand), [0, 1], "a quarter of the buffer");
+    assert_eq!(mailbox.waiting(), (8, 80));
+    assert!(!mailbox.try_push(&mut more), "there is no room before the worker has begun with it");
+    let Some(Queued { entry: Entry::Message(first), .. }) = hand.pop_front() else { panic!("no message") };
+    mailbox.begins(&first);
+    assert!(mailbox.try_push(&mut more));
+    assert_eq!(mailbox.waiting(), (8, 80));
+    mailbox.finished(1);
+    mailbox.not_begun(&mut hand);
+    assert_eq!((mailbox.waiting(), activity.unfinished()), ((7, 70), 7));
+    assert_eq!(mailbox.clear(), 8, "what was not begun with was not taken");
+    assert_eq!(activity.unfinished(), 0);
+}
+
+#[tokio::test]
+async fn a_reader_hears_of_the_room_that_a_run_has_made() {
+    let limit = |limit| NonZeroUsize::new(limit).unwrap();
+    let buffer = Buffer { messages: limit(100), bytes: limit(85) };
+    let options = HandlerOptions { buffer, overflow: Overflow::Block, ..HandlerOptions::DEFAULT };
+    let mailbox = Arc::new(of_a_handler(&options, &Activity::default()));
+    mailbox.push(&mut batch(0..2)).await;
+    let mut hand = Hand::new();
+    assert!(mailbox.take(0, &mut hand).await);
+    assert_eq!(numbers(&hand), [0, 1], "21 bytes at once, and one message always");
+    let reader = {
+        let mailbox = Arc::clone(&mailbox);
+        tokio::spawn(async move { mailbox.push(&mut batch(2..9)).await })
+    };
+    tokio::task::yield_now().await;
+    assert_eq!(mailbox.waiting(), (8, 80));
+    for _ in 0..5 {
+        while let Some(Queued { entry: Entry::Message(message), .. }) = hand.pop_front() {
+            mailbox.begins(&message);
+        }
+        if reader.is_finished() {
+            break;
+        }
+        assert!(mailbox.take(0, &mut hand).await);
+        tokio::task::yield_now().await;
+    }
+    reader.await.unwrap();
+}
+
+#[tokio::test]
+async fn only_a_worker_that_is_alone_takes_runs() {
+    let several = HandlerOptions { workers: NonZeroUsize::new(2).unwrap(), ..HandlerOptions::DEFAULT };
+    let latest = HandlerOptions { overflow: Overflow::DropOldest, ..HandlerOptions::DEFAULT };
+    let queue = HandlerOptions { delivery: DeliveryMode::Queue, ..HandlerOptions::DEFAULT };
+    let small = Buffer { messages: NonZeroUsize::new(7).unwrap(), ..Buffer::DEFAULT };
+    let small = HandlerOptions { buffer: small, ..HandlerOptions::DEFAULT };
+    for (options, run) in [(HandlerOptions::DEFAULT, 5), (several, 1), (latest, 1), (queue, 1), (small, 1)] {
+        let mailbox = of_a_handler(&options, &Activity::default());
+        mailbox.push(&mut batch(0..5)).await;
+        let mut hand = Hand::new();
+        assert!(mailbox.take(0, &mut hand).await);
+        assert_eq!(hand.len(), run, "{options:?}");
+    }
+}
