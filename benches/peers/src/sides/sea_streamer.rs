@@ -1,0 +1,42 @@
+//! `sea-streamer-redis`: a consumer of a group.
+
+use std::hint::black_box;
+
+use sea_streamer_redis::{AutoCommit, AutoStreamReset, RedisConnectOptions, RedisConsumerOptions, RedisStreamer};
+use sea_streamer_types::{
+    Buffer, Consumer, ConsumerGroup, ConsumerId, ConsumerMode, ConsumerOptions, Message, StreamKey, Streamer,
+};
+
+use crate::job::{Failure, GROUP, Layout, Report};
+use crate::order::Order;
+use crate::{meter, url};
+
+pub(crate) async fn queue(port: u16, messages: u64) -> Result<Report, Failure> {
+    let batch: usize = std::env::var("BATCH").map_or(100, |p| p.parse().unwrap());
+    let rolling = std::env::var("ROLLING").is_ok();
+    let mut options = RedisConsumerOptions::new(ConsumerMode::LoadBalanced);
+    options.set_consumer_group(ConsumerGroup::new(GROUP))?;
+    options.set_consumer_id(ConsumerId::new("bench"));
+    options.set_auto_stream_reset(AutoStreamReset::Earliest);
+    options.set_auto_commit(if rolling { AutoCommit::Rolling } else { AutoCommit::Disabled });
+    options.set_batch_size(batch);
+    meter::operations(messages, async {
+        let streamer = RedisStreamer::connect(url(port).parse()?, RedisConnectOptions::default()).await?;
+        let streams = [StreamKey::new(Layout::SeaStreamer.key())?];
+        let mut consumer = streamer.create_consumer(&streams, options).await?;
+        for number in 1..=messages {
+            let message = consumer.next().await?;
+            let order: Order = serde_json::from_slice(message.message().as_bytes())?;
+            meter::handled(black_box(&order).id);
+            consumer.ack(&message)?;
+            if !rolling && number % (batch as u64) == 0 {
+                consumer.commit_asap()?;
+            }
+        }
+        if !rolling {
+            consumer.commit()?.await?;
+        }
+        Ok(())
+    })
+    .await
+}
