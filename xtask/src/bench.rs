@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn subscribers_of_other_languages_are_for_who_compares() {
-        for arguments in [&["--compare"][..], &["peer"], &["--quick", "peer-receive"], &["receive", "--compare"]] {
+        for arguments in
+            [&["--compare"][..], &["peer"], &["--quick", "peer-receive"], &["receive", "--compare"]]
+        {
             assert!(wants_receivers(arguments), "{arguments:?}");
         }
         for arguments in [&[][..], &["receive"], &["--compare", "queue"], &["--json", "peer", "latency"]] {

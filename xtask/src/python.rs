@@ -29,8 +29,12 @@ const SCHEMAS: [Package; 2] = [
     Package { module: "yaml", requirement: "pyyaml==6.0.3" },
 ];
 
-/// It is compared with.
-const FASTSTREAM: Package = Package { module: "faststream.redis", requirement: "faststream[redis]==0.7.8" };
+/// FastStream, which is compared with, and what makes it faster where it is there.
+const FASTSTREAM: [Package; 3] = [
+    Package { module: "faststream.redis", requirement: "faststream[redis]==0.7.8" },
+    Package { module: "orjson", requirement: "orjson==3.13.0" },
+    Package { module: "hiredis", requirement: "hiredis==3.5.0" },
+];
 
 /// An interpreter that has redis-py.
 #[derive(Debug)]
@@ -85,10 +89,12 @@ pub(crate) fn faststream(workspace: &Workspace) -> Result<PathBuf, String> {
     let shown = workspace.target.join("faststream");
     let directory = std::path::absolute(&shown).map_err(|error| error.to_string())?;
     let interpreter = directory.join("bin").join("python");
-    if !has(&interpreter, &[FASTSTREAM]) {
+    if !has(&interpreter, &FASTSTREAM) {
         println!("{:<14}installing FastStream into {}", "python", shown.display());
-        environment_with(&directory, FASTSTREAM.requirement)?;
-        if !has(&interpreter, &[FASTSTREAM]) {
+        let [first, others @ ..] = FASTSTREAM.map(|package| package.requirement);
+        environment_with(&directory, first)?;
+        install(&interpreter, &others)?;
+        if !has(&interpreter, &FASTSTREAM) {
             return Err("FastStream cannot be imported".to_owned());
         }
     }

@@ -21,7 +21,9 @@ use sides::{cached, fred, ruststream, sea_streamer};
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let ["job", job] = arguments[..] else { return Err("this program is started by `cargo xtask bench`".into()) };
+    let ["job", job] = arguments[..] else {
+        return Err("this program is started by `cargo xtask bench`".into());
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = runtime.block_on(measure(serde_json::from_str(job)?))?;
     report.peak_mib = usage::peak_mib();

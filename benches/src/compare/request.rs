@@ -87,12 +87,13 @@ mod tests {
         assert!(wants("latency-paced") && wants("cache") && !wants("publish"));
         let everything = Request::parse(&[]).unwrap();
         assert!(everything.wants("peer-1", When::Always) && !everything.wants("peer-1", When::Named));
-        let wants_peer = |arguments: &[&str], name| {
-            Request::parse(arguments).unwrap().wants(name, When::Named)
-        };
+        let wants_peer =
+            |arguments: &[&str], name| Request::parse(arguments).unwrap().wants(name, When::Named);
         assert!(wants_peer(&["peer"], "peer-queue") && wants_peer(&["peer-queue"], "peer-queue"));
         assert!(!wants_peer(&["queue"], "peer-queue") && wants_peer(&["queue", "--compare"], "peer-queue"));
-        assert!(wants_peer(&["--compare"], "peer-queue") && !wants_peer(&["--compare", "cache"], "peer-queue"));
+        assert!(
+            wants_peer(&["--compare"], "peer-queue") && !wants_peer(&["--compare", "cache"], "peer-queue")
+        );
         assert!(Request::parse(&["--compare"]).unwrap().wants("queue", When::Always));
         let request = Request::parse(&["--json", "out.json", "queue", "--record"]).unwrap();
         assert_eq!((request.json, request.record), (Some("out.json".into()), true));

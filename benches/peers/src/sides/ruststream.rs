@@ -55,8 +55,8 @@ async fn until_the_end(running: &RunningApp) -> Result<Report, Failure> {
 }
 
 pub(crate) async fn send(port: u16, in_flight: u64, messages: u64) -> Result<Report, Failure> {
-    let pool: usize = std::env::var("POOL").map_or(1, |p| p.parse().unwrap());
-    let broker = RedisBroker::standalone(url(port)).pool(pool).bindable();
+    // Of what is faster with many in flight: one connection, or its default of four.
+    let broker = RedisBroker::standalone(url(port)).pool(1).bindable();
     let publisher = broker.bind(pubsub::Publish::new());
     let running = RustStream::new(about()).with_broker(broker, |_| {}).start().await?;
     let publisher = running.publisher(publisher).await?;
@@ -77,14 +77,15 @@ pub(crate) async fn send(port: u16, in_flight: u64, messages: u64) -> Result<Rep
 /// Until everything has been handled and acknowledged.
 pub(crate) async fn queue(port: u16, messages: u64) -> Result<Report, Failure> {
     meter::operations(messages, async {
-        let batch: usize = std::env::var("BATCH").map_or(100, |p| p.parse().unwrap());
-        let batch = std::num::NonZeroUsize::new(batch).unwrap();
         let broker = RedisBroker::standalone(url(port));
         let running = RustStream::new(about()).with_broker(broker, |b| {
-            b.include(queued.batch(batch).pipeline());
+            b.include(queued.batch(nonzero!(1_000)).pipeline());
         });
         let running = running.start().await?;
-        until_the_end(&running).await?;
+        // The last order is not counted.
+        if until_the_end(&running).await?.count + 1 != messages {
+            return Err("it handled more or less than there was".into());
+        }
         fred::acknowledged(port, Layout::RustStream.key()).await
     })
     .await

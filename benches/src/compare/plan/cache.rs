@@ -15,7 +15,13 @@ struct Readers {
 }
 
 const READERS: [Readers; 3] = [
-    Readers { name: "cache-1", peer: "peer-cache-1", in_flight: 1, calls: 40_000, goal: Goal::at_least(0.95) },
+    Readers {
+        name: "cache-1",
+        peer: "peer-cache-1",
+        in_flight: 1,
+        calls: 40_000,
+        goal: Goal::at_least(0.95),
+    },
     Readers {
         name: "cache-64",
         peer: "peer-cache-64",

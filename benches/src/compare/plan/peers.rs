@@ -13,8 +13,11 @@ const SERVER: usize = 4;
 const QUEUE_SERVER: usize = 2;
 /// How many messages one repetition has for who takes less than 10,000 in a second.
 const TRICKLE: u64 = 40_000;
-const PUBLISHERS: [(&str, u64, u64); 3] =
-    [("peer-publish-1", 1, 40_000), ("peer-publish-64", 64, 1_000_000), ("peer-publish-1024", 1_024, 2_000_000)];
+const PUBLISHERS: [(&str, u64, u64); 3] = [
+    ("peer-publish-1", 1, 40_000),
+    ("peer-publish-64", 64, 1_000_000),
+    ("peer-publish-1024", 1_024, 2_000_000),
+];
 
 pub(super) fn experiments() -> Vec<Experiment> {
     let mut all = vec![receive()];
