@@ -16,7 +16,7 @@ use crate::{meter, url};
 /// How many entries are read and acknowledged at once. With its default of 10, round trips are most of the time.
 const AT_ONCE: u16 = 1_000;
 
-/// Until everything has been handled and acknowledged. Acknowledgements are sent for each batch, while the next one is read:
+/// Until everything has been handled and acknowledged. Those of a batch are sent at once, and nobody waits for the answer:
 /// `AutoCommit::Rolling`, which its documentation recommends, sends them after a second and is slower.
 pub(crate) async fn queue(port: u16, messages: u64) -> Result<Report, Failure> {
     let mut options = RedisConsumerOptions::new(ConsumerMode::LoadBalanced);
