@@ -1,6 +1,6 @@
 //! The cache: hits in Redis, hits in the process, loads; and hits with other libraries.
 
-use super::{Experiment, Goal, Repeat, Row, Side, Unit, Values, When, both, counted, marginal, row, side};
+use super::{Experiment, Goal, Repeat, Row, Side, Unit, When, both, counted, marginal, row, side};
 use crate::compare::stage::{Stage, Tool, Under};
 use crate::job::{Failure, Job, Kept, Peer, PeerJob, Report, Store};
 use crate::sides::local::KEYS;
