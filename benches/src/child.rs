@@ -73,6 +73,7 @@ async fn measure(job: Job) -> Result<Report, Failure> {
             cache::loads(client, &url(port), in_flight, calls).await
         }
         Job::LocalHits { store, kept, port, rounds } => local::hits(store, kept, &url(port), rounds).await,
+        Job::Fill { layout, port, messages } => queue::fill(layout, &url(port), messages).await,
         Job::Queue { client, port, messages } => queue::measure(client, &url(port), messages).await,
         Job::Insert { writer, database, rows, together } => {
             sql::insert(writer, &database, rows, together).await

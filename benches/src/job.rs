@@ -11,6 +11,8 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) const CHANNEL: &str = "orders.created";
 /// What Redis is asked for by the handler of a template that covers it.
 pub(crate) const PATTERN: &str = "orders.*";
+/// The group that works a queue off.
+pub(crate) const GROUP: &str = "bench";
 
 /// Whose code is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +112,53 @@ pub(crate) enum Turn {
     PerSecond(u64),
 }
 
+/// Whose library is measured beside ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Peer {
+    /// `cached`, with its Redis store.
+    Cached,
+    /// `fred`, used by hand.
+    Fred,
+    /// `ruststream` with `ruststream-fred`.
+    RustStream,
+    /// `sea-streamer-redis`.
+    SeaStreamer,
+}
+
+/// How the entries of a queue look to who reads them. The payload is the same in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Layout {
+    Ours,
+    RustStream,
+    SeaStreamer,
+}
+
+impl Layout {
+    pub(crate) const ALL: [Self; 3] = [Self::Ours, Self::RustStream, Self::SeaStreamer];
+
+    /// The key of the stream.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Ours => "msg:{orders.queued}:stream",
+            Self::RustStream => "ruststream.queued",
+            Self::SeaStreamer => "sea-streamer.queued",
+        }
+    }
+}
+
+/// The task of one child process that is of the program `benches/peers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum PeerJob {
+    /// Handles everything that arrives, up to the last order.
+    Subscribe { peer: Peer, port: u16 },
+    /// Publishes with this many tasks, each of which waits for its answers.
+    Send { peer: Peer, port: u16, in_flight: u64, messages: u64 },
+    /// Asks for cached orders with this many tasks.
+    Hits { peer: Peer, port: u16, in_flight: u64, calls: u64 },
+    /// Handles what lies in its stream, as a queue.
+    Queue { peer: Peer, port: u16, messages: u64 },
+}
+
 /// The task of one child process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
@@ -133,7 +182,9 @@ pub(crate) enum Job {
     Loads { client: Client, port: u16, in_flight: u64, calls: u64 },
     /// Asks for orders that are kept in the process, so many times for all of them.
     LocalHits { store: Store, kept: Kept, port: u16, rounds: u64 },
-    /// Appends messages, and handles them as a queue.
+    /// Appends messages to an empty stream of this layout, which has a group that has read none of them.
+    Fill { layout: Layout, port: u16, messages: u64 },
+    /// Handles what lies in the stream, as a queue.
     Queue { client: Client, port: u16, messages: u64 },
     /// Inserts rows into a database with this URL, so many in each transaction.
     Insert { writer: Writer, database: String, rows: u64, together: u64 },
@@ -177,8 +228,9 @@ impl Said {
     }
 }
 
-/// What was measured.
+/// What was measured. Programs in other languages leave out what they do not know.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Report {
     /// Messages, calls, answers or deliveries.
     pub(crate) count: u64,

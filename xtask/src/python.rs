@@ -1,4 +1,5 @@
-//! A Python with redis-py, for the tests that talk with programs that are not ours, and with clients of the gateway.
+//! A Python with redis-py, for the tests that talk with programs that are not ours, and with clients of the gateway; and
+//! another one with FastStream, which is compared with.
 
 use crate::command::tool;
 use crate::workspace::Workspace;
@@ -26,6 +27,13 @@ const CLIENTS: [Package; 3] = [
 const SCHEMAS: [Package; 2] = [
     Package { module: "kubernetes_validate", requirement: "kubernetes-validate==1.37.0" },
     Package { module: "yaml", requirement: "pyyaml==6.0.3" },
+];
+
+/// FastStream, which is compared with, and what makes it faster where it is there.
+const FASTSTREAM: [Package; 3] = [
+    Package { module: "faststream.redis", requirement: "faststream[redis]==0.7.8" },
+    Package { module: "orjson", requirement: "orjson==3.13.0" },
+    Package { module: "hiredis", requirement: "hiredis==3.5.0" },
 ];
 
 /// An interpreter that has redis-py.
@@ -75,6 +83,24 @@ pub(crate) fn provide(workspace: &Workspace) -> Result<Python, String> {
     Ok(Python { interpreter, clients, schemas })
 }
 
+/// The interpreter in `target/faststream`, which has FastStream and is made if it is not there; or why there is none. It has
+/// an environment of its own, because what it needs is its own choice.
+pub(crate) fn faststream(workspace: &Workspace) -> Result<PathBuf, String> {
+    let shown = workspace.target.join("faststream");
+    let directory = std::path::absolute(&shown).map_err(|error| error.to_string())?;
+    let interpreter = directory.join("bin").join("python");
+    if !has(&interpreter, &FASTSTREAM) {
+        println!("{:<14}installing FastStream into {}", "python", shown.display());
+        let [first, others @ ..] = FASTSTREAM.map(|package| package.requirement);
+        environment_with(&directory, first)?;
+        install(&interpreter, &others)?;
+        if !has(&interpreter, &FASTSTREAM) {
+            return Err("FastStream cannot be imported".to_owned());
+        }
+    }
+    Ok(interpreter)
+}
+
 /// Makes a virtual environment of `package` at `directory`; or says why not.
 pub(crate) fn environment_with(directory: &Path, package: &str) -> Result<(), String> {
     tool("python3").arg("--version").output().map_err(|_| "no python3")?;
@@ -101,6 +127,8 @@ fn imports(python: &Path, packages: &[Package]) -> bool {
 /// Whether all of them are there, in the versions that are pinned.
 fn has(python: &Path, packages: &[Package]) -> bool {
     let versions = packages.iter().filter_map(|package| package.requirement.split_once("=="));
+    // Its extras are no part of a package's name.
+    let versions = versions.map(|(name, version)| (name.split('[').next().unwrap_or(name), version));
     let lines = versions.map(|(name, version)| format!("assert version('{name}') == '{version}'"));
     let lines: Vec<_> =
         std::iter::once("from importlib.metadata import version".to_owned()).chain(lines).collect();

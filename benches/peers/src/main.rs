@@ -1,57 +1,67 @@
-//! `messaging-benches-peers <port> <tasks> <calls>`: hits of the `cached` crate's asynchronous Redis store, measured as
-//! the other sides are and by the same code. Values are stored as that crate does it, in MessagePack.
+//! `messaging-benches-peers job <job>`: other libraries, measured as our sides are and by the same code.
+#![forbid(unsafe_code)]
 
 #[path = "../../src/job.rs"]
-#[allow(dead_code, reason = "this program says a report and is told no job")]
+#[allow(dead_code, reason = "the jobs of the other program are not for this one")]
 mod job;
 #[path = "../../src/meter.rs"]
-#[allow(dead_code, reason = "it measures no messages")]
+#[allow(dead_code, reason = "it measures no bursts")]
 mod meter;
 #[path = "../../src/order.rs"]
 #[allow(dead_code, reason = "it borrows no orders")]
 mod order;
+mod sides;
 #[path = "../../src/usage.rs"]
 #[allow(dead_code, reason = "it looks at no other process")]
 mod usage;
 
-use std::error::Error;
-use std::hint::black_box;
-use std::time::Duration;
+use job::{Failure, Peer, PeerJob, Report, Said};
+use sides::{cached, fred, ruststream, sea_streamer};
 
-use cached::{AsyncRedisCache, ConcurrentCachedAsync};
-
-use job::{Failure, Report, Said};
-use order::Order;
-
-const TTL: Duration = Duration::from_secs(3_600);
-
-fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let arguments: Vec<u64> =
-        std::env::args().skip(1).map(|argument| argument.parse()).collect::<Result<_, _>>()?;
-    let [port, tasks, calls] = arguments[..] else {
-        return Err("a port, a number of tasks and a number of calls".into());
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ["job", job] = arguments[..] else {
+        return Err("this program is started by `cargo xtask bench`".into());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut report = runtime.block_on(hits(&format!("redis://127.0.0.1:{port}"), tasks, calls))?;
+    let mut report = runtime.block_on(measure(serde_json::from_str(job)?))?;
     report.peak_mib = usage::peak_mib();
     Said::Done(report).say();
+    // What a library still waits for is of no interest.
+    runtime.shutdown_background();
     Ok(())
 }
 
-async fn hits(url: &str, tasks: u64, calls: u64) -> Result<Report, Failure> {
-    let cache =
-        AsyncRedisCache::<u64, Order>::builder("bench").ttl(TTL).connection_string(url).build().await?;
-    for id in order::cached(0, 1).take(usize::try_from(order::CACHED)?) {
-        cache.async_cache_set(id, Order::numbered(id)).await?;
+async fn measure(job: PeerJob) -> Result<Report, Failure> {
+    match job {
+        PeerJob::Subscribe { peer, port } => match peer {
+            Peer::Fred => fred::subscribe(port).await,
+            Peer::RustStream => ruststream::subscribe(port).await,
+            Peer::Cached | Peer::SeaStreamer => no_side(),
+        },
+        PeerJob::Send { peer, port, in_flight, messages } => match peer {
+            Peer::Fred => fred::send(port, in_flight, messages).await,
+            Peer::RustStream => ruststream::send(port, in_flight, messages).await,
+            Peer::Cached | Peer::SeaStreamer => no_side(),
+        },
+        PeerJob::Hits { peer, port, in_flight, calls } => match peer {
+            Peer::Cached => cached::hits(port, in_flight, calls).await,
+            Peer::Fred => fred::hits(port, in_flight, calls).await,
+            Peer::RustStream | Peer::SeaStreamer => no_side(),
+        },
+        PeerJob::Queue { peer, port, messages } => match peer {
+            Peer::RustStream => ruststream::queue(port, messages).await,
+            Peer::SeaStreamer => sea_streamer::queue(port, messages).await,
+            Peer::Cached | Peer::Fred => no_side(),
+        },
     }
-    meter::each_in_a_task(tasks, calls, |task, count| {
-        let cache = cache.clone();
-        async move {
-            for (_, id) in (0..count).zip(order::cached(task, tasks)) {
-                black_box(cache.async_cache_get(&id).await?.ok_or("a call was no hit")?);
-            }
-            Ok(())
-        }
-    })
-    .await
+}
+
+fn no_side() -> Result<Report, Failure> {
+    Err("this is not measured of that library".into())
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
 }

@@ -9,6 +9,7 @@ mod record;
 mod request;
 mod stage;
 mod table;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,11 @@ pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
         }
     }
     report.machine = stage.machine();
+    report.peers = stage.peers();
     println!("\n{}", report.machine);
+    if !report.peers.is_empty() {
+        println!("peers: {}", report.peers.join(", "));
+    }
     if let Some(path) = &request.json {
         report.write(path)?;
     }

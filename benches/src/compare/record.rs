@@ -14,6 +14,8 @@ pub(super) struct Run {
     /// Whether it was a short one.
     pub(super) quick: bool,
     pub(super) machine: String,
+    /// The versions of other libraries, if those were measured.
+    pub(super) peers: Vec<String>,
     pub(super) rows: Vec<Line>,
 }
 

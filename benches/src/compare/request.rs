@@ -14,17 +14,26 @@ pub(super) struct Request {
     pub(super) json: Option<PathBuf>,
     /// What came out is what is expected from now on.
     pub(super) record: bool,
+    /// Other libraries are measured too.
+    compare: bool,
     /// Parts of names; empty for all.
     filters: Vec<String>,
 }
 
 impl Request {
     pub(super) fn parse(arguments: &[&str]) -> Result<Self, Failure> {
-        let mut request =
-            Self { scale: Scale::Full, help: false, json: None, record: false, filters: Vec::new() };
+        let mut request = Self {
+            scale: Scale::Full,
+            help: false,
+            json: None,
+            record: false,
+            compare: false,
+            filters: Vec::new(),
+        };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             match *argument {
+                "--compare" => request.compare = true,
                 "--record" => request.record = true,
                 "--json" => {
                     let path = arguments.next().ok_or("`--json` needs the path of a file")?;
@@ -42,10 +51,12 @@ impl Request {
     }
 
     pub(super) fn wants(&self, name: &str, when: When) -> bool {
-        match when {
-            When::Always if self.filters.is_empty() => true,
-            _ => self.filters.iter().any(|filter| name.contains(filter)),
+        let is_wanted = when == When::Always || self.compare;
+        if self.filters.is_empty() {
+            return is_wanted;
         }
+        // Who names a part of it that others have too does not mean what has to be built first.
+        self.filters.iter().any(|filter| name.starts_with(filter) || is_wanted && name.contains(filter))
     }
 }
 
@@ -53,8 +64,9 @@ pub(super) fn help(experiments: &[Experiment]) -> String {
     let names: String = experiments.iter().map(|it| format!("\n    {:<24}{}", it.name, it.about)).collect();
     format!(
         "\
-cargo xtask bench [--quick] [--json <file>] [--record] [<part of a name>…]
+cargo xtask bench [--compare] [--quick] [--json <file>] [--record] [<part of a name>…]
 
+  --compare       other libraries too, which are built or installed first; without it only those whose names begin with a part
   --quick         three repetitions instead of five, and shorter ones
   --json <file>   writes the results there too
   --record        what came out of instructions and allocations is what they may not grow beyond by more than a tenth
@@ -75,7 +87,14 @@ mod tests {
         assert!(wants("latency-paced") && wants("cache") && !wants("publish"));
         let everything = Request::parse(&[]).unwrap();
         assert!(everything.wants("peer-1", When::Always) && !everything.wants("peer-1", When::Named));
-        assert!(Request::parse(&["peer"]).unwrap().wants("peer-1", When::Named));
+        let wants_peer =
+            |arguments: &[&str], name| Request::parse(arguments).unwrap().wants(name, When::Named);
+        assert!(wants_peer(&["peer"], "peer-queue") && wants_peer(&["peer-queue"], "peer-queue"));
+        assert!(!wants_peer(&["queue"], "peer-queue") && wants_peer(&["queue", "--compare"], "peer-queue"));
+        assert!(
+            wants_peer(&["--compare"], "peer-queue") && !wants_peer(&["--compare", "cache"], "peer-queue")
+        );
+        assert!(Request::parse(&["--compare"]).unwrap().wants("queue", When::Always));
         let request = Request::parse(&["--json", "out.json", "queue", "--record"]).unwrap();
         assert_eq!((request.json, request.record), (Some("out.json".into()), true));
         assert!(Request::parse(&["--json"]).unwrap_err().to_string().contains("needs the path"));

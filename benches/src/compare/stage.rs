@@ -9,10 +9,15 @@ use std::sync::OnceLock;
 use messaging_tests::{PostgresServer, RedisServer, unique};
 
 use super::process::Process;
-use crate::job::{Failure, Job, Report, Server};
+use super::versions;
+use crate::job::{Failure, Job, PeerJob, Report, Server};
+use crate::usage;
 
 /// Where `cargo xtask bench` has installed what the server of Socket.IO needs.
 const SOCKETIO: &str = "MESSAGING_BENCH_SOCKETIO";
+/// The same for node-redis, and the Python that has FastStream.
+const NODE_REDIS: &str = "MESSAGING_BENCH_NODE_REDIS";
+const FASTSTREAM: &str = "MESSAGING_BENCH_FASTSTREAM";
 /// Runs a program that may open as many files as the machine lets it: each connection is one.
 const WITH_MANY_FILES: &str = r#"ulimit -S -n "$(ulimit -H -n)"; exec "$0" "$@""#;
 /// The processor of the servers, the publisher and this program.
@@ -56,6 +61,8 @@ pub(super) enum Tool {
     Valgrind,
     Postgres,
     SocketIo,
+    NodeRedis,
+    FastStream,
 }
 
 #[derive(Debug)]
@@ -170,11 +177,33 @@ impl Stage {
         self.measured(job, Under::Nothing)?.done()
     }
 
-    /// Runs the cache of another library: cached orders in Redis, asked for by so many tasks.
-    pub(super) fn peer(&self, in_flight: u64, calls: u64) -> Result<Report, Failure> {
+    /// Starts the process that is measured, with another library.
+    pub(super) fn peer(&self, job: &PeerJob) -> Result<Process, Failure> {
         let program = self.built(&self.peer, "peers", "peers")?;
-        let numbers = [self.redis().port().into(), in_flight, calls].map(|number| number.to_string());
-        Process::start(self.on_its_processor(program).args(numbers))?.done()
+        Process::start(self.on_its_processor(program).args(["job", &serde_json::to_string(job)?]))
+    }
+
+    /// The same: a subscriber with node-redis.
+    pub(super) fn node_redis(&self, port: u16) -> Result<Process, Failure> {
+        let packages = std::env::var_os(NODE_REDIS).ok_or("no node-redis")?;
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/node-redis/subscriber.js");
+        let mut command = self.on_its_processor("node");
+        command.env("NODE_PATH", packages).env("NODE_ENV", "production");
+        Process::start(command.args([program, &port.to_string()]))
+    }
+
+    /// The same with FastStream.
+    pub(super) fn faststream(&self, port: u16) -> Result<Process, Failure> {
+        let python = std::env::var_os(FASTSTREAM).ok_or("no FastStream")?;
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/faststream/subscriber.py");
+        Process::start(self.on_its_processor(python).args([program, &port.to_string()]))
+    }
+
+    /// The processor time of a Redis so far; not a number where the system does not tell it.
+    pub(super) fn cpu_seconds_of(&self, redis: &RedisServer) -> f64 {
+        let info = redis.cli(&["INFO", "server"]);
+        let process = info.lines().find_map(|line| line.strip_prefix("process_id:"));
+        process.and_then(|process| usage::cpu_seconds_of(process.trim())).unwrap_or(f64::NAN)
     }
 
     /// The broadcaster that is written by hand.
@@ -222,6 +251,8 @@ impl Stage {
             Tool::Valgrind => (!quiet("valgrind", &["--version"])).then_some("no valgrind"),
             Tool::Postgres => (!PostgresServer::is_installed()).then_some("no PostgreSQL"),
             Tool::SocketIo => std::env::var_os(SOCKETIO).is_none().then_some("no Socket.IO"),
+            Tool::NodeRedis => std::env::var_os(NODE_REDIS).is_none().then_some("no node-redis"),
+            Tool::FastStream => std::env::var_os(FASTSTREAM).is_none().then_some("no FastStream"),
         }
     }
 
@@ -246,13 +277,25 @@ impl Stage {
             let version = postgres.database().psql("show server_version");
             format!(", PostgreSQL {}", version.split(' ').next().unwrap_or_default())
         });
-        let node =
-            std::env::var_os(SOCKETIO).and_then(|_| Command::new("node").arg("--version").output().ok());
+        let packages = std::env::var_os(SOCKETIO).or_else(|| std::env::var_os(NODE_REDIS));
+        let node = packages.and_then(|_| Command::new("node").arg("--version").output().ok());
         let node = node.map_or(String::new(), |output| {
             format!(", Node.js {}", String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v'))
         });
         let rustc = rustc();
         format!("machine: {cores} processors, {ARCH} {OS}{redis}{postgres}{node}, {rustc}")
+    }
+
+    /// The peers and their versions, if any were measured.
+    pub(super) fn peers(&self) -> Vec<String> {
+        if self.peer.get().is_none() {
+            return Vec::new();
+        }
+        let mut peers = versions::crates();
+        peers.extend(std::env::var_os(NODE_REDIS).map(|modules| versions::of_npm(modules.as_ref(), "redis")));
+        let python = std::env::var_os(FASTSTREAM);
+        peers.extend(python.map(|python| versions::of_python(python.as_ref(), "faststream")));
+        peers
     }
 }
 

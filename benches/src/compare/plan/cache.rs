@@ -1,13 +1,13 @@
-//! The cache: hits in Redis, hits in the process, loads; and the cache of another library.
+//! The cache: hits in Redis, hits in the process, loads; and hits with other libraries.
 
-use super::{Experiment, Goal, Repeat, Row, Side, Unit, Values, When, both, counted, marginal, row, side};
+use super::{Experiment, Goal, Repeat, Row, Side, Unit, When, both, counted, marginal, row, side};
 use crate::compare::stage::{Stage, Tool, Under};
-use crate::job::{Failure, Job, Kept, Report, Store};
+use crate::job::{Failure, Job, Kept, Peer, PeerJob, Report, Store};
 use crate::sides::local::KEYS;
 
 struct Readers {
     name: &'static str,
-    /// The name where another library joins in.
+    /// The name where other libraries join in.
     peer: &'static str,
     in_flight: u64,
     calls: u64,
@@ -15,17 +15,23 @@ struct Readers {
 }
 
 const READERS: [Readers; 3] = [
-    Readers { name: "cache-1", peer: "peer-1", in_flight: 1, calls: 40_000, goal: Goal::at_least(0.95) },
+    Readers {
+        name: "cache-1",
+        peer: "peer-cache-1",
+        in_flight: 1,
+        calls: 40_000,
+        goal: Goal::at_least(0.95),
+    },
     Readers {
         name: "cache-64",
-        peer: "peer-64",
+        peer: "peer-cache-64",
         in_flight: 64,
         calls: 600_000,
         goal: Goal::at_least(1.0).stretch(1.2),
     },
     Readers {
         name: "cache-1024",
-        peer: "peer-1024",
+        peer: "peer-cache-1024",
         in_flight: 1_024,
         calls: 1_000_000,
         goal: Goal::at_least(1.0).stretch(1.9),
@@ -149,22 +155,25 @@ fn local(
     Experiment { name, about, repeat, needs: None, when: When::Always, sides, rows }
 }
 
-/// Hits in Redis of a library that many use, beside ours and raw.
+/// Hits in Redis with other libraries, beside ours and raw.
 fn peer(readers: &'static Readers) -> Experiment {
     let mut experiment = hits(readers);
     let &Readers { peer: name, in_flight, calls, .. } = readers;
     experiment.name = name;
-    experiment.about = "the same beside `cached`, if named: it is built first";
+    experiment.about = "cache hits in Redis, by so many tasks, beside other libraries";
     experiment.when = When::Named;
-    let cached =
-        move |stage: &Stage| -> Values { Ok(values(&stage.peer(in_flight, stage.scale.of(calls))?)) };
-    experiment.sides.push(side("cached", cached));
-    let named = |what| format!("{name}: {what}");
-    experiment.rows = vec![
-        row(named("ours vs cached"), Unit::ThousandsPerSecond, 0, (0, Some(2)), None),
-        row(named("ours vs cached, processor time"), Unit::Nanoseconds, 1, (0, Some(2)), None),
-        row(named("raw vs cached"), Unit::ThousandsPerSecond, 0, (1, Some(2)), None),
-        row(named("raw vs cached, processor time"), Unit::Nanoseconds, 1, (1, Some(2)), None),
-    ];
+    experiment.rows.clear();
+    for (other, peer) in [("cached", Peer::Cached), ("fred", Peer::Fred)] {
+        let place = experiment.sides.len();
+        experiment.sides.push(side(other, move |stage| {
+            let (port, calls) = (stage.redis().port(), stage.scale.of(calls));
+            Ok(values(&stage.peer(&PeerJob::Hits { peer, port, in_flight, calls })?.done()?))
+        }));
+        for (side, one) in ["ours", "raw"].into_iter().enumerate() {
+            let (sides, what) = ((side, Some(place)), format!("{name}: {one} vs {other}"));
+            experiment.rows.push(row(what.clone(), Unit::ThousandsPerSecond, 0, sides, None));
+            experiment.rows.push(row(what + ", processor time", Unit::Nanoseconds, 1, sides, None));
+        }
+    }
     experiment
 }

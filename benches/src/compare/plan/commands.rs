@@ -1,8 +1,9 @@
 //! Commands and round trips: publishing, the way from publisher to handler, queues, dispatch in memory.
 
-use super::{Experiment, Goal, Repeat, Unit, When, both, row, side};
-use crate::compare::stage::Stage;
-use crate::job::{Job, Report, Turn};
+use super::{Experiment, Goal, Repeat, Unit, Values, When, both, row, side};
+use crate::compare::process::Process;
+use crate::compare::stage::{Stage, Under};
+use crate::job::{Client, Failure, GROUP, Job, Layout, Report, Turn};
 
 const PUBLISHERS: [(&str, u64, u64); 3] =
     [("publish-1", 1, 40_000), ("publish-64", 64, 1_000_000), ("publish-1024", 1_024, 2_000_000)];
@@ -59,19 +60,44 @@ fn latency(name: &'static str, about: &'static str, turn: Turn, messages: u64) -
 }
 
 fn queue() -> Experiment {
-    let job = |client, stage: &Stage| Job::Queue {
-        client,
-        port: stage.redis().port(),
-        messages: stage.scale.of(QUEUED),
+    let measure = |client| {
+        move |stage: &Stage| {
+            worked_off(stage, Layout::Ours, |port, messages| {
+                stage.measured(&Job::Queue { client, port, messages }, Under::Nothing)
+            })
+        }
     };
-    let about = "one group works a queue off: read, decode, handle, acknowledge";
-    let values = |report: &Report| vec![report.thousands_per_second(), report.cpu_nanos()];
-    let mut experiment = both("queue", about, values, job);
-    experiment.rows = vec![
-        row("queue: vs raw", Unit::ThousandsPerSecond, 0, (0, Some(1)), Some(Goal::at_least(1.0))),
-        row("queue: processor time vs raw", Unit::Nanoseconds, 1, (0, Some(1)), None),
-    ];
-    experiment
+    Experiment {
+        name: "queue",
+        about: "one group works a queue off: read, decode, handle, acknowledge",
+        repeat: Repeat::InTurn,
+        needs: None,
+        when: When::Always,
+        sides: vec![side("ours", measure(Client::Ours)), side("raw", measure(Client::Raw))],
+        rows: vec![
+            row("queue: vs raw", Unit::ThousandsPerSecond, 0, (0, Some(1)), Some(Goal::at_least(1.0))),
+            row("queue: processor time vs raw", Unit::Nanoseconds, 1, (0, Some(1)), None),
+        ],
+    }
+}
+
+/// Fills a stream and has it worked off by who is started: messages a second, processor time for each, and that of Redis.
+pub(super) fn worked_off(
+    stage: &Stage,
+    layout: Layout,
+    start: impl FnOnce(u16, u64) -> Result<Process, Failure>,
+) -> Values {
+    let redis = stage.redis();
+    let (port, messages) = (redis.port(), stage.scale.of(QUEUED));
+    stage.beside(&Job::Fill { layout, port, messages })?.done()?;
+    let before = stage.cpu_seconds_of(redis);
+    let report = start(port, messages)?.done()?;
+    let server = (stage.cpu_seconds_of(redis) - before) / messages as f64 * 1e9;
+    let pending = redis.cli(&["XPENDING", layout.key(), GROUP]);
+    match pending.lines().next() {
+        Some("0") => Ok(vec![report.thousands_per_second(), report.cpu_nanos(), server]),
+        pending => Err(format!("not acknowledged: {}", pending.unwrap_or_default()).into()),
+    }
 }
 
 fn dispatch() -> Experiment {

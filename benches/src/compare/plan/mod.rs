@@ -3,6 +3,7 @@
 mod cache;
 mod commands;
 mod gateway;
+mod peers;
 mod receive;
 mod resources;
 mod sql;
@@ -39,7 +40,7 @@ pub(super) enum Repeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Always,
-    /// Only for who asks for it: it needs what has to be built first.
+    /// Only for who asks for it, by name or with `--compare`: it needs what has to be built first.
     Named,
 }
 
@@ -98,6 +99,7 @@ pub(super) fn all() -> Vec<Experiment> {
     all.extend(sql::experiments());
     all.extend(gateway::experiments());
     all.extend(resources::experiments());
+    all.extend(peers::experiments());
     all
 }
 

@@ -5,16 +5,16 @@ use crate::compare::stage::{Stage, Under};
 use crate::job::{Client, Form, Job, Logging, Pace, Report};
 
 /// How many messages one repetition has.
-const FLOOD: u64 = 1_000_000;
+pub(super) const FLOOD: u64 = 1_000_000;
 /// Paces, in messages a second, and for how many quarters of a second.
 const PACES: [u64; 3] = [10_000, 100_000, 300_000];
 const PACED_QUARTERS: u64 = 12;
 
 /// The quantities of a subscriber.
-const SPEED: usize = 0;
-const CPU: usize = 1;
-const PEAK: usize = 2;
-const LOST: usize = 3;
+pub(super) const SPEED: usize = 0;
+pub(super) const CPU: usize = 1;
+pub(super) const PEAK: usize = 2;
+pub(super) const LOST: usize = 3;
 
 pub(super) fn experiments() -> Vec<Experiment> {
     let mut all = vec![
@@ -83,7 +83,7 @@ fn lost(report: &Report, sent: u64) -> f64 {
     lost
 }
 
-fn values(report: &Report, sent: u64) -> Vec<f64> {
+pub(super) fn values(report: &Report, sent: u64) -> Vec<f64> {
     let lost = lost(report, sent);
     vec![report.thousands_per_second(), report.cpu_nanos(), report.peak_mib.unwrap_or(f64::NAN), lost]
 }
