@@ -26,9 +26,9 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
 
 /// Whether gateways may be among the experiments: another one needs nothing of npm.
 fn wants_gateway(arguments: &[&str]) -> bool {
-    // What follows `--json` is a file.
+    // What follows these is a path.
     let before = std::iter::once(&"").chain(arguments);
-    let names = arguments.iter().zip(before).filter(|(_, before)| **before != "--json");
+    let names = arguments.iter().zip(before).filter(|(_, before)| !["--json", "--plots"].contains(before));
     let mut names = names.map(|(name, _)| name).filter(|name| !name.starts_with('-')).peekable();
     names.peek().is_none() || names.any(|name| name.contains("gateway") || "gateway".contains(name))
 }
@@ -68,5 +68,6 @@ mod tests {
         }
         assert!(!wants_gateway(&["--quick", "allocations", "stopped"]));
         assert!(!wants_gateway(&["--json", "gateway.json", "queue"]));
+        assert!(!wants_gateway(&["growth", "--plots", "docs/gateway"]));
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Request {
     pub(super) help: bool,
     /// Where the results go too.
     pub(super) json: Option<PathBuf>,
+    /// The directory that plots are drawn into.
+    pub(super) plots: Option<PathBuf>,
     /// What came out is what is expected from now on.
     pub(super) record: bool,
     /// Parts of names; empty for all.
@@ -20,8 +22,14 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn parse(arguments: &[&str]) -> Result<Self, Failure> {
-        let mut request =
-            Self { scale: Scale::Full, help: false, json: None, record: false, filters: Vec::new() };
+        let mut request = Self {
+            scale: Scale::Full,
+            help: false,
+            json: None,
+            plots: None,
+            record: false,
+            filters: Vec::new(),
+        };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             match *argument {
@@ -29,6 +37,10 @@ impl Request {
                 "--json" => {
                     let path = arguments.next().ok_or("`--json` needs the path of a file")?;
                     request.json = Some(path.into());
+                }
+                "--plots" => {
+                    let path = arguments.next().ok_or("`--plots` needs the path of a directory")?;
+                    request.plots = Some(path.into());
                 }
                 "--quick" => request.scale = Scale::Quick,
                 "-h" | "--help" => request.help = true,
@@ -53,10 +65,12 @@ pub(super) fn help(experiments: &[Experiment]) -> String {
     let names: String = experiments.iter().map(|it| format!("\n    {:<24}{}", it.name, it.about)).collect();
     format!(
         "\
-cargo xtask bench [--quick] [--json <file>] [--record] [<part of a name>…]
+cargo xtask bench [--quick] [--json <file>] [--plots <directory>] [--record] [<part of a name>…]
 
   --quick         three repetitions instead of five, and shorter ones
   --json <file>   writes the results there too
+  --plots <directory>
+                  draws how cost grows there: a picture of each growth-… that is named
   --record        what came out of instructions and allocations is what they may not grow beyond by more than a tenth
 
 Experiments{names}"
@@ -78,6 +92,10 @@ mod tests {
         assert!(Request::parse(&["peer"]).unwrap().wants("peer-1", When::Named));
         let request = Request::parse(&["--json", "out.json", "queue", "--record"]).unwrap();
         assert_eq!((request.json, request.record), (Some("out.json".into()), true));
+        let request = Request::parse(&["growth", "--plots", "docs/performance"]).unwrap();
+        assert_eq!(request.plots, Some("docs/performance".into()));
+        assert!(request.wants("growth-keys", When::Named) && !request.wants("queue", When::Always));
+        assert!(Request::parse(&["--plots"]).unwrap_err().to_string().contains("needs the path"));
         assert!(Request::parse(&["--json"]).unwrap_err().to_string().contains("needs the path"));
         assert_eq!(Request::parse(&["--fast"]).unwrap_err().to_string(), "there is no option `--fast`");
     }

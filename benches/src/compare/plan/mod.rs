@@ -1,5 +1,6 @@
 //! What is measured: the experiments, their sides, and the rows that come of them.
 
+mod build;
 mod cache;
 mod commands;
 mod gateway;
@@ -66,8 +67,12 @@ pub(super) enum Unit {
     ThousandsPerSecond,
     Nanoseconds,
     Microseconds,
+    Milliseconds,
+    Seconds,
+    MegabytesPerSecond,
     MebiBytes,
     KibiBytesEach,
+    Crates,
     Percent,
     Messages,
     EachMessage,
@@ -80,8 +85,12 @@ impl fmt::Display for Unit {
             Self::ThousandsPerSecond => "k/s",
             Self::Nanoseconds => "ns",
             Self::Microseconds => "µs",
+            Self::Milliseconds => "ms",
+            Self::Seconds => "s",
+            Self::MegabytesPerSecond => "MB/s",
             Self::MebiBytes => "MiB",
             Self::KibiBytesEach => "KiB each",
+            Self::Crates => "crates",
             Self::Percent => "%",
             Self::Messages => "messages",
             Self::EachMessage => "per message",
@@ -98,6 +107,7 @@ pub(super) fn all() -> Vec<Experiment> {
     all.extend(sql::experiments());
     all.extend(gateway::experiments());
     all.extend(resources::experiments());
+    all.extend(build::experiments());
     all
 }
 
@@ -146,7 +156,7 @@ fn counted(allocations: Option<u64>) -> Result<f64, Failure> {
 }
 
 impl Report {
-    fn thousands_per_second(&self) -> f64 {
+    pub(super) fn thousands_per_second(&self) -> f64 {
         self.count as f64 / self.seconds / 1e3
     }
 
@@ -155,7 +165,7 @@ impl Report {
     }
 
     /// Processor time for each message.
-    fn cpu_nanos(&self) -> f64 {
+    pub(super) fn cpu_nanos(&self) -> f64 {
         self.cpu_seconds.map_or(f64::NAN, |seconds| seconds / self.count as f64 * 1e9)
     }
 
