@@ -44,9 +44,8 @@ pub(crate) async fn hits(client: Client, url: &str, in_flight: u64, calls: u64) 
 
 /// Each call finds nothing, makes an order and stores it.
 pub(crate) async fn loads(client: Client, url: &str, in_flight: u64, calls: u64) -> Result<Report, Failure> {
-    let mut connection = RedisClient::open(url)?.get_multiplexed_async_connection().await?;
     // What the runs before have stored would be hits, and fill the server's memory.
-    cmd("FLUSHDB").query_async::<()>(&mut connection).await?;
+    empty(url).await?;
     match client {
         Client::Ours => our_loads(url, in_flight, calls).await,
         Client::Raw => raw_loads(url, in_flight, calls).await,
@@ -157,12 +156,16 @@ async fn set(connection: &mut MultiplexedConnection, key: &str, order: &Order) -
     Ok(set.query_async(connection).await?)
 }
 
+/// Removes everything.
+pub(super) async fn empty(url: &str) -> Result<(), Failure> {
+    let mut connection = RedisClient::open(url)?.get_multiplexed_async_connection().await?;
+    Ok(cmd("FLUSHDB").query_async(&mut connection).await?)
+}
+
 /// Stores orders under keys, many in each write.
-pub(super) async fn fill(port: u16, orders: impl Iterator<Item = (String, u64)>) -> Result<(), Failure> {
+pub(super) async fn fill(url: &str, orders: impl Iterator<Item = (String, u64)>) -> Result<(), Failure> {
     const TOGETHER: usize = 1_000;
-    let client = RedisClient::open(format!("redis://127.0.0.1:{port}"))?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    cmd("FLUSHDB").query_async::<()>(&mut connection).await?;
+    let mut connection = RedisClient::open(url)?.get_multiplexed_async_connection().await?;
     let mut orders = orders.peekable();
     while orders.peek().is_some() {
         let mut pipe = redis::pipe();

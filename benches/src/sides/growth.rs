@@ -45,7 +45,11 @@ pub(crate) async fn measure(growth: Growth) -> Result<Report, Failure> {
 }
 
 async fn messaging(port: u16) -> Result<Messaging, Failure> {
-    ours::messaging(&format!("redis://127.0.0.1:{port}"), Handlers::none()).await
+    ours::messaging(&url(port), Handlers::none()).await
+}
+
+fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
 }
 
 async fn by_handlers(port: u16, handlers: u64, messages: u64) -> Result<Report, Failure> {
@@ -109,9 +113,10 @@ async fn by_payload(port: u16, messages: u64) -> Result<Report, Failure> {
 }
 
 async fn by_keys(port: u16, keys: u64, calls: u64) -> Result<Report, Failure> {
+    let url = url(port);
+    cache::empty(&url).await?;
     let messaging = messaging(port).await?;
     let ids = || order::FIRST..order::FIRST + keys;
-    cache::fill(port, ids().map(|id| (format!("bench:grown:{id}"), id))).await?;
     cache::settled(&messaging, "grown", Tally { hits: TRIED, ..Tally::default() }, async |_| {
         messaging
             .scope(async {
@@ -123,6 +128,8 @@ async fn by_keys(port: u16, keys: u64, calls: u64) -> Result<Report, Failure> {
             .await
     })
     .await?;
+    // Not before: what is there when it begins to listen may be out of date, and is removed.
+    cache::fill(&url, ids().map(|id| (format!("bench:grown:{id}"), id))).await?;
     let before = Tally::of(&messaging, "grown")?;
     let report = meter::each_in_a_task(READERS, calls, |task, count| {
         let messaging = messaging.clone();

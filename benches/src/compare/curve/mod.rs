@@ -92,8 +92,11 @@ pub(super) fn run(
     println!("\n{}: {}\n\n{}", curve.name, curve.about, curve.table(&figures));
     report.rows.extend(curve.rows().iter().filter_map(|row| Some(table::row(row, &figures)?.2)));
     let mut broken = Vec::new();
-    println!("{}", table::heading());
-    for row in curve.growth() {
+    let growth = curve.growth();
+    if !growth.is_empty() {
+        println!("\n{}", table::heading());
+    }
+    for row in growth {
         let Some((line, verdict, record)) = table::row(&row, &figures) else { continue };
         println!("{line}");
         report.rows.push(record);
