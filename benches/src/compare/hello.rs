@@ -114,7 +114,7 @@ impl<'a> Hello<'a> {
     pub(super) fn clean(&self, mode: Mode) -> Result<Took, Failure> {
         self.write(self.source)?;
         match fs::remove_dir_all(self.directory.join("target")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => self.timed(&mut self.build(mode)),
         }
     }
@@ -191,6 +191,8 @@ impl<'a> Hello<'a> {
         self.run(command)?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu_seconds = cpu().zip(before).map_or(f64::NAN, |(after, before)| after - before);
+        // It takes so long that one wants to see it go on.
+        eprintln!("    {} s, of a processor {} s", seconds.round(), cpu_seconds.round());
         Ok(Took { seconds, cpu_seconds })
     }
 

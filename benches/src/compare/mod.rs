@@ -98,6 +98,8 @@ fn run(experiment: &Experiment, stage: &Stage, report: &mut Run) -> Result<Vec<S
     }
     let repetitions = match experiment.repeat {
         Repeat::InTurn => stage.scale.repetitions(),
+        Repeat::Seldom if stage.scale == Scale::Full => 3,
+        Repeat::Seldom => 1,
         Repeat::Once => 1,
     };
     let lacking: Vec<Option<&str>> =

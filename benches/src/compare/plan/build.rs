@@ -64,7 +64,7 @@ fn program(name: &'static str, about: &'static str, mode: Mode) -> Experiment {
     Experiment {
         name,
         about,
-        repeat: Repeat::InTurn,
+        repeat: Repeat::Seldom,
         needs: None,
         when: When::Named,
         sides: PROGRAMS.map(of).into(),

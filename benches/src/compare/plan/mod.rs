@@ -33,6 +33,8 @@ pub(super) struct Experiment {
 pub(super) enum Repeat {
     /// ABAB…: what the machine does meanwhile hits all sides.
     InTurn,
+    /// The same three times, and once in a quick run: it takes minutes.
+    Seldom,
     /// It comes out the same each time.
     Once,
 }
