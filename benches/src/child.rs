@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::job::{Client, Failure, Form, Job, Logging, Report, Said};
 use crate::order::{self, Order, OrderRef};
-use crate::sides::{cache, gateway, hand, local, ours, queue, raw, sql};
-use crate::{broadcast, meter, publisher, replay, usage};
+use crate::sides::{cache, gateway, growth as grown, hand, local, ours, queue, raw, sql};
+use crate::{broadcast, growth, meter, publisher, replay, usage};
 
 /// Tells the number of allocations so far, if they are counted.
 pub(crate) type Allocations = fn() -> Option<u64>;
@@ -29,6 +29,10 @@ pub(crate) fn run(job: &str, allocations: Allocations) -> Result<(), Failure> {
             Said::Done(broadcast::idle(&gateway, clients)?).say();
             return Ok(());
         }
+        Job::Spread(spread) => {
+            Said::Done(growth::publish(spread)?).say();
+            return Ok(());
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -44,9 +48,12 @@ pub(crate) fn run(job: &str, allocations: Allocations) -> Result<(), Failure> {
 
 async fn measure(job: Job) -> Result<Report, Failure> {
     match job {
-        Job::Replay { .. } | Job::Publish { .. } | Job::Deliver { .. } | Job::Idle { .. } => {
-            Err("this job has no runtime".into())
-        }
+        Job::Replay { .. }
+        | Job::Publish { .. }
+        | Job::Deliver { .. }
+        | Job::Idle { .. }
+        | Job::Spread(_) => Err("this job has no runtime".into()),
+        Job::Grow(growth) => grown::measure(growth).await,
         Job::Serve { .. } => Err("a server reports nothing".into()),
         Job::Subscribe { client, form, port, logging } => {
             if logging == Logging::Info {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::growth::{Growth, Spread};
+
 /// Why something could not be measured.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -110,6 +112,8 @@ pub(crate) enum Turn {
     OneInFlight,
     /// So many times in a second.
     PerSecond(u64),
+    /// By so many callers, each when what it published before has been taken.
+    Callers(u64),
 }
 
 /// Whose library is measured beside ours.
@@ -200,6 +204,10 @@ pub(crate) enum Job {
     FanOut { subscriptions: u64, filters: u64, events: u64 },
     /// Keeps clients of a gateway that have nothing to do.
     Idle { gateway: Gateway, clients: u64 },
+    /// Has more and more of something.
+    Grow(Growth),
+    /// Publishes to what is there more and more of.
+    Spread(Spread),
 }
 
 /// A gateway that runs, and the Redis that it listens to.
@@ -250,6 +258,9 @@ pub(crate) struct Report {
     /// What a connection adds to the server's memory, in KiB: without a message so far, and after some.
     pub(crate) kib_idle: f64,
     pub(crate) kib_used: f64,
+    /// What was done once for all of them took: subscribing, or removing.
+    #[serde(default)]
+    pub(crate) once_seconds: f64,
     /// Of the latency, in seconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,

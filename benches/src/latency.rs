@@ -4,13 +4,17 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::job::{Failure, Report, Turn};
 use crate::order;
 
 /// The first part is not counted: connections, caches and branch predictors are cold.
 const WARM_UP: f64 = 0.1;
+/// How long nothing may come while something is awaited.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 static TIMES: OnceLock<Times> = OnceLock::new();
 
@@ -60,9 +64,25 @@ where
                 tokio::spawn(publish(order::FIRST + number));
             }
         }
+        Turn::Callers(callers) => {
+            let one = async |caller: u64| {
+                // Each with its neighbours' numbers in between: all of them are at work from the beginning to the end.
+                for number in (caller..messages).step_by(usize::try_from(callers)?) {
+                    times.nanos[usize::try_from(number)?].store(times.now(), Ordering::Relaxed);
+                    publish(order::FIRST + number).await?;
+                }
+                Ok::<(), Failure>(())
+            };
+            try_join_all((0..callers).map(one)).await?;
+        }
     }
     while times.handled.load(Ordering::Relaxed) < messages {
-        times.arrived.notified().await;
+        if timeout(PATIENCE, times.arrived.notified()).await.is_err() {
+            let handled = times.handled.load(Ordering::Relaxed);
+            return Err(
+                format!("{handled} of {messages} messages came, and then nothing for {PATIENCE:?}").into()
+            );
+        }
     }
     Ok(times.report())
 }

@@ -7,6 +7,7 @@ mod child;
 mod compare;
 mod crowd;
 mod emitter;
+mod growth;
 mod job;
 mod latency;
 mod meter;

@@ -36,9 +36,9 @@ fn run(arguments: &[&str]) -> Result<(), Failure> {
 
 /// The parts of names that choose experiments.
 fn names<'a>(arguments: &'a [&'a str]) -> Vec<&'a str> {
-    // What follows `--json` is a file.
+    // What follows these is a path.
     let before = std::iter::once(&"").chain(arguments);
-    let names = arguments.iter().zip(before).filter(|(_, before)| **before != "--json");
+    let names = arguments.iter().zip(before).filter(|(_, before)| !["--json", "--plots"].contains(before));
     names.map(|(name, _)| *name).filter(|name| !name.starts_with('-')).collect()
 }
 
@@ -95,6 +95,7 @@ mod tests {
         }
         assert!(!wants_gateway(&["--quick", "allocations", "stopped"]));
         assert!(!wants_gateway(&["--json", "gateway.json", "queue"]));
+        assert!(!wants_gateway(&["growth", "--plots", "docs/gateway"]));
     }
 
     #[test]

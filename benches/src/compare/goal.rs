@@ -34,6 +34,8 @@ enum Direction {
 enum Force {
     /// It depends on the machine and its mood: missing it fails nothing.
     Timing,
+    /// The same up to so many times the other one: more than that is a defect, however busy the machine was.
+    TimingUpTo(f64),
     /// Not yet expected.
     Later,
     /// It does not depend on the machine's speed: missing it is a defect.
@@ -77,6 +79,12 @@ impl Goal {
         Self::new(Quantity::Ratio, Direction::AtMost, limit, Force::Bound)
     }
 
+    /// What one costs has grown to at most so many times what it was where there were few; to `defect` times, and it was not
+    /// the machine.
+    pub(super) const fn grows_at_most(limit: f64, defect: f64) -> Self {
+        Self::new(Quantity::Ratio, Direction::AtMost, limit, Force::TimingUpTo(defect))
+    }
+
     const fn new(quantity: Quantity, direction: Direction, limit: f64, force: Force) -> Self {
         Self { quantity, direction, limit, stretch: None, force }
     }
@@ -105,6 +113,8 @@ impl Goal {
             (true, _) if self.stretch.is_some_and(reaches) => Verdict::Exceeded,
             (true, _) => Verdict::Met,
             (false, Force::Timing) => Verdict::Missed,
+            (false, Force::TimingUpTo(defect)) if value > defect => Verdict::Broken,
+            (false, Force::TimingUpTo(_)) => Verdict::Missed,
             (false, Force::Later) => Verdict::NotYet,
             (false, Force::Bound) => Verdict::Broken,
         }
@@ -158,6 +168,10 @@ mod tests {
         assert_eq!(Goal::bound(2.0).verdict(ours, None), Verdict::Broken);
         assert_eq!(Goal::bound(3.0).verdict(ours, None), Verdict::Met);
         assert_eq!(Goal::bound_ratio(1.25).verdict(ours, None), Verdict::Broken, "nothing was measured");
+        let growth = Goal::grows_at_most(2.0, 10.0);
+        assert_eq!(growth.verdict(ours, Some(1.9)), Verdict::Met);
+        assert_eq!(growth.verdict(ours, Some(9.0)), Verdict::Missed);
+        assert_eq!(growth.verdict(ours, Some(11.0)), Verdict::Broken);
         assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(1.9)), Verdict::Exceeded);
         assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(1.2)), Verdict::Met);
         assert_eq!(Goal::at_least(1.0).stretch(1.9).verdict(ours, Some(0.9)), Verdict::Missed);

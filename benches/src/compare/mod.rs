@@ -1,9 +1,12 @@
 //! The comparison: runs the sides in turn, each in a process of its own, and prints what came of it.
 
+mod curve;
 mod database;
 mod figures;
 mod goal;
+mod hello;
 mod plan;
+mod plot;
 mod process;
 mod record;
 mod request;
@@ -14,8 +17,9 @@ mod versions;
 use std::collections::BTreeMap;
 
 use crate::job::Failure;
+use curve::Curve;
 use figures::Figures;
-use plan::{Experiment, Repeat, Unit};
+use plan::{Experiment, Repeat, Unit, When};
 use record::{Recorded, Run};
 use request::Request;
 use stage::{Scale, Stage};
@@ -26,12 +30,20 @@ pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
     let request = Request::parse(arguments)?;
     let chosen: Vec<Experiment> =
         plan::all().into_iter().filter(|it| request.wants(it.name, it.when)).collect();
-    if request.help || chosen.is_empty() {
-        println!("{}", request::help(&plan::all()));
+    let curves: Vec<Curve> =
+        curve::all().into_iter().filter(|it| request.wants(it.name, When::Named)).collect();
+    if request.help || (chosen.is_empty() && curves.is_empty()) {
+        println!("{}{}", request::help(&plan::all()), curve::help());
         return if request.help { Ok(true) } else { Err("no experiment has such a name".into()) };
     }
+    if request.plots.is_some() && curves.is_empty() {
+        return Err("`--plots` draws how cost grows, and nothing of that is named".into());
+    }
     let stage = Stage::set(request.scale)?;
-    println!("{}\n\n{}", stage.placing(), table::heading());
+    println!("{}", stage.placing());
+    if !chosen.is_empty() {
+        println!("\n{}", table::heading());
+    }
     let mut report = Run { quick: request.scale == Scale::Quick, ..Run::default() };
     let mut broken = Vec::new();
     for experiment in chosen {
@@ -40,6 +52,15 @@ pub(crate) fn main(arguments: &[&str]) -> Result<bool, Failure> {
             Err(failure) => {
                 eprintln!("{}: {failure}", experiment.name);
                 broken.push(format!("{} (it could not be measured)", experiment.name));
+            }
+        }
+    }
+    for curve in curves {
+        match curve::run(&curve, &stage, &mut report, request.plots.as_deref()) {
+            Ok(names) => broken.extend(names),
+            Err(failure) => {
+                eprintln!("{}: {failure}", curve.name);
+                broken.push(format!("{} (it could not be measured)", curve.name));
             }
         }
     }
@@ -82,6 +103,8 @@ fn run(experiment: &Experiment, stage: &Stage, report: &mut Run) -> Result<Vec<S
     }
     let repetitions = match experiment.repeat {
         Repeat::InTurn => stage.scale.repetitions(),
+        Repeat::Seldom if stage.scale == Scale::Full => 3,
+        Repeat::Seldom => 1,
         Repeat::Once => 1,
     };
     let lacking: Vec<Option<&str>> =

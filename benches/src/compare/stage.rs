@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use messaging_tests::{PostgresServer, RedisServer, unique};
 
+use super::hello::{Hello, Program};
 use super::process::Process;
 use super::versions;
 use crate::job::{Failure, Job, PeerJob, Report, Server};
@@ -63,6 +64,8 @@ pub(super) enum Tool {
     SocketIo,
     NodeRedis,
     FastStream,
+    /// The crates of another library, downloaded or reachable.
+    Ruststream,
 }
 
 #[derive(Debug)]
@@ -172,6 +175,23 @@ impl Stage {
         command
     }
 
+    /// The command that runs a program which is not measured by the processor that it is on.
+    pub(super) fn on_all_processors(&self, program: impl AsRef<OsStr>) -> Command {
+        match online_cores() {
+            Some(cores) if self.pinned => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &format!("0-{}", cores - 1)]).arg(program);
+                command
+            }
+            _ => Command::new(program),
+        }
+    }
+
+    /// A place for what is built, beside this program.
+    pub(super) fn beside_this(&self, name: &str) -> PathBuf {
+        self.program.with_file_name(name)
+    }
+
     /// Runs a job that needs nobody else, or only what is there already.
     pub(super) fn alone(&self, job: &Job) -> Result<Report, Failure> {
         self.measured(job, Under::Nothing)?.done()
@@ -253,6 +273,7 @@ impl Stage {
             Tool::SocketIo => std::env::var_os(SOCKETIO).is_none().then_some("no Socket.IO"),
             Tool::NodeRedis => std::env::var_os(NODE_REDIS).is_none().then_some("no node-redis"),
             Tool::FastStream => std::env::var_os(FASTSTREAM).is_none().then_some("no FastStream"),
+            Tool::Ruststream => Hello::at(self, Program::Ruststream).is_err().then_some("no ruststream"),
         }
     }
 

@@ -66,7 +66,7 @@ pub(super) fn skipped(name: &str, reason: &str) -> String {
 }
 
 /// The median, and the range if there is one.
-fn shown(spread: Spread) -> String {
+pub(super) fn shown(spread: Spread) -> String {
     let Spread { median, min, max } = spread;
     if number(min) == number(max) {
         return number(median);

@@ -44,9 +44,8 @@ pub(crate) async fn hits(client: Client, url: &str, in_flight: u64, calls: u64) 
 
 /// Each call finds nothing, makes an order and stores it.
 pub(crate) async fn loads(client: Client, url: &str, in_flight: u64, calls: u64) -> Result<Report, Failure> {
-    let mut connection = RedisClient::open(url)?.get_multiplexed_async_connection().await?;
     // What the runs before have stored would be hits, and fill the server's memory.
-    cmd("FLUSHDB").query_async::<()>(&mut connection).await?;
+    empty(url).await?;
     match client {
         Client::Ours => our_loads(url, in_flight, calls).await,
         Client::Raw => raw_loads(url, in_flight, calls).await,
@@ -157,9 +156,30 @@ async fn set(connection: &mut MultiplexedConnection, key: &str, order: &Order) -
     Ok(set.query_async(connection).await?)
 }
 
+/// Removes everything.
+pub(super) async fn empty(url: &str) -> Result<(), Failure> {
+    let mut connection = RedisClient::open(url)?.get_multiplexed_async_connection().await?;
+    Ok(cmd("FLUSHDB").query_async(&mut connection).await?)
+}
+
+/// Stores orders under keys, many in each write.
+pub(super) async fn fill(url: &str, orders: impl Iterator<Item = (String, u64)>) -> Result<(), Failure> {
+    const TOGETHER: usize = 1_000;
+    let mut connection = RedisClient::open(url)?.get_multiplexed_async_connection().await?;
+    let mut orders = orders.peekable();
+    while orders.peek().is_some() {
+        let mut pipe = redis::pipe();
+        for (key, id) in orders.by_ref().take(TOGETHER) {
+            pipe.cmd("SET").arg(key).arg(Order::encoded(id)).arg("PX").arg(TTL.as_millis() as u64).ignore();
+        }
+        pipe.query_async::<()>(&mut connection).await?;
+    }
+    Ok(())
+}
+
 /// Repeats calls until they are answered as `expected`: nothing is served or stored before its events are heard, and what
 /// has been loaded may be stored only after it has been returned.
-async fn settled(
+pub(super) async fn settled(
     messaging: &Messaging,
     function: &str,
     expected: Tally,
@@ -180,22 +200,22 @@ async fn settled(
 
 /// How calls of a cached function were answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Tally {
-    hits: u64,
-    loads: u64,
+pub(super) struct Tally {
+    pub(super) hits: u64,
+    pub(super) loads: u64,
     /// Neither, or a load that was not stored.
-    others: u64,
+    pub(super) others: u64,
 }
 
 impl Tally {
-    fn of(messaging: &Messaging, function: &str) -> Result<Self, Failure> {
+    pub(super) fn of(messaging: &Messaging, function: &str) -> Result<Self, Failure> {
         let caches = messaging.health().caches;
         let cache = caches.iter().find(|cache| cache.function == function).ok_or("an unknown function")?;
         let others = cache.joins + cache.uncached + cache.refused_stores + cache.undecodable;
         Ok(Self { hits: cache.hits, loads: cache.loads, others })
     }
 
-    fn since(self, before: Self) -> Self {
+    pub(super) fn since(self, before: Self) -> Self {
         Self {
             hits: self.hits - before.hits,
             loads: self.loads - before.loads,
@@ -204,7 +224,7 @@ impl Tally {
     }
 
     /// Whether what was measured is what should have been.
-    fn is(self, expected: Self) -> Result<(), Failure> {
+    pub(super) fn is(self, expected: Self) -> Result<(), Failure> {
         if self == expected { Ok(()) } else { Err(format!("{self:?} instead of {expected:?}").into()) }
     }
 }

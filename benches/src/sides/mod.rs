@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod gateway;
+pub(crate) mod growth;
 pub(crate) mod hand;
 pub(crate) mod local;
 pub(crate) mod ours;

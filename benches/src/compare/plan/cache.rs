@@ -161,7 +161,7 @@ fn peer(readers: &'static Readers) -> Experiment {
     let &Readers { peer: name, in_flight, calls, .. } = readers;
     experiment.name = name;
     experiment.about = "cache hits in Redis, by so many tasks, beside other libraries";
-    experiment.when = When::Named;
+    experiment.when = When::Compared;
     experiment.rows.clear();
     for (other, peer) in [("cached", Peer::Cached), ("fred", Peer::Fred)] {
         let place = experiment.sides.len();

@@ -1,5 +1,6 @@
 //! What is measured: the experiments, their sides, and the rows that come of them.
 
+mod build;
 mod cache;
 mod commands;
 mod gateway;
@@ -33,6 +34,8 @@ pub(super) struct Experiment {
 pub(super) enum Repeat {
     /// ABAB…: what the machine does meanwhile hits all sides.
     InTurn,
+    /// The same three times, and once in a quick run: it takes minutes.
+    Seldom,
     /// It comes out the same each time.
     Once,
 }
@@ -40,7 +43,9 @@ pub(super) enum Repeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Always,
-    /// Only for who asks for it, by name or with `--compare`: it needs what has to be built first.
+    /// For who compares, or names it: it needs what has to be built first.
+    Compared,
+    /// For who names it: it takes long.
     Named,
 }
 
@@ -67,8 +72,12 @@ pub(super) enum Unit {
     ThousandsPerSecond,
     Nanoseconds,
     Microseconds,
+    Milliseconds,
+    Seconds,
+    MegabytesPerSecond,
     MebiBytes,
     KibiBytesEach,
+    Crates,
     Percent,
     Messages,
     EachMessage,
@@ -81,8 +90,12 @@ impl fmt::Display for Unit {
             Self::ThousandsPerSecond => "k/s",
             Self::Nanoseconds => "ns",
             Self::Microseconds => "µs",
+            Self::Milliseconds => "ms",
+            Self::Seconds => "s",
+            Self::MegabytesPerSecond => "MB/s",
             Self::MebiBytes => "MiB",
             Self::KibiBytesEach => "KiB each",
+            Self::Crates => "crates",
             Self::Percent => "%",
             Self::Messages => "messages",
             Self::EachMessage => "per message",
@@ -100,6 +113,7 @@ pub(super) fn all() -> Vec<Experiment> {
     all.extend(gateway::experiments());
     all.extend(resources::experiments());
     all.extend(peers::experiments());
+    all.extend(build::experiments());
     all
 }
 
@@ -148,7 +162,7 @@ fn counted(allocations: Option<u64>) -> Result<f64, Failure> {
 }
 
 impl Report {
-    fn thousands_per_second(&self) -> f64 {
+    pub(super) fn thousands_per_second(&self) -> f64 {
         self.count as f64 / self.seconds / 1e3
     }
 
@@ -157,7 +171,7 @@ impl Report {
     }
 
     /// Processor time for each message.
-    fn cpu_nanos(&self) -> f64 {
+    pub(super) fn cpu_nanos(&self) -> f64 {
         self.cpu_seconds.map_or(f64::NAN, |seconds| seconds / self.count as f64 * 1e9)
     }
 

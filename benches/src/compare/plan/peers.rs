@@ -27,7 +27,7 @@ pub(super) fn experiments() -> Vec<Experiment> {
 }
 
 fn experiment(name: &'static str, about: &'static str, sides: Vec<Side>, rows: Vec<Row>) -> Experiment {
-    Experiment { name, about, repeat: Repeat::InTurn, needs: None, when: When::Named, sides, rows }
+    Experiment { name, about, repeat: Repeat::InTurn, needs: None, when: When::Compared, sides, rows }
 }
 
 /// Who receives beside ours.
