@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Failure, Report};
+use crate::job::{Failure, Report, Spread};
 use crate::order::{self, Order};
 use crate::publisher::receivers;
 use crate::wire::array;
@@ -16,29 +16,6 @@ use crate::wire::array;
 const WRITE: usize = 128 << 10;
 /// Coprime to the numbers of channels and keys: what comes next lies elsewhere in memory.
 const STEP: u64 = 7_919;
-
-/// The part of a child process in a curve.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Growth {
-    /// So many handlers, each with a channel of its own, handle so many messages in all.
-    Handlers { port: u16, handlers: u64, messages: u64 },
-    /// So many subscriptions, each read by a task of its own, do.
-    Channels { port: u16, channels: u64, messages: u64 },
-    /// One handler of messages with so many bytes.
-    Payload { port: u16, messages: u64 },
-    /// So many cached keys: asked for so many times, then removed together.
-    Keys { port: u16, keys: u64, calls: u64 },
-}
-
-/// What is published, and where.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Spread {
-    pub(crate) port: u16,
-    pub(crate) channels: u64,
-    pub(crate) messages: u64,
-    /// Of a [`Note`]; without, it is an order.
-    pub(crate) bytes: Option<u64>,
-}
 
 /// A payload of any size.
 #[derive(Debug, Serialize, Deserialize)]

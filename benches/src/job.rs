@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::growth::{Growth, Spread};
-
 /// Why something could not be measured.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -161,6 +159,29 @@ pub(crate) enum PeerJob {
     Hits { peer: Peer, port: u16, in_flight: u64, calls: u64 },
     /// Handles what lies in its stream, as a queue.
     Queue { peer: Peer, port: u16, messages: u64 },
+}
+
+/// The part of a child process in a curve.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Growth {
+    /// So many handlers, each with a channel of its own, handle so many messages in all.
+    Handlers { port: u16, handlers: u64, messages: u64 },
+    /// So many subscriptions, each read by a task of its own, do.
+    Channels { port: u16, channels: u64, messages: u64 },
+    /// One handler of messages with so many bytes.
+    Payload { port: u16, messages: u64 },
+    /// So many cached keys: asked for so many times, then removed together.
+    Keys { port: u16, keys: u64, calls: u64 },
+}
+
+/// What is published, and where.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) port: u16,
+    pub(crate) channels: u64,
+    pub(crate) messages: u64,
+    /// Of a note; without, it is an order.
+    pub(crate) bytes: Option<u64>,
 }
 
 /// The task of one child process.

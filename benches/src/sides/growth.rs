@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use super::cache::{self, Tally};
 use super::ours;
-use crate::growth::{Growth, Note, channel, shuffled};
-use crate::job::{Failure, Report, Said};
+use crate::growth::{Note, channel, shuffled};
+use crate::job::{Failure, Growth, Report, Said};
 use crate::order::{self, Order};
 use crate::{meter, usage};
 

@@ -3,8 +3,7 @@
 use super::{Check, Curve, Goal, Plot, Point, Quantity};
 use crate::compare::plan::Unit;
 use crate::compare::stage::{Stage, Under};
-use crate::growth::{Growth, Spread};
-use crate::job::{Client, Failure, Gateway, Job, Report, Server, Turn};
+use crate::job::{Client, Failure, Gateway, Growth, Job, Report, Server, Spread, Turn};
 
 /// How many messages one repetition has.
 const MESSAGES: u64 = 400_000;
