@@ -36,8 +36,6 @@ enum Force {
     Timing,
     /// The same up to so many times the other one: more than that is a defect, however busy the machine was.
     TimingUpTo(f64),
-    /// Not yet expected.
-    Later,
     /// It does not depend on the machine's speed: missing it is a defect.
     Bound,
 }
@@ -49,7 +47,6 @@ pub(super) enum Verdict {
     /// So is what was only hoped for.
     Exceeded,
     Missed,
-    NotYet,
     Broken,
 }
 
@@ -94,10 +91,6 @@ impl Goal {
         Self { stretch: Some(stretch), ..self }
     }
 
-    pub(super) const fn later(self) -> Self {
-        Self { force: Force::Later, ..self }
-    }
-
     pub(super) fn verdict(self, ours: Spread, ratio: Option<f64>) -> Verdict {
         let value = match (self.quantity, ratio) {
             (Quantity::Median, _) => ours.median,
@@ -115,7 +108,6 @@ impl Goal {
             (false, Force::Timing) => Verdict::Missed,
             (false, Force::TimingUpTo(defect)) if value > defect => Verdict::Broken,
             (false, Force::TimingUpTo(_)) => Verdict::Missed,
-            (false, Force::Later) => Verdict::NotYet,
             (false, Force::Bound) => Verdict::Broken,
         }
     }
@@ -132,11 +124,10 @@ impl fmt::Display for Goal {
             Quantity::Median | Quantity::Worst => write!(f, "{direction} {}", self.limit)?,
         }
         match (self.quantity, self.stretch) {
-            (_, None) => {}
-            (Quantity::Ratio, Some(stretch)) => write!(f, " ({stretch:.2})")?,
-            (_, Some(stretch)) => write!(f, " ({stretch})")?,
+            (_, None) => Ok(()),
+            (Quantity::Ratio, Some(stretch)) => write!(f, " ({stretch:.2})"),
+            (_, Some(stretch)) => write!(f, " ({stretch})"),
         }
-        f.write_str(if self.force == Force::Later { ", later" } else { "" })
     }
 }
 
@@ -147,7 +138,6 @@ impl fmt::Display for Verdict {
             Self::Met => "met",
             Self::Exceeded => "exceeded",
             Self::Missed => "missed",
-            Self::NotYet => "not yet",
             Self::Broken => "BROKEN",
         })
     }
@@ -162,7 +152,6 @@ mod tests {
         let ours = Spread { median: 2.0, min: 1.0, max: 3.0 };
         assert_eq!(Goal::at_least(1.3).verdict(ours, Some(1.3)), Verdict::Met);
         assert_eq!(Goal::at_least(1.3).verdict(ours, Some(1.2)), Verdict::Missed);
-        assert_eq!(Goal::at_least(1.3).later().verdict(ours, Some(1.2)), Verdict::NotYet);
         assert_eq!(Goal::at_most(1.25).verdict(ours, Some(1.2)), Verdict::Met);
         // A median would hide the one run that lost something.
         assert_eq!(Goal::bound(2.0).verdict(ours, None), Verdict::Broken);
@@ -180,7 +169,6 @@ mod tests {
         assert_eq!(Goal::median_at_most(2.5).verdict(ours, Some(9.0)), Verdict::Met);
         assert_eq!(Goal::median_at_most(2.5).stretch(2.0).verdict(ours, None), Verdict::Exceeded);
         assert_eq!(Goal::median_at_most(120.0).stretch(60.0).to_string(), "≤ 120 (60)");
-        assert_eq!(Goal::at_least(2.2).later().to_string(), "≥ 2.20 ×, later");
         assert_eq!(Goal::bound(3_000.0).to_string(), "≤ 3000");
     }
 }

@@ -44,19 +44,19 @@ fn floods(name: &'static str, about: &'static str, measure: Measure) -> Experime
     }
     let replay = name == "receive-replay";
     for (form, first, other_goal) in
-        [(Form::Owned, 0, Goal::at_least(1.3)), (Form::Borrowed, 3, Goal::at_least(1.3))]
+        [(Form::Owned, 0, Some(Goal::at_least(1.8).stretch(2.0))), (Form::Borrowed, 3, None)]
     {
         let (ours, raw, hand) = (first, first + 1, first + 2);
         let mut add = |what: &str, unit, quantity, other, goal: Option<Goal>| {
             rows.push(row(format!("{name}: {form}{what}"), unit, quantity, (ours, other), goal));
         };
         let speed = Unit::ThousandsPerSecond;
-        add(" vs raw", speed, SPEED, Some(raw), replay.then_some(other_goal));
+        add(" vs raw", speed, SPEED, Some(raw), other_goal.filter(|_| replay));
         if form == Form::Borrowed {
-            let goal = Goal::at_least(2.2).later();
+            let goal = Goal::at_least(2.2).stretch(2.6);
             add(" vs raw owned", speed, SPEED, Some(1), replay.then_some(goal));
         }
-        add(" vs by hand", speed, SPEED, Some(hand), replay.then_some(Goal::at_least(0.9).later()));
+        add(" vs by hand", speed, SPEED, Some(hand), replay.then_some(Goal::at_least(0.9).stretch(0.97)));
         add(", processor time", Unit::Nanoseconds, CPU, Some(raw), None);
         add(", peak memory", Unit::MebiBytes, PEAK, Some(raw), None);
         add(", lost", Unit::Messages, LOST, None, Some(Goal::bound(0.0)));

@@ -34,7 +34,7 @@ fn allocations() -> Experiment {
             }));
         }
         let name = format!("allocations: {form}, beyond the values, vs raw");
-        rows.push(row(name, Unit::EachMessage, 0, (ours, Some(ours + 1)), Some(Goal::bound(2.0))));
+        rows.push(row(name, Unit::EachMessage, 0, (ours, Some(ours + 1)), Some(Goal::bound(0.1))));
     }
     Experiment {
         name: "allocations",
@@ -68,7 +68,7 @@ fn instructions() -> Experiment {
             rows.push(row(name, Unit::EachMessage, quantity, (ours, Some(other)), goal));
         };
         add("all, vs raw", 0, ours + 1, None);
-        add("beyond decoding, vs raw", 1, ours + 1, Some(Goal::bound(3_000.0)));
+        add("beyond decoding, vs raw", 1, ours + 1, Some(Goal::median_at_most(1_000.0).stretch(300.0)));
         add("beyond decoding, vs by hand", 1, ours + 2, None);
     }
     Experiment {
