@@ -36,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) work: TaskTracker,
     /// Tasks that end when `stop` says so: sessions, listeners.
     pub(crate) background: TaskTracker,
+    /// Cancelled by [`end`](Self::end), and by nobody else.
     pub(crate) stop: CancellationToken,
     has_ended: AtomicBool,
     /// What this process is called in the groups of streams, and how many consumers it has had.

@@ -65,7 +65,7 @@ impl Running {
             Ok(()) => 0,
             Err(_) => core.work.len(),
         };
-        core.stop.cancel();
+        core.end();
         core.background.close();
         // These end at once; the bound is for a backend that does not let go of a connection.
         let _ = tokio::time::timeout(Duration::from_secs(1), core.background.wait()).await;
