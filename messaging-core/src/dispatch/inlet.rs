@@ -55,7 +55,10 @@ impl Queue {
         loop {
             match self.hand.pop_front().map(|queued| queued.entry) {
                 Some(Entry::Message(received)) => {
-                    self.handler.mailbox.begins(&received);
+                    if !self.handler.mailbox.begins(&received) {
+                        self.hand.clear();
+                        continue;
+                    }
                     self.begun += 1;
                     if self.delivers(received) {
                         return true;

@@ -58,7 +58,7 @@ pub(crate) struct Mailbox {
     lane_is_shared: bool,
     /// The most that the one consumer takes at once, by [`take`](Self::take).
     run: Buffer,
-    /// What it has taken and not begun with. It still counts as waiting. Only that consumer writes it.
+    /// What it has taken and not begun with. It still counts as waiting, and can still be thrown away.
     in_hand: Load,
     /// What is in here counts as unfinished until the consumer says otherwise; not for subscriptions, which may never
     /// be read.
@@ -92,6 +92,25 @@ impl Load {
 
     fn read(&self) -> (usize, usize) {
         (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// One message less; `false` if there was none any more.
+    fn take(&self, size: usize) -> bool {
+        let messages = self.messages.load(Ordering::Relaxed);
+        let (set, other) = (Ordering::Relaxed, Ordering::Relaxed);
+        let taken =
+            messages > 0 && self.messages.compare_exchange(messages, messages - 1, set, other).is_ok();
+        if taken {
+            let bytes = self.bytes.load(Ordering::Relaxed);
+            self.bytes.store(bytes.saturating_sub(size), Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// How many messages there were; now there is none.
+    fn take_all(&self) -> usize {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.messages.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -540,7 +559,7 @@ impl Mailbox {
         let left = (state.messages - 1, state.bytes - first);
         state.messages -= hand.len();
         state.bytes -= bytes;
-        if hand.len() > 1 {
+        if self.takes_runs() {
             self.in_hand.set(hand.len(), bytes);
         }
         self.taken(state, lane, left);
@@ -575,27 +594,29 @@ impl Mailbox {
     fn is_over(&self, state: &mut State, lane: usize) -> bool {
         if state.closed {
             self.ready[lane].notify_one();
-        } else if self.run.messages > NonZeroUsize::MIN && std::mem::take(&mut state.reader_waits) {
+        } else if self.takes_runs() && std::mem::take(&mut state.reader_waits) {
             // There may have been no room beside what was in hand.
             self.room.notify_one();
         }
         state.closed
     }
 
-    /// The consumer begins with a message that it has taken in its hand.
-    pub(crate) fn begins(&self, message: &Received) {
-        let (messages, bytes) = self.in_hand.read();
-        if messages > 0 {
-            self.in_hand.set(messages - 1, bytes - message.payload.len());
-        }
+    /// The consumer begins with a message that it has taken in its hand; `false` if that was thrown away meanwhile, with
+    /// everything else that it has there.
+    pub(crate) fn begins(&self, message: &Received) -> bool {
+        !self.takes_runs() || self.in_hand.take(message.payload.len())
     }
 
     /// What a consumer has taken and will not begin with counts as not taken.
     pub(crate) fn not_begun(&self, hand: &mut Hand) {
-        let messages = hand.drain(..).filter(|queued| matches!(queued.entry, Entry::Message(_))).count();
-        self.in_hand.set(0, 0);
+        let taken = hand.drain(..).count();
+        let messages = if self.takes_runs() { self.in_hand.take_all() } else { taken };
         self.lock().refused += messages;
         self.finished(messages);
+    }
+
+    fn takes_runs(&self) -> bool {
+        self.run.messages > NonZeroUsize::MIN
     }
 
     /// The consumer is done with so many messages that it took.
@@ -615,7 +636,7 @@ impl Mailbox {
     /// Throws away what waits and returns how many messages were not taken, those that came after closing included.
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.lock();
-        let messages = std::mem::take(&mut state.messages);
+        let messages = std::mem::take(&mut state.messages) + self.in_hand.take_all();
         let refused = std::mem::take(&mut state.refused);
         state.bytes = 0;
         state.lanes.iter_mut().for_each(VecDeque::clear);

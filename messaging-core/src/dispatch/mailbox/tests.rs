@@ -265,7 +265,7 @@ async fn what_a_worker_has_in_its_hand_still_counts_as_waiting() {
     assert_eq!(mailbox.waiting(), (8, 80));
     assert!(!mailbox.try_push(&mut more), "there is no room before the worker has begun with it");
     let Some(Queued { entry: Entry::Message(first), .. }) = hand.pop_front() else { panic!("no message") };
-    mailbox.begins(&first);
+    assert!(mailbox.begins(&first));
     assert!(mailbox.try_push(&mut more));
     assert_eq!(mailbox.waiting(), (8, 80));
     mailbox.finished(1);
@@ -273,6 +273,25 @@ async fn what_a_worker_has_in_its_hand_still_counts_as_waiting() {
     assert_eq!((mailbox.waiting(), activity.unfinished()), ((7, 70), 7));
     assert_eq!(mailbox.clear(), 8, "what was not begun with was not taken");
     assert_eq!(activity.unfinished(), 0);
+}
+
+#[tokio::test]
+async fn what_a_worker_has_in_its_hand_can_be_thrown_away() {
+    let activity = Activity::default();
+    let mailbox = of_a_handler(&HandlerOptions::DEFAULT, &activity);
+    mailbox.push(&mut batch(0..5)).await;
+    let mut hand = Hand::new();
+    assert!(mailbox.take(0, &mut hand).await);
+    let Some(Queued { entry: Entry::Message(first), .. }) = hand.pop_front() else { panic!("no message") };
+    assert!(mailbox.begins(&first));
+    mailbox.push(&mut batch(5..7)).await;
+    assert_eq!(mailbox.clear(), 6);
+    assert_eq!(activity.unfinished(), 1, "the one that the worker has begun with");
+    let Some(Queued { entry: Entry::Message(second), .. }) = hand.pop_front() else { panic!("no message") };
+    assert!(!mailbox.begins(&second));
+    mailbox.not_begun(&mut hand);
+    assert_eq!((mailbox.clear(), mailbox.waiting()), (0, (0, 0)), "it has been counted");
+    assert_eq!(activity.unfinished(), 1);
 }
 
 #[tokio::test]
@@ -293,7 +312,7 @@ async fn a_reader_hears_of_the_room_that_a_run_has_made() {
     assert_eq!(mailbox.waiting(), (8, 80));
     for _ in 0..5 {
         while let Some(Queued { entry: Entry::Message(message), .. }) = hand.pop_front() {
-            mailbox.begins(&message);
+            assert!(mailbox.begins(&message));
         }
         if reader.is_finished() {
             break;
