@@ -11,7 +11,7 @@ use messaging_tests::{Cluster, RedisServer, Sentinel, eventually};
 use crate::outcome;
 use crate::place::{Place, soon};
 
-/// What the sharded channels have until every one of them delivers again.
+/// What the sharded channels have until every one of them delivers again, once the cluster has its primaries.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 const CHANNELS: usize = 200;
 
@@ -250,7 +250,11 @@ async fn a_primary_that_dies_is_replaced() {
     let lost: Vec<bool> =
         (0..CHANNELS).map(|it| shards.owner(it) == shards.cluster.nodes()[1].port()).collect();
     assert!(lost.contains(&true) && lost.contains(&false));
-    shards.cluster.nodes()[1].stop();
+    let dead = &shards.cluster.nodes()[1];
+    dead.stop();
+    // How long that takes is the cluster's affair.
+    eventually("a replica has taken over", async || shards.cluster.owner_of(5_461).port() != dead.port())
+        .await;
     shards.recovered("SIGKILL of a primary", |number| lost[number]).await;
 }
 
